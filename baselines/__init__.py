@@ -1,0 +1,1 @@
+"""The benchmark: runs, recorded results and the tables made from them."""

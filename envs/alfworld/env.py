@@ -1,0 +1,248 @@
+"""`steppo/ALFWorld-v0`: household tasks in text, on procedural games or the official ones.
+
+env = gymnasium.make("steppo/ALFWorld-v0", difficulty="easy")
+observation, info = env.reset(seed=0, options={"task_id": "easy/train/00017"})
+observation, reward, terminated, truncated, info = env.step("<action>go to desk 1</action>")
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from steppo_gym.actions import ActionFormat, Invalid
+from steppo_gym.env import Context, TextEnv, Transition, check_choice
+from steppo_gym.envs.alfworld.actions import TOOLS, Command, Inadmissible, format_action, parse_action, shorten
+from steppo_gym.envs.alfworld.data import Game, GameFiles, Games, ProceduralGames
+from steppo_gym.envs.alfworld.engine import NOTHING_HAPPENS, Engine, EngineState, FastEngine
+from steppo_gym.envs.alfworld.expert_memory import remember
+from steppo_gym.envs.alfworld.expert_oracle import World, plan
+from steppo_gym.envs.alfworld.expert_search import search_command, slip
+from steppo_gym.envs.alfworld.render import introduction, invalid_feedback, rebuilt_prompt, system_prompt
+from steppo_gym.envs.alfworld.reward import PROTOCOLS, step_reward
+from steppo_gym.envs.alfworld.tasks import TASK_TYPES
+
+ENGINES = ("fast", "stock")
+EXPERTS = ("oracle", "search", "hasty")
+NO_COMMAND = "(no command)"
+"""How the history shows a response that held no command."""
+
+_BOOKKEEPING = "checked"
+"""The domain sets `checked(x)` when x is looked at, and no precondition, goal or text reads it."""
+
+
+class AlfworldEnv(TextEnv):
+    """ALFWorld (arXiv:2010.03768) with one text response as the action.
+
+    Args:
+        split: train, valid_seen, valid_unseen, test_seen or test_unseen; official data has the first three.
+        data: None for procedural games, or where the official games are (see `GameFiles`).
+        protocol: "steppo" (20 steps, reward 1) or "verl-agent" (50 steps, reward 10, -0.1 for an invalid action).
+        max_steps: overrides the protocol's.
+        action_format: "tag" (`<action>..</action>`) or "tool_call" (`env_step`).
+        context: "rebuilt" (every observation is a complete prompt) or "append" (only what is new).
+        render_mode: None or "ansi".
+        engine: "fast", or "stock" for textworld's own, which is about a hundred times slower and gives the same texts.
+        difficulty: "easy", "medium" or "full" (default); procedural games only.
+        task_types: keep only these of the six types.
+        expert: who writes `expert_response`: "oracle" sees the hidden state, "search" reads, "hasty" reads and errs.
+        invalid_action_reward: overrides the protocol's; 0 or negative.
+
+    Raises:
+        ValueError: an argument outside its range, or `difficulty` together with `data`.
+        DataError: no games in `data`.
+    """
+
+    def __init__(
+        self,
+        *,
+        split: str = "train",
+        data: str | Path | None = None,
+        protocol: str = "steppo",
+        max_steps: int | None = None,
+        action_format: ActionFormat = "tag",
+        context: Context = "rebuilt",
+        render_mode: str | None = None,
+        engine: str = "fast",
+        difficulty: str | None = None,
+        task_types: Sequence[str] | None = None,
+        expert: str = "oracle",
+        invalid_action_reward: float | None = None,
+    ) -> None:
+        check_choice("protocol", protocol, tuple(PROTOCOLS))
+        check_choice("engine", engine, ENGINES)
+        check_choice("expert", expert, EXPERTS)
+        rules = PROTOCOLS[protocol]
+        if invalid_action_reward is not None:
+            if not -1e6 <= invalid_action_reward <= 0:
+                raise ValueError(f"invalid_action_reward must be 0 or negative, got {invalid_action_reward}.")
+            rules = dataclasses.replace(rules, invalid_action_reward=float(invalid_action_reward))
+        self.protocol = dataclasses.replace(rules, max_steps=rules.max_steps if max_steps is None else max_steps)
+        super().__init__(
+            max_steps=self.protocol.max_steps, action_format=action_format, context=context, render_mode=render_mode
+        )
+        self.games = _games(split, data, difficulty, TASK_TYPES if task_types is None else task_types)
+        self.task_ids = self.games.task_ids
+        self.expert = expert
+        self._engine_name = engine
+        self._engine: Engine | None = None
+        self._game: Game | None = None
+        self._initial_facts: frozenset[tuple[str, ...]] = frozenset()
+        self._admissible: tuple[str, ...] = ()
+        self._won = False
+        self._expert_seed = 0
+
+    @property
+    def system_prompt(self) -> str:
+        """What the agent is told once, before the first observation."""
+        return system_prompt(self.action_format)
+
+    @property
+    def tools(self) -> list[dict[str, Any]]:
+        """The JSON schema of `env_step`, empty in the tag format."""
+        return copy.deepcopy(TOOLS) if self.action_format == "tool_call" else []
+
+    def expert_response(self) -> str:
+        """What the expert writes in the current state.
+
+        Raises:
+            DataError: a reading expert met a task that is not worded officially.
+        """
+        command = self._oracle_command() if self.expert == "oracle" else self._search_command()
+        return format_action(command, self.action_format)
+
+    def _start(self, task_id: str) -> str:
+        state = self._load(task_id)
+        # With the task in it, one seed for many tasks does not make the reading experts err in the same steps of all.
+        drawn = f"{self.np_random.integers(2**32)} {task_id}"
+        self._expert_seed = int.from_bytes(hashlib.sha256(drawn.encode()).digest()[:6])
+        self.expert_slip = False
+        return introduction(state.feedback)
+
+    def _load(self, task_id: str) -> EngineState:
+        """Start the game of a task."""
+        if self._engine is None:
+            self._engine = _make_engine(self._engine_name)
+        if self._game is None or self._game.task_id != task_id:
+            self._game = None
+            game = self.games.load(task_id)
+            self._engine.load(game.content)
+            self._game = game
+        state = self._engine.reset()
+        self._initial_facts = self._engine.facts()
+        self._see(state)
+        return state
+
+    def _see(self, state: EngineState) -> None:
+        # "help" lists the verbs and changes nothing; the official StepPO recipe leaves it out as well.
+        self._admissible = tuple(command for command in state.admissible_commands if command != "help")
+        self._won = state.won
+
+    def _apply(self, response: str) -> Transition:
+        match parse_action(response, self.action_format, self._admissible):
+            case Invalid(reason):
+                return self._invalid(invalid_feedback(reason, self.action_format), NO_COMMAND, reason)
+            case Inadmissible(text, reason):
+                return self._invalid(NOTHING_HAPPENS, shorten(text), reason)
+            case Command(text):
+                state = self._running.step(text)
+                self._see(state)
+                reward = step_reward(self.protocol, won=state.won, invalid=False)
+                return Transition(state.feedback.strip(), text, reward, terminated=state.won)
+
+    def _invalid(self, feedback: str, action: str, reason: str) -> Transition:
+        reward = step_reward(self.protocol, won=False, invalid=True)
+        return Transition(feedback, action, reward, invalid_action=reason)
+
+    def _observation(self, feedback: str) -> str:
+        if self.context == "append":
+            return feedback
+        length = self.protocol.history_length
+        return rebuilt_prompt(
+            introduction=self.history[0].feedback if self.history else feedback,
+            history=self.history if length is None else self.history[max(0, len(self.history) - length) :],
+            feedback=feedback,
+            commands=self._admissible,
+            action_format=self.action_format,
+        )
+
+    def _state_key(self) -> str:
+        changed = sorted(fact for fact in self._running.facts() ^ self._initial_facts if fact[0] != _BOOKKEEPING)
+        return hashlib.sha256(repr((self.task_id, changed)).encode()).hexdigest()[:32]
+
+    def _admissible_actions(self) -> tuple[str, ...]:
+        return self._admissible
+
+    def _success(self) -> bool:
+        return self._won
+
+    def _metrics(self) -> dict[str, float]:
+        success = float(self._won)
+        return {"success": success, f"success/{self._playing.goal.task_type}": success}
+
+    def _get_task_state(self) -> dict[str, Any]:
+        return {"commands": list(self._running.get_state()), "expert_seed": self._expert_seed}
+
+    def _set_task_state(self, state: Mapping[str, Any]) -> None:
+        self._load(self.task_id)
+        self._see(self._running.set_state(list(state["commands"])))
+        self._expert_seed = int(state["expert_seed"])
+        self.expert_slip = False
+
+    def _oracle_command(self) -> str:
+        commands = plan(World.from_facts(self._running.facts()), self._playing.goal, self._running.names())
+        return self._spelled(commands[0]) if commands else "look"
+
+    def _search_command(self) -> str:
+        past = [exchange.action for exchange in self.history]
+        memory = remember(
+            [*(exchange.feedback for exchange in self.history), self._feedback],
+            [None if action == NO_COMMAND else action for action in past],
+        )
+        hasty, step = self.expert == "hasty", len(past)
+        command = self._spelled(search_command(memory, self._expert_seed, step, hasty=hasty))
+        wrong = slip(command, past, self._admissible, self._expert_seed, step) if hasty else None
+        self.expert_slip = wrong is not None
+        return wrong or command
+
+    def _spelled(self, command: str) -> str:
+        """The command in the words of this game: before alfworld 0.4, `put x in/on y` stood for `move x to y`."""
+        older = (
+            command.replace("move ", "put ", 1).replace(" to ", " in/on ", 1)
+            if command.startswith("move ")
+            else command
+        )
+        return older if command not in self._admissible and older in self._admissible else command
+
+    @property
+    def _running(self) -> Engine:
+        assert self._engine is not None, "reset() loads the engine"
+        return self._engine
+
+    @property
+    def _playing(self) -> Game:
+        assert self._game is not None, "reset() loads the game"
+        return self._game
+
+
+def _games(split: str, data: str | Path | None, difficulty: str | None, task_types: Sequence[str]) -> Games:
+    if data is None:
+        return ProceduralGames(split, difficulty or "full", task_types)
+    if difficulty is not None:
+        raise ValueError(
+            f"difficulty is for procedural games; with data={str(data)!r} leave it out, got {difficulty!r}."
+        )
+    return GameFiles(data, split, task_types)
+
+
+def _make_engine(name: str) -> Engine:
+    if name == "fast":
+        return FastEngine()
+    # Loads textworld and alfworld, which the fast engine does without.
+    from steppo_gym.envs.alfworld.stock import StockEngine
+
+    return StockEngine()

@@ -1,0 +1,94 @@
+"""From states to the texts an agent reads."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from steppo_gym.actions import ActionFormat, format_tag, format_tool_call
+from steppo_gym.envs.key_door.actions import ACTION_NAME, COLOURS, CONTAINERS, GRAMMAR, Action, action_text
+from steppo_gym.envs.key_door.game import State, note_text
+from steppo_gym.envs.key_door.generate import Task
+
+SYSTEM_PROMPT = f"""You play a text game. Open the door of the goal. A wrong key breaks and you lose. You hold one key.
+Actions: {GRAMMAR}.
+{{form}}"""
+TAG_FORM = "Answer with one <action>...</action>. You can think first inside <think>...</think>."
+TOOL_FORM = "Answer with one call of the tool."
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": ACTION_NAME,
+        "description": f"Act in the game. Actions: {GRAMMAR}.",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                ACTION_NAME: {
+                    "type": "string",
+                    "description": f"One action. CONTAINER: {', '.join(CONTAINERS)}. COLOUR: {', '.join(COLOURS)}.",
+                }
+            },
+            "required": [ACTION_NAME],
+        },
+    },
+}
+
+
+def system_prompt(action_format: ActionFormat) -> str:
+    """What the agent is told once."""
+    return SYSTEM_PROMPT.format(form=TAG_FORM if action_format == "tag" else TOOL_FORM)
+
+
+def first_feedback(task: Task) -> str:
+    """What the environment says before the first action."""
+    doors = ", ".join(f"{door} door" for door in task.doors)
+    return f"Goal: open the {task.door} door. You see: note, {', '.join(task.containers)}, {doors}."
+
+
+def rebuilt_prompt(task: Task, state: State, *, done: Sequence[str], feedback: str, admissible: Sequence[str]) -> str:
+    """The current state as one complete prompt.
+
+    Args:
+        task: the game.
+        state: where it stands.
+        done: actions carried out so far, oldest first.
+        feedback: what the environment said last, empty before the first action.
+        admissible: actions that can be done now.
+    """
+    places = zip(task.containers, state.opened, state.contents, strict=True)
+    lines = [
+        f"Goal: open the {task.door} door.",
+        f"Note: {note_text(task) if state.note_read else 'not read.'}",
+        f"Containers: {', '.join(_container(name, is_open, key) for name, is_open, key in places)}.",
+        f"Doors: {', '.join(task.doors)}.",
+        f"You hold: {'nothing' if state.held is None else f'{state.held} key'}.",
+        f"Done: {', '.join(done) or 'nothing'}.",
+        f"Result: {feedback or 'nothing.'}",
+        f"You can: {', '.join(admissible) or 'nothing'}.",
+    ]
+    return "\n".join(lines)
+
+
+def invalid_feedback(reason: str) -> str:
+    """What an invalid response is answered with."""
+    return f"Invalid. {reason}"
+
+
+def format_response(action: Action, action_format: ActionFormat) -> str:
+    """A response that does the action."""
+    if action_format == "tag":
+        return format_tag(ACTION_NAME, action_text(action))
+    return format_tool_call(ACTION_NAME, {ACTION_NAME: action_text(action)})
+
+
+def tools(action_format: ActionFormat) -> list[dict[str, Any]]:
+    """The JSON schema of the one tool, nothing in the tag format."""
+    return [copy.deepcopy(TOOL)] if action_format == "tool_call" else []
+
+
+def _container(name: str, is_open: bool, key: str | None) -> str:
+    if not is_open:
+        return f"{name} closed"
+    return f"{name} empty" if key is None else f"{name} with {key} key"

@@ -1,0 +1,125 @@
+"""From the text of a response to the calls in it.
+
+Two formats are read. Tags: `<think>..</think>` and then exactly one `<name>argument</name>`. Tool calls: any number of
+`<tool_call>{"name": .., "arguments": {..}}</tool_call>`. Both give `Call`s; an environment's own `actions.py` turns
+those into its typed actions. A response is untrusted text: parsing is linear in its length, never raises and never
+evaluates anything.
+
+    >>> parse_tag("<think>the fridge</think><action>go to fridge 1</action>", ("action",))
+    Call(name='action', arguments={'text': 'go to fridge 1'})
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+ActionFormat = Literal["tag", "tool_call"]
+ACTION_FORMATS: tuple[ActionFormat, ...] = get_args(ActionFormat)
+
+MAX_RESPONSE_CHARS = 200_000
+"""Longer responses are invalid unread, so that hostile text cannot cost time."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call found in a response: the tag's or the tool's name and its arguments.
+
+    A tag has the single argument `text`: what stands between the tags, stripped.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Invalid:
+    """A response that is no action. `reason` says what was expected and what was found, for the agent to read."""
+
+    reason: str
+
+
+def parse_tag(response: str, names: Sequence[str]) -> Call | Invalid:
+    """Read the single tag of a response whose name is one of `names`. Never raises.
+
+    Everything up to the last `</think>` is the agent's own thought and is not read.
+    """
+    if len(response) > MAX_RESPONSE_CHARS:
+        return _too_long(response)
+    text = _after_thought(response)
+    found = [(name, body) for name in names for body in _bodies(text, f"<{name}>", f"</{name}>")]
+    expected = " or ".join(f"<{name}>...</{name}>" for name in names)
+    if len(found) != 1:
+        return Invalid(f"Expected exactly one {expected}, found {len(found)}.")
+    name, body = found[0]
+    if not body.strip():
+        return Invalid(f"Expected text between <{name}> and </{name}>, found nothing.")
+    return Call(name, {"text": body.strip()})
+
+
+def parse_tool_calls(response: str, *, max_calls: int = 1) -> tuple[Call, ...] | Invalid:
+    """Read all tool calls of a response, at least one and at most `max_calls`. Never raises."""
+    if len(response) > MAX_RESPONSE_CHARS:
+        return _too_long(response)
+    bodies = _bodies(_after_thought(response), "<tool_call>", "</tool_call>")
+    if not 1 <= len(bodies) <= max_calls:
+        number = "exactly one" if max_calls == 1 else f"1 to {max_calls}"
+        return Invalid(
+            f'Expected {number} <tool_call>{{"name": .., "arguments": ..}}</tool_call>, found {len(bodies)}.'
+        )
+    calls = []
+    for body in bodies:
+        call = _tool_call(body)
+        if isinstance(call, Invalid):
+            return call
+        calls.append(call)
+    return tuple(calls)
+
+
+def format_tag(name: str, text: str) -> str:
+    """The response that `parse_tag` reads back."""
+    return f"<{name}>{text}</{name}>"
+
+
+def format_tool_call(name: str, arguments: Mapping[str, Any]) -> str:
+    """The response that `parse_tool_calls` reads back."""
+    # A tag inside an argument would end the call or the thought; JSON allows the slash to be escaped.
+    call = json.dumps({"name": name, "arguments": dict(arguments)}, ensure_ascii=False).replace("</", "<\\/")
+    return f"<tool_call>{call}</tool_call>"
+
+
+def _tool_call(body: str) -> Call | Invalid:
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        return Invalid("Expected JSON inside <tool_call>, found text that is not JSON.")
+    if not isinstance(data, dict) or not isinstance(data.get("name"), str):
+        return Invalid('Expected an object with "name" (text) inside <tool_call>.')
+    arguments = data.get("arguments", {})
+    if not isinstance(arguments, dict):
+        return Invalid('Expected "arguments" to be an object inside <tool_call>.')
+    return Call(data["name"], arguments)
+
+
+def _after_thought(response: str) -> str:
+    return response.rpartition("</think>")[2]
+
+
+def _bodies(text: str, opening: str, closing: str) -> list[str]:
+    """What stands between each `opening` and the first `closing` after it."""
+    bodies = []
+    position = text.find(opening)
+    while position >= 0:
+        start = position + len(opening)
+        end = text.find(closing, start)
+        if end < 0:
+            break
+        bodies.append(text[start:end])
+        position = text.find(opening, end + len(closing))
+    return bodies
+
+
+def _too_long(response: str) -> Invalid:
+    return Invalid(f"Expected a response of at most {MAX_RESPONSE_CHARS} characters, found {len(response)}.")

@@ -1,0 +1,139 @@
+"""The `steppo-gym` command: fetch official data, list the environments, play one.
+
+Examples:
+    steppo-gym envs
+    steppo-gym play steppo/KeyDoor-v0 --expert
+    steppo-gym download alfworld
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium
+
+from steppo_gym.archives import DATA_SETS, Archive
+from steppo_gym.env import TextEnv
+from steppo_gym.errors import SteppoGymError
+from steppo_gym.play import play
+from steppo_gym.registration import register_envs, registered_ids
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: without the program's name; None takes those of the process.
+
+    Returns:
+        Exit status: 0, 1 after an error that was explained, 130 after an interruption.
+    """
+    register_envs()
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except (SteppoGymError, gymnasium.error.Error, ValueError, TypeError, OSError) as error:
+        print(f"steppo-gym: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nsteppo-gym: interrupted.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="steppo-gym", description="Text environments whose action is one full response."
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    fetch = commands.add_parser("download", help="fetch and unpack official data")
+    fetch.add_argument("data_set", choices=sorted(DATA_SETS))
+    fetch.add_argument(
+        "--data-dir", type=Path, help="target folder; default: the data set's own variable, or its cache"
+    )
+    fetch.add_argument(
+        "--url", action="append", help="fetch this zip file instead of the official ones; may be repeated"
+    )
+    fetch.add_argument("--quiet", action="store_true", help="no progress bar")
+    fetch.set_defaults(run=_download)
+
+    listing = commands.add_parser("envs", help="list the environments")
+    listing.set_defaults(run=_list_envs)
+
+    game = commands.add_parser("play", help="play an environment in the terminal, or watch its expert")
+    game.add_argument("env_id", help="for example steppo/KeyDoor-v0")
+    game.add_argument("--task-id", help="default: a random task")
+    game.add_argument("--seed", type=int)
+    game.add_argument("--expert", action="store_true", help="watch the expert")
+    game.add_argument("--env-arg", action="append", default=[], metavar="NAME=VALUE", help="passed on; may be repeated")
+    game.set_defaults(run=_play)
+    return parser
+
+
+def _list_envs(options: argparse.Namespace) -> int:
+    del options
+    for env_id in registered_ids():
+        try:
+            env = gymnasium.make(env_id)
+        except (SteppoGymError, ImportError) as error:
+            print(f"{env_id:24} not available: {error}")
+            continue
+        print(f"{env_id:24} {len(cast(TextEnv, env.unwrapped).task_ids):6} tasks")
+        env.close()
+    return 0
+
+
+def _play(options: argparse.Namespace) -> int:
+    env = gymnasium.make(options.env_id, context="append", **dict(map(_env_arg, options.env_arg)))
+    try:
+        play(cast(TextEnv, env.unwrapped), task_id=options.task_id, seed=options.seed, expert=options.expert)
+    finally:
+        env.close()
+    return 0
+
+
+def _env_arg(text: str) -> tuple[str, Any]:
+    """`max_steps=3` and `split=test`: JSON where it is JSON, else text."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"Expected NAME=VALUE after --env-arg, got {text!r}.")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _download(options: argparse.Namespace) -> int:
+    # Only this command needs the HTTP client.
+    from steppo_gym.download import download, file_sha256
+    from steppo_gym.unzip import extract_zip
+
+    data_set = DATA_SETS[options.data_set]
+    folder = options.data_dir or Path(os.environ.get(data_set.folder_variable) or data_set.default_folder)
+    folder = folder.expanduser()
+    archives = tuple(map(Archive, options.url)) if options.url else data_set.archives
+    for archive in archives:
+        path = folder / archive.file_name
+        lock = path.with_name(f"{path.name}.sha256")
+        expected = archive.sha256 or _locked(lock)
+        print(f"{archive.url} -> {path}")
+        download(archive.url, path, sha256=expected, progress=not options.quiet)
+        if expected is None:
+            digest = file_sha256(path)
+            lock.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
+            print(f"SHA-256 {digest}: not known before, written to {lock}; later downloads must have it.")
+        print(f"{extract_zip(path, folder)} files unpacked into {folder}")
+    print(f"Done. The zip files may be deleted. Use them with data={str(folder)!r}.")
+    return 0
+
+
+def _locked(lock: Path) -> str | None:
+    """The digest in a file as `sha256sum` writes it."""
+    words = lock.read_text(encoding="utf-8").split() if lock.exists() else []
+    return words[0] if words else None

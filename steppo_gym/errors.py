@@ -1,0 +1,49 @@
+"""Every error this package raises on purpose.
+
+    SteppoGymError
+    |-- DataError                a data file is missing, damaged or not in the expected format
+    |-- UnknownTaskError         a task id or split that the environment does not have
+    |-- EpisodeOverError         `step` after the end of an episode, or before the first `reset`
+    |-- UnsupportedVersionError  a dependency is installed in a version this package was not written for
+    `-- InfrastructureError      a worker, server or engine failed; the episode is void, not lost
+
+Catch `InfrastructureError` where episodes are collected: it never says anything about the policy. Everything else is a
+mistake in the call and says what was wrong, what was found and what to do.
+"""
+
+
+class SteppoGymError(Exception):
+    """Base class of all errors of this package."""
+
+
+class DataError(SteppoGymError):
+    """A data file is missing, damaged or not in the expected format."""
+
+
+class UnknownTaskError(SteppoGymError, ValueError):
+    """A task id or split that the environment does not have."""
+
+
+class EpisodeOverError(SteppoGymError, RuntimeError):
+    """`step` was called after the end of an episode, or before the first `reset`."""
+
+
+class UnsupportedVersionError(SteppoGymError, RuntimeError):
+    """A dependency is installed in a version this package was not written for."""
+
+
+class InfrastructureError(SteppoGymError, RuntimeError):
+    """A worker, server or engine failed: the episode says nothing about the policy.
+
+    Attributes:
+        boundary: where it happened: "environment", "worker", "search", "model", "download".
+    """
+
+    def __init__(self, boundary: str, message: str) -> None:
+        super().__init__(f"{boundary}: {message}")
+        self.boundary = boundary
+        self.message = message
+
+    def __reduce__(self) -> tuple[type["InfrastructureError"], tuple[str, str]]:
+        """Survive the pickling between worker and parent process."""
+        return type(self), (self.boundary, self.message)

@@ -1,0 +1,51 @@
+"""An episode in the terminal: by hand, or the expert's."""
+
+from __future__ import annotations
+
+from steppo_gym.actions import format_tag
+from steppo_gym.env import TextEnv
+
+_TAG = "action"
+
+
+def play(env: TextEnv, *, task_id: str | None = None, seed: int | None = None, expert: bool = False) -> None:
+    """Play one episode. Reads actions from stdin until the episode or the input is over; prints everything.
+
+    An action is written as in the transcript, `open box`; a line that holds a tag is taken as the whole response.
+
+    Args:
+        env: in the append context and the tag format.
+        task_id: which task; None draws one.
+        seed: seeds the environment.
+        expert: let the expert act.
+    """
+    observation, info = env.reset(seed=seed, options=None if task_id is None else {"task_id": task_id})
+    print(f"{env.system_prompt}\n\n[{info['task_id']}]\n{observation}")
+    over = False
+    while not over:
+        response = env.expert_response() if expert else _ask(info["admissible_actions"])
+        if response is None:
+            print("\nLeft before the end.")
+            return
+        if expert:
+            print(f"> {response}")
+        observation, reward, terminated, truncated, info = env.step(response)
+        over = terminated or truncated
+        print(observation)
+        if reward:
+            print(f"(reward {reward:g})")
+    ending = "solved" if info["success"] else "not solved" if terminated else f"stopped after {env.max_steps} steps"
+    scores = ", ".join(f"{name} {value:g}" for name, value in info["metrics"].items())
+    print(f"\nThe task is {ending}. {env.num_steps} steps; {scores}")
+
+
+def _ask(admissible_actions: tuple[str, ...] | None) -> str | None:
+    """The next response, None at the end of the input. An empty line lists what can be done."""
+    while True:
+        try:
+            line = input("> ").strip()
+        except EOFError:
+            return None
+        if line:
+            return line if "<" in line else format_tag(_TAG, line)
+        print(f"You can: {', '.join(admissible_actions)}" if admissible_actions else "There is no list of actions.")

@@ -1,0 +1,25 @@
+"""The ids that importing `steppo_gym` adds to Gymnasium's registry.
+
+Entry points are strings, so that an environment's own dependencies load only when it is made.
+"""
+
+from __future__ import annotations
+
+import gymnasium
+
+_ENTRY_POINTS = {
+    "steppo/KeyDoor-v0": "steppo_gym.envs.key_door.env:KeyDoorEnv",
+    "steppo/ALFWorld-v0": "steppo_gym.envs.alfworld.env:AlfworldEnv",
+}
+
+
+def register_envs() -> None:
+    """Register all environments of this package; a second call changes nothing."""
+    for env_id, entry_point in _ENTRY_POINTS.items():
+        if env_id not in gymnasium.registry:
+            gymnasium.register(env_id, entry_point=entry_point)
+
+
+def registered_ids() -> tuple[str, ...]:
+    """The ids of this package's environments."""
+    return tuple(_ENTRY_POINTS)

@@ -1,0 +1,44 @@
+"""Does an environment keep the contract of `TextEnv`? For the tests of your own environments.
+
+>>> check_text_env(functools.partial(gymnasium.make, "steppo/KeyDoor-v0"))
+
+Left out is what cannot be seen from outside: that unequal states have unequal keys, and that an observation of the
+rebuilt context says all there is to know.
+"""
+
+from __future__ import annotations
+
+from steppo_gym.contract import ContractError
+from steppo_gym.contract_rules import RULES, Case, MakeEnv
+
+__all__ = ["ContractError", "MakeEnv", "check_text_env"]
+
+
+def check_text_env(
+    make_env: MakeEnv, *, episodes: int = 3, seed: int = 0, name: str = "action", argument: str = "action"
+) -> None:
+    """Run an environment through every rule of the contract.
+
+    Args:
+        make_env: makes one environment, wrapped or not. It is called with no keyword or with some of `action_format`,
+            `context` and `max_steps`, and once with a keyword that no environment has.
+        episodes: how many tasks each rule is checked on.
+        seed: seeds the choice of tasks and responses.
+        name: the tag of an action in the tag format, the tool in the tool-call format.
+        argument: the tool's argument that takes the action.
+
+    Raises:
+        ContractError: a rule is broken; the message says which one and what was found.
+        ValueError: `episodes` is below 1.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes must be at least 1, got {episodes}.")
+    case = Case(make_env, episodes, seed, name, argument)
+    for rule in RULES:
+        try:
+            rule(case)
+        except ContractError:
+            raise
+        except Exception as error:
+            text = f"Rule: no call fails that the contract allows ({rule.__name__})."
+            raise ContractError(f"{text} Found: {type(error).__name__}: {error}") from error

@@ -1,0 +1,160 @@
+import hashlib
+import io
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import steppo_gym
+from steppo_gym.archives import DATA_SETS, Archive
+from steppo_gym.cli import main
+
+sys.path.insert(0, str(Path(__file__).parent))
+from file_server import Served, serve  # noqa: E402 - a module of the tests, which is no package
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def archive():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("json_2.1.1/train/a/b/game.tw-pddl", "{}")
+    return buffer.getvalue()
+
+
+def test_download_fetches_unpacks_and_remembers_the_digest(tmp_path, archive, capsys):
+    digest = hashlib.sha256(archive).hexdigest()
+    with serve(Served(archive)) as served:
+        command = ["download", "alfworld", "--data-dir", str(tmp_path), "--quiet", "--url", served.url]
+        assert main(command) == 0
+        assert (tmp_path / "json_2.1.1/train/a/b/game.tw-pddl").read_text() == "{}"
+        assert (tmp_path / "data.zip.sha256").read_text() == f"{digest}  data.zip\n"
+        assert f"SHA-256 {digest}: not known before" in capsys.readouterr().out
+        # Once more: nothing is fetched; without the zip file it is fetched again, and has the digest.
+        assert main(command) == 0
+        assert len(served.requests) == 1
+        (tmp_path / "data.zip").unlink()
+        assert main(command) == 0
+        assert len(served.requests) == 2
+        assert "not known before" not in capsys.readouterr().out
+        # Another file under the same name is refused.
+        (tmp_path / "data.zip").unlink()
+        served.content = archive[:-1] + b"\x01"
+        assert main(command) == 1
+    captured = capsys.readouterr()
+    assert f"steppo-gym: Expected the SHA-256 {digest}" in captured.err
+    assert not (tmp_path / "data.zip").exists()
+
+
+def test_download_of_a_broken_archive_is_one_line(tmp_path, capsys):
+    with serve(Served(b"no zip")) as served:
+        assert main(["download", "alfworld", "--data-dir", str(tmp_path), "--quiet", "--url", served.url]) == 1
+    assert "steppo-gym: Expected an undamaged zip file" in capsys.readouterr().err
+
+
+def test_download_goes_where_the_variable_says(tmp_path, archive, monkeypatch):
+    monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path / "games"))
+    with serve(Served(archive)) as served:
+        assert main(["download", "alfworld", "--quiet", "--url", served.url]) == 0
+    assert (tmp_path / "games/json_2.1.1/train/a/b/game.tw-pddl").exists()
+
+
+def test_official_archives_are_those_of_the_installed_package():
+    script = Path(sys.executable).with_name("alfworld-download")
+    if not script.exists():
+        pytest.skip("alfworld-download is not next to this Python")
+    text = script.read_text()
+    assert len(DATA_SETS["alfworld"].archives) == 2
+    for archive in DATA_SETS["alfworld"].archives:
+        assert f'"{archive.url}"' in text
+        assert archive.sha256 is None or len(bytes.fromhex(archive.sha256)) == 32
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1", "http://127.0.0.1/", "http://127.0.0.1/a/.."])
+def test_an_archive_has_a_file_name(url):
+    with pytest.raises(ValueError, match="ends in a file name, got 'http"):
+        Archive(url)
+
+
+def test_a_file_name_is_the_last_part_of_the_path():
+    assert Archive("https://example.org/a/b.zip?c=/d.zip#e/f.zip").file_name == "b.zip"
+
+
+def test_envs_lists_every_id_with_its_number_of_tasks(capsys):
+    assert main(["envs"]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert set(lines) == set(steppo_gym.registered_ids())
+    assert lines["steppo/KeyDoor-v0"].split() == ["1000", "tasks"]
+
+
+def test_play_shows_the_expert(capsys):
+    assert main(["play", "steppo/KeyDoor-v0", "--expert", "--task-id", "train-1"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("You play a text game.")
+    assert "[train-1]\nGoal: open the pink door." in out
+    assert "> <action>read note</action>\nThe red key opens the pink door." in out
+    assert out.endswith("(reward 1)\n\nThe task is solved. 6 steps; success 1, broken 0, note_read 1\n")
+
+
+def test_play_takes_actions_from_the_keyboard(capsys, monkeypatch):
+    lines = ["", "read note", "<think>so</think><action>open box</action>", "dance"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines) + "\n"))
+    assert main(["play", "steppo/KeyDoor-v0", "--task-id", "validation-3", "--env-arg", "split=validation"]) == 0
+    out = capsys.readouterr().out
+    assert "> You can: read note, open" in out
+    assert "key opens the" in out
+    assert "There is no box." in out or "You open the box." in out or "The box is locked." in out
+    assert "Invalid. Expected one of" in out
+    assert out.endswith("Left before the end.\n")
+
+
+def test_play_says_how_it_ended(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("read note\n" * 3))
+    assert main(["play", "steppo/KeyDoor-v0", "--seed", "0", "--env-arg", "max_steps=3"]) == 0
+    assert "The task is stopped after 3 steps." in capsys.readouterr().out
+
+
+def test_the_same_seed_plays_the_same(capsys):
+    for _ in range(2):
+        main(["play", "steppo/KeyDoor-v0", "--expert", "--seed", "5"])
+    out = capsys.readouterr().out
+    assert out[: len(out) // 2] == out[len(out) // 2 :]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["play", "steppo/KeyDor-v0"], "KeyDor"),
+        (["play", "steppo/KeyDoor-v0", "--task-id", "train-x"], "Unknown task_id 'train-x'"),
+        (["play", "steppo/KeyDoor-v0", "--env-arg", "split"], "Expected NAME=VALUE after --env-arg, got 'split'"),
+        (["play", "steppo/KeyDoor-v0", "--env-arg", "size=3"], "size"),
+        (["download", "alfworld", "--url", "http://127.0.0.1/"], "ends in a file name"),
+    ],
+)
+def test_mistakes_are_one_line_on_stderr(capsys, command, message):
+    assert main(command) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("steppo-gym: ")
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_an_interruption_ends_quietly(capsys, monkeypatch):
+    def interrupted(prompt):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.input", interrupted)
+    assert main(["play", "steppo/KeyDoor-v0"]) == 130
+    assert capsys.readouterr().err == "\nsteppo-gym: interrupted.\n"
+
+
+def test_the_command_is_installed():
+    code = "from importlib.metadata import entry_points as e; (s,) = e(group='console_scripts', name='steppo-gym'); print(s.value)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "steppo_gym.cli:main"

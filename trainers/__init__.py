@@ -1,0 +1,1 @@
+"""The trainer: rollouts, credit and the critic on top of TRL."""

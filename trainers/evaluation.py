@@ -1,0 +1,34 @@
+"""Held-out tasks: fixed, ordered sets, and the scores of a policy on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from steppo_gym.episode import Episode
+from steppo_gym.trainers.metrics import episode_metrics, task_metrics
+from steppo_gym.workers import EnvSpec
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Tasks of one split, always played in the same order with the same seeds."""
+
+    name: str
+    spec: EnvSpec
+    task_ids: tuple[str, ...]
+
+
+def first_tasks(name: str, spec: EnvSpec, number: int) -> EvaluationSet:
+    """The first `number` tasks of an environment's split (all, if it has fewer)."""
+    env = spec.make()
+    try:
+        task_ids = tuple(env.task_ids[i] for i in range(min(number, len(env.task_ids))))
+    finally:
+        env.close()
+    return EvaluationSet(name, spec, task_ids)
+
+
+def evaluation_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Scores of an evaluation: those of the episodes and the task's own."""
+    return task_metrics(episodes) | episode_metrics(episodes)

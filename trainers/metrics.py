@@ -1,0 +1,145 @@
+"""What is logged, from records and sums. Names, formulas and healthy ranges stand in `trainers/README.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from steppo_gym.episode import Episode
+from steppo_gym.losses import PolicyLoss, ValueLoss
+from steppo_gym.rollout import RolloutStats
+from steppo_gym.trainers.credit import Credit, explained_variance
+
+
+@dataclass
+class UpdateSums:
+    """Sums of one update over its micro-batches; `merge` adds those of other processes."""
+
+    policy_loss: float = 0.0
+    value_loss: float = 0.0
+    terms: float = 0.0
+    clipped: float = 0.0
+    ratio: float = 0.0
+    ratio_max: float = 0.0
+    tokens: float = 0.0
+    kl: float = 0.0
+    reference_kl: float = 0.0
+    entropy: float = 0.0
+    values: float = 0.0
+    values_clipped: float = 0.0
+    micro_batches: float = 0.0
+
+    def add_policy(self, loss: PolicyLoss, entropy_sum: Tensor, reference_kl_sum: Tensor | None) -> None:
+        """Add one micro-batch of the policy loss."""
+        self.policy_loss += float(loss.loss.detach())
+        self.terms += float(loss.num_terms)
+        self.clipped += float(loss.num_clipped)
+        self.ratio += float(loss.ratio_sum)
+        self.ratio_max = max(self.ratio_max, float(loss.ratio_max))
+        self.tokens += float(loss.num_tokens)
+        self.kl += float(loss.kl_sum)
+        self.entropy += float(entropy_sum)
+        self.reference_kl += 0.0 if reference_kl_sum is None else float(reference_kl_sum)
+        self.micro_batches += 1
+
+    def add_value(self, loss: ValueLoss) -> None:
+        """Add one micro-batch of the value loss."""
+        self.value_loss += float(loss.loss.detach())
+        self.values += float(loss.num_values)
+        self.values_clipped += float(loss.num_clipped)
+
+    @staticmethod
+    def merge(parts: Sequence[UpdateSums]) -> UpdateSums:
+        """Sums of all processes; the losses are averaged, because each is scaled up by the number of processes."""
+        total = UpdateSums()
+        for f in fields(UpdateSums):
+            column = [getattr(part, f.name) for part in parts]
+            setattr(total, f.name, max(column) if f.name == "ratio_max" else sum(column))
+        total.policy_loss /= len(parts)
+        total.value_loss /= len(parts)
+        return total
+
+    def metrics(self, has_critic: bool, has_reference: bool) -> dict[str, float]:
+        """The update's entries in the log."""
+        terms, tokens = max(self.terms, 1.0), max(self.tokens, 1.0)
+        logged = {
+            "policy_loss": self.policy_loss,
+            "clip_fraction": self.clipped / terms,
+            "ratio_mean": self.ratio / terms,
+            "ratio_max": self.ratio_max,
+            "approx_kl": self.kl / tokens,
+            "entropy": self.entropy / tokens,
+            "micro_batches": self.micro_batches,
+        }
+        if has_critic:
+            logged["value_loss"] = self.value_loss
+            logged["value_clip_fraction"] = self.values_clipped / max(self.values, 1.0)
+        if has_reference:
+            logged["kl"] = self.reference_kl / tokens
+        return logged
+
+
+def episode_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Scores of episodes; failed ones count in `failed_rate` alone."""
+    played = [episode for episode in episodes if episode.ended != "failed"]
+    steps = [step for episode in played for step in episode.steps]
+    logged = {"failed_rate": 1.0 - len(played) / len(episodes) if episodes else 0.0}
+    if not played:
+        return logged
+    return logged | {
+        "success": _mean([episode.success for episode in played]),
+        "return": _mean([episode.total_reward for episode in played]),
+        "episode_steps": _mean([episode.num_steps for episode in played]),
+        "truncated_rate": _mean([episode.ended == "truncated" for episode in played]),
+        "invalid_rate": _mean([step.invalid_action is not None for step in steps]),
+        "response_tokens": _mean([len(step.response_ids) for step in steps]),
+    }
+
+
+def task_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Means of the task's own metrics, each over the episodes that have it."""
+    columns: dict[str, list[float]] = {}
+    for episode in episodes:
+        for name, value in episode.metrics.items():
+            columns.setdefault(name, []).append(value)
+    return {name: _mean(values) for name, values in sorted(columns.items())}
+
+
+def rollout_metrics(episodes: Sequence[Sequence[Episode]], stats: Sequence[RolloutStats]) -> dict[str, float]:
+    """Scores and speed of an iteration's rollouts, from the records of all processes."""
+    every = [episode for part in episodes for episode in part]
+    seconds = max(part.seconds for part in stats)
+    return episode_metrics(every) | {
+        "rollout_seconds": seconds,
+        "generation_seconds": max(part.generation_seconds for part in stats),
+        "environment_wait_seconds": max(part.environment_wait_seconds for part in stats),
+        "episodes_per_second": len(every) / seconds,
+        "generated_tokens_per_second": sum(part.num_generated_tokens for part in stats) / seconds,
+        "generation_batch_size": _mean([part.mean_batch_size for part in stats]),
+    }
+
+
+def credit_metrics(credit: Credit, gather: Callable[[Any], list[Any]]) -> dict[str, float]:
+    """Advantages before whitening and the critic's fit to its targets, over all processes."""
+    logged = {"advantage_mean": credit.raw.mean, "advantage_std": credit.raw.std}
+    if credit.values is None or credit.returns is None:
+        return logged
+    values, returns = np.concatenate(gather(credit.values)), np.concatenate(gather(credit.returns))
+    if len(returns):
+        logged["value_mean"] = float(values.mean())
+        logged["value_target_mean"] = float(returns.mean())
+        logged["explained_variance"] = explained_variance(values, returns)
+    return logged
+
+
+def with_prefix(prefix: str, logged: Mapping[str, float]) -> dict[str, float]:
+    """Put `prefix` before every name."""
+    return {prefix + name: value for name, value in logged.items()}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")

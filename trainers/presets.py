@@ -1,0 +1,68 @@
+"""Tasks by name: the environments of a run, and the settings that fit the default policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from steppo_gym.trainers.warm_start import WarmStartConfig
+from steppo_gym.workers import EnvSpec
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A task: how its environments are made for training, evaluation and demonstrations."""
+
+    env_id: str
+    train_split: str
+    validation_splits: tuple[str, ...]
+    """Watched during training."""
+    test_splits: tuple[str, ...]
+    """Played before and after training only, so that nothing is tuned on them."""
+    demonstration_kwargs: Mapping[str, Any]
+    """Keywords of the environment whose expert demonstrates."""
+    difficulties: tuple[str, ...] = ()
+    """Of the built-in data, easiest first; empty if it has only one."""
+    official_splits: Mapping[str, str] = field(default_factory=dict)
+    """Which split of the official data stands in for one that only the built-in data has."""
+    small_policy_settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the run that differ from the defaults when the default policy is trained."""
+    warm_start: WarmStartConfig = WarmStartConfig()
+
+    def spec(self, split: str, kwargs: Mapping[str, Any]) -> EnvSpec:
+        """The environment of a split, with the run's keywords."""
+        if kwargs.get("data") is not None:
+            split = self.official_splits.get(split, split)
+        return EnvSpec(self.env_id, {"split": split, **kwargs})
+
+
+PRESETS: dict[str, Preset] = {
+    "alfworld": Preset(
+        env_id="steppo/ALFWorld-v0",
+        train_split="train",
+        validation_splits=("valid_seen", "valid_unseen"),
+        test_splits=("test_seen", "test_unseen"),
+        demonstration_kwargs={"expert": "hasty"},
+        difficulties=("easy", "medium", "full"),
+        official_splits={"test_seen": "valid_seen", "test_unseen": "valid_unseen"},
+        small_policy_settings={
+            "learning_rate": 3e-4,
+            "critic_learning_rate": 2e-3,
+            "max_completion_length": 12,
+        },
+    ),
+    "key_door": Preset(
+        env_id="steppo/KeyDoor-v0",
+        train_split="train",
+        validation_splits=("validation",),
+        test_splits=("test",),
+        demonstration_kwargs={},
+        small_policy_settings={
+            "learning_rate": 3e-4,
+            "critic_learning_rate": 2e-3,
+            "max_completion_length": 12,
+        },
+        warm_start=WarmStartConfig(num_demonstrations=300, num_updates=150),
+    ),
+}

@@ -1,0 +1,143 @@
+"""Settings of a run, in the field's words: iterations of episodes, and updates on them.
+
+`StepConfig` extends TRL's `GRPOConfig`, so every flag of TRL and transformers works. The few that count batches in other words (rows,
+accumulation steps, optimiser steps) are computed from ours and cannot be set beside them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from transformers import IntervalStrategy
+from trl import GRPOConfig
+
+from steppo_gym.losses import RATIOS
+
+
+def _setting(default: object, text: str) -> object:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class StepConfig(GRPOConfig):
+    """Settings that all credit rules share.
+
+    Raises:
+        ValueError: a value outside its range, or a TRL setting that contradicts ours.
+    """
+
+    iterations: int = _setting(20, "Rounds of rollouts and the updates on them.")  # type: ignore[assignment]
+    episodes_per_iteration: int = _setting(128, "Episodes of one iteration, over all processes.")  # type: ignore[assignment]
+    updates_per_iteration: int = _setting(4, "Optimiser steps of one pass over an iteration's episodes.")  # type: ignore[assignment]
+    num_generations: int = _setting(1, "Episodes per task; 1 is allowed for rules without groups.")  # type: ignore[assignment]
+    gamma: float = _setting(0.99, "Discount per decision (step or token).")  # type: ignore[assignment]
+    gae_lambda: float = _setting(0.95, "Lambda of generalized advantage estimation.")  # type: ignore[assignment]
+    ratio: Literal["token", "geometric", "sqrt_centered"] = _setting("token", "Unit of the importance ratio.")  # type: ignore[assignment]
+    whiten_advantages: bool = _setting(
+        True, "Normalise advantages over the iteration to mean 0 and standard deviation 1."
+    )  # type: ignore[assignment]
+    critic_learning_rate: float = _setting(1e-5, "Learning rate of the critic.")  # type: ignore[assignment]
+    critic_warmup_iterations: int = _setting(0, "First iterations in which only the critic learns.")  # type: ignore[assignment]
+    value_clip_range: float | None = _setting(0.5, "Clip of the value's change in the value loss; None for none.")  # type: ignore[assignment]
+    max_prompt_tokens: int | None = _setting(
+        None, "Episodes with a longer prompt are truncated there; None for no limit."
+    )  # type: ignore[assignment]
+    max_tokens_per_micro_batch: int = _setting(
+        8192, "Padded tokens of one forward and backward pass; changes memory, not results."
+    )  # type: ignore[assignment]
+    recompute_log_probs: bool = _setting(
+        False, "Recompute sampled log-probabilities in the training pass; always done where precisions differ."
+    )  # type: ignore[assignment]
+    num_slots: int = _setting(64, "Environments played at the same time, per process.")  # type: ignore[assignment]
+    num_env_workers: int = _setting(2, "Worker processes of the environments, per process; 0 for none.")  # type: ignore[assignment]
+    env_step_timeout: float = _setting(60.0, "Seconds after which an environment's step counts as hanging.")  # type: ignore[assignment]
+    evaluate_every: int = _setting(5, "Iterations between evaluations during training; 0 for none.")  # type: ignore[assignment]
+    save_every: int = _setting(5, "Iterations between checkpoints; 0 saves only the last.")  # type: ignore[assignment]
+    save_episodes: bool = _setting(True, "Write every episode of training to the run's folder.")  # type: ignore[assignment]
+    gradient_checkpointing: bool | None = _setting(None, "Deprecated by transformers; use activation_checkpointing.")  # type: ignore[assignment]
+    learning_rate: float = _setting(1e-6, "Learning rate of the policy.")  # type: ignore[assignment]
+    lr_scheduler_type: str = _setting("constant", "Schedule of both learning rates.")  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Compute what TRL counts in other words, then let TRL check the rest."""
+        self._check()
+        if not torch.cuda.is_available():
+            # TRL turns bfloat16 on where it is not asked; on a CPU it slows small models down and shifts log-probabilities.
+            self.bf16 = False if self.bf16 is None else self.bf16
+        self.max_steps = self.iterations * self.updates_in_iteration
+        self.logging_steps = self.updates_in_iteration
+        self.logging_first_step = False
+        self.eval_strategy = "steps" if self.evaluate_every else "no"
+        self.eval_steps = max(1, self.evaluate_every) * self.updates_in_iteration
+        self.save_strategy = "steps"
+        self.save_steps = (self.save_every or self.iterations) * self.updates_in_iteration
+        self.remove_unused_columns = False
+        self.steps_per_generation = self.updates_per_iteration * self.gradient_accumulation_steps
+        # TRL knows the number of processes only after its own checks; every launcher of torch sets this.
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        slices = self.steps_per_generation * processes
+        if self.episodes_per_iteration % slices:
+            raise ValueError(
+                f"episodes_per_iteration ({self.episodes_per_iteration}) must be a multiple of updates_per_iteration x "
+                f"gradient_accumulation_steps x processes ({slices})."
+            )
+        self.per_device_train_batch_size = self.episodes_per_iteration // slices
+        if (self.episodes_per_iteration // processes) % self.num_generations:
+            raise ValueError(
+                f"The episodes of one process ({self.episodes_per_iteration // processes}) must be a multiple of "
+                f"num_generations ({self.num_generations}), so that a group is not torn apart."
+            )
+        self._check_with_trl()
+
+    def _check(self) -> None:
+        for name in ("iterations", "episodes_per_iteration", "updates_per_iteration", "num_generations", "num_slots"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("gamma", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}.")
+        if self.ratio not in RATIOS:
+            raise ValueError(f"ratio must be one of {', '.join(RATIOS)}, got {self.ratio!r}.")
+        if self.generation_batch_size is not None:
+            raise ValueError("Set episodes_per_iteration instead of generation_batch_size.")
+        if self.max_steps not in (-1, self.iterations * self.updates_in_iteration):
+            raise ValueError("Set iterations instead of max_steps: the number of updates follows from it.")
+        sampling = {"top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0}
+        changed = [name for name, neutral in sampling.items() if getattr(self, name) != neutral]
+        if changed:
+            raise ValueError(
+                f"{', '.join(changed)}: rollouts sample from the whole distribution, so that its log-probabilities are those of the "
+                "policy that is trained. Only temperature can be changed."
+            )
+
+    def _check_with_trl(self) -> None:
+        # TRL refuses groups of one, which its own advantage cannot use but a critic can.
+        num_generations = self.num_generations
+        evaluating, self.eval_strategy = self.eval_strategy, "no"
+        if num_generations == 1:
+            self.num_generations = next(
+                n for n in range(2, 2 + self.episodes_per_iteration) if not self.episodes_per_iteration % n
+            )
+        super().__post_init__()
+        self.num_generations = num_generations
+        # Set after the check, which would count evaluation in groups as well.
+        self.eval_strategy = IntervalStrategy(evaluating)
+
+    @property
+    def updates_in_iteration(self) -> int:
+        """Optimiser steps of one iteration: passes (TRL's `num_iterations`) times updates per pass."""
+        return self.num_iterations * self.updates_per_iteration
+
+
+@dataclass
+class StepPOConfig(StepConfig):
+    """StepPO (arXiv 2604.18401 v2-v4): step-level GAE, one ratio per step.
+
+    The papers' runs have lambda 1, clip 3e-4 and learning rates 1e-6 and 1e-5 for models of billions of parameters; the clip range here
+    is the one of PPO, because the ratio of a small policy with short responses moves further in an update.
+    """
+
+    ratio: Literal["token", "geometric", "sqrt_centered"] = _setting("geometric", "Unit of the importance ratio.")  # type: ignore[assignment]

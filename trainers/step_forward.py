@@ -1,0 +1,159 @@
+"""Forward passes of policy, reference and critic over rows, and the loss of a micro-batch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from steppo_gym.losses import kl_k3, policy_loss, token_log_ratio_sum_and_count, value_loss
+from steppo_gym.rows import ABSENT, Row, collate, collect, spread, token_budget_batches
+from steppo_gym.trainers.metrics import UpdateSums
+from steppo_gym.trainers.step_data import Iteration, Slice
+
+if TYPE_CHECKING:
+    from steppo_gym.trainers.step_trainer import StepTrainer
+
+Array = npt.NDArray[np.float64]
+Batch = dict[str, Tensor]
+
+
+class StepForward:
+    """The trainer's models applied to rows. Holds the denominators of the update that is being computed."""
+
+    def __init__(self, trainer: StepTrainer) -> None:
+        self.trainer = trainer
+        self.term_denominator = self.token_denominator = self.value_denominator = 1.0
+        self.center: float | None = None
+
+    def values(self, rows: Sequence[Row], number: int) -> Array:
+        """(number,) the critic's values by value number, 0 where there is none (terminated episodes)."""
+        with torch.no_grad():
+            return collect(((self._values(batch), batch["value_index"]) for batch in self._batches(rows)), number)
+
+    def log_probs(self, rows: Sequence[Row], number: int) -> Array:
+        """(number,) log-probability of each response token under the policy."""
+        return self._collect_log_probs(self.trainer.model, rows, number)
+
+    def reference_log_probs(self, rows: Sequence[Row], number: int) -> Array:
+        """(number,) log-probability of each response token under the reference: TRL's copy, or the model without its adapters."""
+        if self.trainer.ref_model is not None:
+            return self._collect_log_probs(self.trainer.ref_model, rows, number)
+        with self.trainer.accelerator.unwrap_model(self.trainer.model).disable_adapter():
+            return self._collect_log_probs(self.trainer.model, rows, number)
+
+    def begin_update(self, iteration: Iteration, window: Sequence[Slice], gather: Callable[[Any], list[Any]]) -> None:
+        """Fix denominators and center of one update: over its slices and all processes.
+
+        DDP averages gradients over the processes, so a denominator is the count of all divided by their number.
+        """
+        counts = np.array([sum(part.num_steps for part in window), sum(part.num_tokens for part in window)], np.float64)
+        everywhere = gather(counts)
+        steps, tokens = np.maximum(np.sum(everywhere, axis=0), 1.0) / len(everywhere)
+        self.term_denominator = float(tokens if self.trainer.args.ratio == "token" else steps)
+        self.token_denominator = float(tokens)
+        self.value_denominator = float(tokens if iteration.credit.unit == "token" else steps)
+        if self.trainer.args.ratio == "sqrt_centered":
+            self.center = self._mean_log_ratio(iteration, [row for part in window for row in part.rows], gather)
+
+    def loss(self, model: Any, batch: Batch, iteration: Iteration, sums: UpdateSums) -> Tensor:
+        """The micro-batch's share of the update's loss; its sums are added to `sums`."""
+        args = self.trainer.args
+        batch = self._to_device(batch)
+        credit, tokens = iteration.credit, batch["token_index"][:, 1:]
+        log_probs, entropy = self._policy(model, batch)
+        advantages = spread(credit.advantages, batch[f"{credit.unit}_index"][:, 1:])
+        policy = policy_loss(
+            log_probs,
+            spread(iteration.old_log_probs, tokens),
+            advantages,
+            batch["step_index"][:, 1:],
+            ratio=args.ratio,
+            clip_low=args.epsilon,
+            clip_high=args.epsilon if args.epsilon_high is None else args.epsilon_high,
+            denominator=self.term_denominator,
+            center=self.center,
+        )
+        total, reference_kl = policy.loss, None
+        if iteration.reference_log_probs is not None:
+            kl = kl_k3(log_probs, spread(iteration.reference_log_probs, tokens))
+            reference_kl = torch.where(tokens != ABSENT, kl, 0.0).sum()
+            total = total + self.trainer.beta * reference_kl / self.token_denominator
+        sums.add_policy(policy, torch.where(tokens != ABSENT, entropy, 0.0).sum(), reference_kl)
+        if self.trainer.critic is not None:
+            total = total + self._value_loss(batch, iteration, sums)
+        return total
+
+    def _value_loss(self, batch: Batch, iteration: Iteration, sums: UpdateSums) -> Tensor:
+        credit = iteration.credit
+        assert credit.values is not None and credit.returns is not None
+        values = self._values(batch)
+        if credit.unit == "token":
+            values, index = values[:, :-1], batch["token_index"][:, 1:]
+        else:
+            # Numbers from len(returns) on are final states, whose values are not trained.
+            index = torch.where(batch["value_index"] < len(credit.returns), batch["value_index"], ABSENT)
+        loss = value_loss(
+            values,
+            spread(credit.values, index),
+            spread(credit.returns, index),
+            index != ABSENT,
+            clip_range=self.trainer.args.value_clip_range,
+            denominator=self.value_denominator,
+        )
+        sums.add_value(loss)
+        return loss.loss
+
+    def _policy(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies (B, T - 1) of the tokens after the first, through TRL's fused head."""
+        labels = torch.where(batch["step_index"] == ABSENT, -100, batch["input_ids"])
+        with self.trainer.accelerator.autocast():
+            out = model(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels, fused_lm_head=True
+            )
+        entropy = out.log_probs.new_zeros(out.log_probs.shape) if out.entropy is None else out.entropy.detach()
+        return out.log_probs, entropy
+
+    def _values(self, batch: Batch) -> Tensor:
+        with self.trainer.accelerator.autocast():
+            return self.trainer.critic(batch["input_ids"], batch["attention_mask"])
+
+    @torch.no_grad()
+    def _collect_log_probs(self, model: Any, rows: Sequence[Row], number: int) -> Array:
+        with _evaluating(model):
+            parts = ((self._policy(model, batch)[0], batch["token_index"][:, 1:]) for batch in self._batches(rows))
+            return collect(parts, number)
+
+    @torch.no_grad()
+    def _mean_log_ratio(self, iteration: Iteration, rows: Sequence[Row], gather: Callable[[Any], list[Any]]) -> float:
+        total, count = 0.0, 0
+        for batch in self._batches(rows):
+            old = spread(iteration.old_log_probs, batch["token_index"][:, 1:])
+            log_probs, _ = self._policy(self.trainer.model, batch)
+            part, number = token_log_ratio_sum_and_count(log_probs, old, batch["step_index"][:, 1:])
+            total, count = total + float(part), count + int(number)
+        everywhere = np.sum(gather(np.array([total, count])), axis=0)
+        return float(everywhere[0] / max(everywhere[1], 1.0))
+
+    def _batches(self, rows: Sequence[Row]) -> Iterator[Batch]:
+        pad = int(self.trainer._tokenizer.pad_token_id)
+        for part in token_budget_batches(rows, self.trainer.args.max_tokens_per_micro_batch):
+            yield self._to_device(collate(part, pad))
+
+    def _to_device(self, batch: Batch) -> Batch:
+        return {name: tensor.to(self.trainer.accelerator.device) for name, tensor in batch.items()}
+
+
+@contextlib.contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

@@ -1,0 +1,375 @@
+"""`StepTrainer`: TRL's GRPOTrainer with rollouts, credit and a critic for steps.
+
+TRL keeps models and PEFT, the reference model, the data loader and its sampler, vLLM, the training loop, logging and checkpoints. What is
+replaced, and the private methods of TRL 1.16 and transformers that this relies on:
+
+| method | why |
+|---|---|
+| `_set_signature_columns_if_needed` | keep the column of task ids |
+| `_prepare_inputs` | collect episodes and assign credit once per iteration, hand out slices of it |
+| `training_step` | any number of micro-batches per slice, with their backward passes |
+| `create_optimizer`, `_clip_grad_norm` | the critic is a parameter group of the same optimiser with its own learning rate |
+| `evaluate` | play held-out tasks instead of computing a loss |
+| `_save_checkpoint`, `_load_optimizer_and_scheduler` | the critic's weights |
+| called: `_generate_single_turn` | TRL's vLLM back-end |
+| read: `_metrics`, `_step`, `_tokenizer`, `eos_token_ids`; `model(..., fused_lm_head=True)` | logging, position, log-probabilities |
+
+An update is one optimiser step on `episodes_per_iteration / updates_per_iteration` episodes. Its loss is the mean over the update's steps
+(or tokens, with the token ratio) plus the mean over its values: sums over micro-batches divided by counts over all micro-batches and
+processes, so neither the size of a micro-batch nor accumulation nor the number of processes changes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import DistributedType, gather_object
+from datasets import Dataset
+from packaging.version import Version
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import GRPOTrainer
+
+from steppo_gym.episode import Episode, write_episodes
+from steppo_gym.errors import UnsupportedVersionError
+from steppo_gym.policies import Policy
+from steppo_gym.rollout import Assignment, Rollout
+from steppo_gym.rollout import collect as collect_episodes
+from steppo_gym.rows import Row, build_rows, collate, padding_share, token_budget_batches
+from steppo_gym.trainers.chat import ChatCodec
+from steppo_gym.trainers.credit import CreditRule
+from steppo_gym.trainers.critic import Critic
+from steppo_gym.trainers.evaluation import EvaluationSet, evaluation_metrics
+from steppo_gym.trainers.generation import BackendPolicy, ModelPolicy
+from steppo_gym.trainers.metrics import UpdateSums, credit_metrics, rollout_metrics, with_prefix
+from steppo_gym.trainers.step_config import StepConfig
+from steppo_gym.trainers.step_data import Iteration, Slice, padding_row, sampled_log_probs, split_rows
+from steppo_gym.trainers.step_forward import StepForward
+from steppo_gym.workers import EnvPool, EnvSpec
+
+CRITIC_FILE = "critic.safetensors"
+
+
+def check_trl_version(installed: str) -> None:
+    """Raise an UnsupportedVersionError unless TRL is the minor version whose private methods this trainer overrides."""
+    if Version(installed).release[:2] != (1, 16):
+        raise UnsupportedVersionError(
+            f"StepTrainer overrides private methods of TRL 1.16, found TRL {installed}. Run `pip install 'trl>=1.16,<1.17'`."
+        )
+
+
+class StepTrainer(GRPOTrainer):
+    """Trains a policy on episodes of text environments, with credit assigned to steps or tokens by a rule.
+
+    Args:
+        model: a causal language model, or the name or folder of one.
+        args: settings of the run.
+        spec: the training environment.
+        task_ids: training tasks; each iteration draws from them without replacement until all have been played.
+        rule: the credit rule.
+        evaluation_sets: held-out tasks played greedily every `args.evaluate_every` iterations.
+        processing_class: the policy's tokenizer, with a chat template.
+        on_episode: called with every episode as it ends, for progress bars.
+        **kwargs: passed on to GRPOTrainer: `peft_config`, `callbacks`, `optimizers`, `quantization_config`.
+
+    Raises:
+        UnsupportedVersionError: the installed TRL is not 1.16.
+        ValueError: a set-up that cannot work, said in the message.
+    """
+
+    _tag_names = ["trl", "steppo-gym"]  # noqa: RUF012 - declared by TRL
+    _name = "StepPO"
+    args: StepConfig
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel,
+        args: StepConfig,
+        *,
+        spec: EnvSpec,
+        task_ids: Sequence[str],
+        rule: CreditRule,
+        processing_class: PreTrainedTokenizerBase,
+        evaluation_sets: Sequence[EvaluationSet] = (),
+        on_episode: Callable[[Episode], None] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_trl_version(version("trl"))
+        tasks = args.episodes_per_iteration // args.num_generations
+        if len(task_ids) < tasks:
+            raise ValueError(
+                f"An iteration plays {tasks} different tasks, but the training split has only {len(task_ids)}."
+            )
+        super().__init__(
+            model=model,
+            reward_funcs=_no_reward_function,
+            args=args,
+            train_dataset=Dataset.from_dict({"prompt": list(task_ids)}),
+            # Transformers wants to see one; `evaluate` plays the evaluation sets instead.
+            eval_dataset=Dataset.from_dict({"prompt": []}),
+            processing_class=processing_class,
+            **kwargs,
+        )
+        if self.accelerator.distributed_type not in (
+            DistributedType.NO,
+            DistributedType.MULTI_CPU,
+            DistributedType.MULTI_GPU,
+        ):
+            raise ValueError(
+                f"StepTrainer runs in one process or under DDP, found {self.accelerator.distributed_type}. "
+                "Its critic and its micro-batches have not been made to work with sharded models."
+            )
+        self.spec, self.rule, self.evaluation_sets, self.on_episode = spec, rule, tuple(evaluation_sets), on_episode
+        self.codec = ChatCodec(self._tokenizer, dict(self.chat_template_kwargs), self.eos_token_ids)
+        self.critic: Any = None
+        if rule.needs_critic:
+            critic = Critic(self.accelerator.unwrap_model(self.model)).to(self.accelerator.device)
+            self.critic = self.accelerator.prepare_model(critic)
+        self._forward = StepForward(self)
+        self._pools: dict[str, EnvPool] = {}
+        self._iteration: Iteration | None = None
+        self._sums = UpdateSums()
+
+    # Rollouts
+
+    def play(self, spec: EnvSpec, assignments: Sequence[Assignment], *, temperature: float, seed: int) -> Rollout:
+        """Play assignments with the current policy in this process's environments.
+
+        Args:
+            spec: the environment.
+            assignments: what to play.
+            temperature: 0 for greedy.
+            seed: of the sampling.
+        """
+        return collect_episodes(
+            self._policy(temperature, seed),
+            self._pool(spec),
+            self.codec,
+            assignments,
+            max_prompt_tokens=self.args.max_prompt_tokens,
+            on_episode=self.on_episode,
+        )
+
+    def _policy(self, temperature: float, seed: int) -> Policy:
+        if self.use_vllm:
+            return BackendPolicy(lambda prompts: self._generate_with_trl(prompts, temperature))
+        return ModelPolicy(
+            self.accelerator.unwrap_model(self.model),
+            num_slots=self.args.num_slots,
+            stop_token_ids=self.codec.stop_token_ids,
+            pad_token_id=int(self._tokenizer.pad_token_id),
+            max_response_tokens=self.max_completion_length,
+            temperature=temperature,
+            seed=seed,
+        )
+
+    def _generate_with_trl(self, prompts: list[list[int]], temperature: float) -> list[list[int]]:
+        engine = self.vllm_generation if self.use_vllm else self.generation_config
+        usual = engine.temperature
+        engine.temperature = temperature
+        try:
+            return self._generate_single_turn(prompts, None, {}, 1)[0]
+        finally:
+            engine.temperature = usual
+
+    def _pool(self, spec: EnvSpec) -> EnvPool:
+        key = repr(spec)
+        if key not in self._pools:
+            self._pools[key] = EnvPool(
+                spec,
+                num_slots=self.args.num_slots,
+                num_workers=self.args.num_env_workers,
+                step_timeout=self.args.env_step_timeout,
+            )
+        return self._pools[key]
+
+    def close(self) -> None:
+        """End the environments' worker processes; they start again when they are needed."""
+        for pool in self._pools.values():
+            pool.close()
+        self._pools = {}
+
+    def _gather(self, part: Any) -> list[Any]:
+        """One object of each process, in the order of the ranks."""
+        return gather_object([part]) if self.accelerator.num_processes > 1 else [part]
+
+    # Iterations
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = ["prompt"]
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """The slice that is due; at the start of an iteration, collect its episodes and assign credit first."""
+        if self._step % (self.args.steps_per_generation * self.num_iterations) == 0 or self._iteration is None:
+            self._iteration = self._new_iteration([example["prompt"] for example in generation_batch])
+        return self._iteration.slices[self._step % self.args.steps_per_generation]
+
+    def _new_iteration(self, task_ids: Sequence[str]) -> Iteration:
+        number = self.state.global_step // self.args.updates_in_iteration
+        rank = self.accelerator.process_index
+        seed = int(np.random.SeedSequence([self.args.seed, number, rank]).generate_state(1)[0])
+        rollout = self.play(self.spec, self._assignments(task_ids, seed), temperature=self.temperature, seed=seed)
+        started = time.perf_counter()
+        episodes = [episode for episode in rollout.episodes if episode.ended != "failed"]
+        rows = build_rows(episodes)
+        iteration = self._assign_credit(episodes, rows, seed)
+        self._save_episodes(rollout.episodes, number)
+        logged = rollout_metrics(self._gather(rollout.episodes), self._gather(rollout.stats))
+        logged |= credit_metrics(iteration.credit, self._gather)
+        logged["padding_share"] = padding_share(token_budget_batches(rows, self.args.max_tokens_per_micro_batch))
+        logged["credit_seconds"] = time.perf_counter() - started
+        self._record(logged)
+        return iteration
+
+    def _assignments(self, task_ids: Sequence[str], seed: int) -> list[Assignment]:
+        """Episodes of one task stand side by side and start from the same state."""
+        size = self.num_generations
+        return [
+            Assignment(task, (seed + position // size) % 2**31, position // size)
+            for position, task in enumerate(task_ids)
+        ]
+
+    def _assign_credit(self, episodes: Sequence[Episode], rows: Sequence[Row], seed: int) -> Iteration:
+        num_steps = sum(episode.num_steps for episode in episodes)
+        num_tokens = sum(len(step.response_ids) for episode in episodes for step in episode.steps)
+        values = self._forward.values(rows, num_steps + len(episodes)) if self.critic is not None else np.zeros(0)
+        sampled = (
+            None if self.args.bf16 or self.args.fp16 or self.args.recompute_log_probs else sampled_log_probs(episodes)
+        )
+        reference = self._forward.reference_log_probs(rows, num_tokens) if self.beta else None
+        return Iteration(
+            slices=split_rows(episodes, rows, self.args.steps_per_generation, seed),
+            credit=self.rule(episodes, values, self._gather),
+            old_log_probs=self._forward.log_probs(rows, num_tokens) if sampled is None else sampled,
+            reference_log_probs=reference,
+        )
+
+    def _save_episodes(self, episodes: Sequence[Episode], number: int) -> None:
+        if self.args.save_episodes:
+            rank = f"-rank{self.accelerator.process_index}" if self.accelerator.num_processes > 1 else ""
+            write_episodes(Path(self.args.output_dir, "episodes", f"iteration-{number + 1:04d}{rank}.jsonl"), episodes)
+
+    def _record(self, logged: dict[str, float]) -> None:
+        """Add to what TRL averages into the next log entry."""
+        for name, value in logged.items():
+            self._metrics["train"][name].append(value)
+
+    # Updates
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Gradients of one slice, in micro-batches that fit the token budget."""
+        started = time.perf_counter()
+        model.train()
+        part: Slice = self._prepare_inputs(inputs)
+        assert self._iteration is not None
+        if self._step % self.args.gradient_accumulation_steps == 0:
+            self._begin_update(self._iteration)
+        rows = part.rows or (padding_row(int(self._tokenizer.pad_token_id)),)
+        batches = token_budget_batches(rows, self.args.max_tokens_per_micro_batch)
+        total = torch.zeros((), device=self.accelerator.device)
+        for position, batch in enumerate(batches):
+            with self._synchronised_if(position == len(batches) - 1, model):
+                loss = self._forward.loss(
+                    model, collate(batch, int(self._tokenizer.pad_token_id)), self._iteration, self._sums
+                )
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        self._step += 1
+        self._current_train_step_time += time.perf_counter() - started
+        if self._step % self.args.gradient_accumulation_steps == 0:
+            self._end_update()
+        return total
+
+    def _begin_update(self, iteration: Iteration) -> None:
+        """Fix the denominators of the update: counts over its slices and all processes."""
+        if self.critic is not None:
+            # Trainer zeroes only the policy.
+            self.critic.zero_grad()
+        first = self._step % self.args.steps_per_generation
+        window = iteration.slices[first : first + self.args.gradient_accumulation_steps]
+        self._forward.begin_update(iteration, window, self._gather)
+        self._sums = UpdateSums()
+
+    def _end_update(self) -> None:
+        sums = UpdateSums.merge(self._gather(self._sums))
+        self._record(sums.metrics(has_critic=self.critic is not None, has_reference=bool(self.beta)))
+        self._record({"update_seconds": self._current_train_step_time})
+        self._current_train_step_time = 0.0
+
+    @contextlib.contextmanager
+    def _synchronised_if(self, last: bool, model: Any) -> Iterator[None]:
+        """Let the processes exchange gradients only in the last backward pass of an update."""
+        with contextlib.ExitStack() as stack:
+            if not last:
+                stack.enter_context(self.accelerator.no_sync(model))
+            if self.critic is not None and not (last and self.accelerator.sync_gradients):
+                stack.enter_context(self.accelerator.no_sync(self.critic))
+            yield
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """One optimiser; the critic is its last parameter group, so scheduler and checkpoints cover it."""
+        created = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if created and self.critic is not None:
+            optimizer.add_param_group(
+                {"params": list(self.critic.parameters()), "lr": self.args.critic_learning_rate, "weight_decay": 0.0}
+            )
+        return optimizer
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        if self.critic is not None:
+            norm = self.accelerator.clip_grad_norm_(self.critic.parameters(), self.args.max_grad_norm)
+            self._record({"critic_grad_norm": float(norm)})
+        return super()._clip_grad_norm(model)
+
+    # Evaluation and checkpoints
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Play the evaluation sets greedily and log `<prefix>_<set>_<metric>`."""
+        del eval_dataset, ignore_keys
+        metrics: dict[str, float] = {}
+        for tasks in self.evaluation_sets:
+            scores = evaluation_metrics(self.play_evaluation_set(tasks, temperature=0.0))
+            metrics |= with_prefix(f"{metric_key_prefix}_{tasks.name}_", scores)
+        training = self.model.training
+        self.model.eval()
+        self.log(dict(metrics))
+        self.model.train(training)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def play_evaluation_set(self, tasks: EvaluationSet, *, temperature: float, seed: int = 0) -> list[Episode]:
+        """Play all tasks of a set, shared out over the processes; every process gets all episodes, in order."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        own = [Assignment(task, seed=position) for position, task in enumerate(tasks.task_ids)][rank::world]
+        parts = self._gather(self.play(tasks.spec, own, temperature=temperature, seed=seed).episodes)
+        return [parts[position % world][position // world] for position in range(len(tasks.task_ids))]
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.critic is not None and self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
+            weights = self.accelerator.unwrap_model(self.critic).state_dict()
+            save_file({name: weight.contiguous() for name, weight in weights.items()}, folder / CRITIC_FILE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        if self.critic is not None:
+            self.accelerator.unwrap_model(self.critic).load_state_dict(load_file(Path(checkpoint, CRITIC_FILE)))
+        self._step = self.state.global_step * self.args.gradient_accumulation_steps
+
+
+def _no_reward_function(**_: Any) -> list[float]:
+    """GRPOTrainer refuses to start without a reward source; rewards come from the environments."""
+    raise AssertionError("Rewards come from the environments.")
