@@ -67,6 +67,7 @@ class StepConfig(GRPOConfig):
         if not torch.cuda.is_available():
             # TRL turns bfloat16 on where it is not asked; on a CPU it slows small models down and shifts log-probabilities.
             self.bf16 = False if self.bf16 is None else self.bf16
+            self.dataloader_pin_memory = False
         self.max_steps = self.iterations * self.updates_in_iteration
         self.logging_steps = self.updates_in_iteration
         self.logging_first_step = False

@@ -151,7 +151,7 @@ def imitate(
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
     model.eval()
     return losses
@@ -220,5 +220,5 @@ def _sources() -> list[Path]:
 
 
 def read_warm_start(folder: Path) -> dict[str, Any]:
-    """What `warmed_policy` recorded about a folder."""
+    """What `warm_started_policy` recorded about a folder."""
     return json.loads((folder / "warm_start.json").read_text())

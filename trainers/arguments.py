@@ -1,0 +1,138 @@
+"""The command line of the training scripts.
+
+Every field of the settings is a flag, TRL's and transformers' own included. `--help` shows those that matter, with the values that the
+chosen task gives them; `--help_all` shows all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import HfArgumentParser
+from trl import ModelConfig
+
+from steppo_gym.trainers.presets import PRESETS, Preset
+from steppo_gym.trainers.step_config import StepConfig
+
+
+def _setting(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class RunArguments:
+    """What is trained on and how it is watched."""
+
+    env: str = _setting("alfworld", f"Task: {', '.join(PRESETS)}.")
+    difficulty: str | None = _setting(None, "Of the built-in tasks; the easiest by default.")
+    data: str | None = _setting(None, "Folder of the task's official data; the built-in data by default.")
+    protocol: str = _setting("steppo", "Step limit, rewards and history: steppo or verl-agent.")
+    context: str | None = _setting(
+        None,
+        "append (one conversation) or rebuilt (a complete prompt each step); append for the default policy, else rebuilt.",
+    )
+    action_format: str = _setting("tag", "tag or tool_call.")
+    invalid_action_reward: float | None = _setting(
+        None, "Reward of an invalid action in training; evaluation keeps the protocol's."
+    )
+    test_tasks: int = _setting(100, "Held-out tasks per test split, played before and after training only.")
+    validation_tasks: int = _setting(50, "Held-out tasks per validation split, played during training.")
+    demonstrations: int | None = _setting(None, "Expert episodes the default policy is warm-started on.")
+    warm_start_updates: int | None = _setting(None, "Supervised updates of the warm start.")
+    resume: bool = _setting(False, "Continue the run in --output_dir from its last checkpoint.")
+
+
+HELP_GROUPS = {
+    "task": ("env", "difficulty", "data", "protocol", "context", "action_format", "invalid_action_reward"),
+    "policy": ("model_name_or_path", "use_peft", "demonstrations", "warm_start_updates", "temperature", "max_completion_length", "use_vllm"),
+    "training": (
+        "iterations", "episodes_per_iteration", "updates_per_iteration", "num_generations", "num_iterations", "learning_rate",
+        "critic_learning_rate", "gamma", "gae_lambda", "ratio", "epsilon", "beta", "max_tokens_per_micro_batch", "seed",
+    ),
+    "rollouts": ("num_slots", "num_env_workers", "env_step_timeout", "max_prompt_tokens"),
+    "watching": (
+        "output_dir", "resume", "test_tasks", "validation_tasks", "evaluate_every", "save_every", "save_episodes", "report_to",
+    ),
+}  # fmt: skip
+
+
+def parse_arguments(
+    config_class: type[StepConfig], algorithm: str, argv: Sequence[str] | None = None
+) -> tuple[RunArguments, StepConfig, ModelConfig, Preset]:
+    """Read the command line; exits with a message on bad input and after printing help.
+
+    Args:
+        config_class: settings of the algorithm.
+        algorithm: its name, for the help and the run's folder.
+        argv: arguments without the program's name; those of the process by default.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    preset = PRESETS[_peek(argv, "env", "alfworld", tuple(PRESETS))]
+    parser = HfArgumentParser((RunArguments, config_class, ModelConfig), add_help=False, allow_abbrev=False)  # type: ignore[arg-type]
+    parser.prog = f"{algorithm.lower()}.py"
+    parser.set_defaults(**_defaults(preset, argv))
+    if {"-h", "--help", "--help_all"} & set(argv):
+        print(parser.format_help() if "--help_all" in argv else short_help(parser, algorithm))
+        sys.exit(0)
+    try:
+        run, config, model = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    except ValueError as error:
+        sys.exit(f"{parser.prog}: {error}")
+    _complete(run, preset, model)
+    return run, config, model, preset
+
+
+def short_help(parser: argparse.ArgumentParser, algorithm: str) -> str:
+    """The flags that matter, in groups, with their values unless changed."""
+    actions = {action.dest: action for action in parser._actions}
+    width = max(len(name) for names in HELP_GROUPS.values() for name in names) + 4
+    lines = [
+        f"Train a policy with {algorithm}.",
+        "",
+        f"usage: python trainers/{parser.prog} --env TASK [--flag VALUE ...]",
+    ]
+    for group, names in HELP_GROUPS.items():
+        lines += ["", f"{group}:"]
+        for name in names:
+            text = " ".join((actions[name].help or "").replace("%%", "%").split(". ")[0].split()).rstrip(".")
+            default = actions[name].default
+            shown = "" if default in (None, "", []) or callable(default) else f" [{default}]"
+            lines.append(f"  --{name:<{width}}{text}{shown}")
+    lines += ["", "--help_all lists every flag, those of TRL and transformers included."]
+    return "\n".join(lines)
+
+
+def _defaults(preset: Preset, argv: Sequence[str]) -> dict[str, Any]:
+    small = not any(argument.split("=")[0] == "--model_name_or_path" for argument in argv)
+    defaults: dict[str, Any] = {"report_to": "tensorboard"}
+    if preset.difficulties and not any(argument.split("=")[0] == "--data" for argument in argv):
+        defaults["difficulty"] = preset.difficulties[0]
+    if small:
+        defaults |= {"context": "append", **preset.small_policy_settings}
+        defaults |= {"demonstrations": preset.warm_start.num_demonstrations}
+        defaults |= {"warm_start_updates": preset.warm_start.num_updates}
+    return defaults
+
+
+def _complete(run: RunArguments, preset: Preset, model: ModelConfig) -> None:
+    run.context = run.context or ("rebuilt" if model.model_name_or_path else "append")
+    if run.data is not None and run.difficulty is not None:
+        sys.exit("--difficulty chooses among built-in tasks and cannot be combined with --data.")
+    if run.difficulty is not None and run.difficulty not in preset.difficulties:
+        sys.exit(
+            f"--difficulty must be one of {', '.join(preset.difficulties) or '(this task has none)'}, got {run.difficulty!r}."
+        )
+
+
+def _peek(argv: Sequence[str], name: str, default: str, choices: Sequence[str]) -> str:
+    """The value of one flag, before the others can be read."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(f"--{name}", default=default)
+    value = str(vars(parser.parse_known_args(argv)[0])[name])
+    if value not in choices:
+        sys.exit(f"--{name} must be one of {', '.join(choices)}, got {value!r}.")
+    return value

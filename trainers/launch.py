@@ -1,0 +1,265 @@
+"""The main job, the same for every algorithm: policy, evaluation before, training, evaluation after, report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    PrinterCallback,
+    ProgressCallback,
+)
+from transformers.trainer_utils import get_last_checkpoint
+from trl import ModelConfig, get_peft_config
+
+from steppo_gym.episode import Episode, write_episodes
+from steppo_gym.trainers.arguments import RunArguments, parse_arguments
+from steppo_gym.trainers.console import Console
+from steppo_gym.trainers.credit import CreditRule
+from steppo_gym.trainers.evaluation import EvaluationSet, evaluation_metrics, first_tasks
+from steppo_gym.trainers.presets import Preset
+from steppo_gym.trainers.report import RunRecorder, draw_learning_curve, percent, write_summary
+from steppo_gym.trainers.step_config import StepConfig
+from steppo_gym.trainers.step_trainer import StepTrainer
+from steppo_gym.trainers.warm_start import warm_started_policy
+from steppo_gym.workers import EnvSpec
+
+BEFORE_FILE = "evaluation_before.json"
+Scores = dict[str, dict[str, dict[str, float]]]
+"""By mode ("greedy", "sampled"), by test split, by metric."""
+
+
+def launch(
+    config_class: type[StepConfig],
+    make_rule: Callable[[Any], CreditRule],
+    algorithm: str,
+    argv: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Run the job a command line describes and return its summary.
+
+    Args:
+        config_class: settings of the algorithm.
+        make_rule: from settings to credit rule.
+        algorithm: name for help, folder and summary.
+        argv: arguments; those of the process by default.
+    """
+    started = time.perf_counter()
+    run, config, model_config, preset = parse_arguments(config_class, algorithm, argv)
+    _quiet_libraries()
+    checkpoint = _prepare_folder(run, config, algorithm)
+    folder = Path(str(config.output_dir))
+    console = Console(
+        config.iterations,
+        config.episodes_per_iteration // config.world_size,
+        config.updates_in_iteration,
+        visible=config.process_index == 0,
+    )
+    kwargs = _env_kwargs(run)
+    training_kwargs = kwargs | (
+        {} if run.invalid_action_reward is None else {"invalid_action_reward": run.invalid_action_reward}
+    )
+    train_spec = preset.spec(preset.train_split, training_kwargs)
+    console.say(f"{algorithm} on {preset.env_id} {_describe(run)}, seed {config.seed}, into {folder}")
+    model, tokenizer = _policy(run, config, model_config, preset, kwargs)
+    trainer = StepTrainer(
+        model,
+        config,
+        spec=train_spec,
+        task_ids=_task_ids(train_spec),
+        rule=make_rule(config),
+        processing_class=tokenizer,
+        evaluation_sets=[
+            first_tasks(s, preset.spec(s, kwargs), run.validation_tasks) for s in preset.validation_splits
+        ],
+        on_episode=console.on_episode,
+        peft_config=get_peft_config(model_config),
+        callbacks=[console, RunRecorder(folder, config.updates_in_iteration)],
+    )
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    _write_config(folder, run, config, model_config, preset, algorithm)
+    tests = [first_tasks(split, preset.spec(split, kwargs), run.test_tasks) for split in preset.test_splits]
+    try:
+        if checkpoint is None:
+            before = _play_tests(trainer, tests, console, folder, "before")
+            (folder / BEFORE_FILE).write_text(json.dumps(before))
+            trainer.evaluate()
+        else:
+            before = json.loads((folder / BEFORE_FILE).read_text())
+            console.say(f"resuming from {checkpoint}")
+        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.save_model(str(folder / "final"))
+        after = _play_tests(trainer, tests, console, folder, "after")
+    finally:
+        console.finish()
+        trainer.close()
+    summary = {
+        "algorithm": algorithm,
+        "environment": preset.env_id,
+        "task": _describe(run),
+        "seed": config.seed,
+        "success_before": _pooled(before["greedy"], tests),
+        "success_after": _pooled(after["greedy"], tests),
+        "sampled_success_before": _pooled(before["sampled"], tests),
+        "sampled_success_after": _pooled(after["sampled"], tests),
+        "evaluation_tasks": sum(len(test.task_ids) for test in tests),
+        "before": before,
+        "after": after,
+        "iterations": config.iterations,
+        "episodes": config.iterations * config.episodes_per_iteration,
+        "updates": config.max_steps,
+        "wall_seconds": round(time.perf_counter() - started, 1),
+        "resumed": checkpoint is not None,
+        "command": shlex.join([Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)]),
+    }
+    if config.process_index == 0:
+        draw_learning_curve(folder)
+        write_summary(folder, summary)
+    console.say(
+        f"greedy success on {summary['evaluation_tasks']} held-out tasks: {100 * summary['success_before']:.1f} % before, "
+        f"{100 * summary['success_after']:.1f} % after; {summary['wall_seconds']:.0f} s; see {folder}/learning_curve.png"
+    )
+    return summary
+
+
+def _env_kwargs(run: RunArguments) -> dict[str, Any]:
+    kwargs = {
+        "data": run.data,
+        "difficulty": run.difficulty,
+        "protocol": run.protocol,
+        "context": run.context,
+        "action_format": run.action_format,
+    }
+    return {name: value for name, value in kwargs.items() if value is not None}
+
+
+def _policy(
+    run: RunArguments, config: StepConfig, model_config: ModelConfig, preset: Preset, kwargs: dict[str, Any]
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The model (or its name, for TRL to load) and its tokenizer."""
+    if model_config.model_name_or_path is not None:
+        name = model_config.model_name_or_path
+        config.model_init_kwargs = {"revision": model_config.model_revision, "dtype": model_config.dtype or "float32"}
+        if model_config.attn_implementation:
+            config.model_init_kwargs["attn_implementation"] = model_config.attn_implementation
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=model_config.model_revision, padding_side="left")
+        return name, tokenizer
+    spec = preset.spec(preset.train_split, kwargs | dict(preset.demonstration_kwargs))
+    warm_start = replace(
+        preset.warm_start,
+        num_demonstrations=run.demonstrations or preset.warm_start.num_demonstrations,
+        num_updates=run.warm_start_updates or preset.warm_start.num_updates,
+    )
+    with config.distributed_state.main_process_first():  # type: ignore[union-attr]
+        folder = warm_started_policy(
+            spec, _task_ids(spec), warm_start, seed=config.seed, num_workers=config.num_env_workers
+        )
+    # By name, because AutoTokenizer would replace its pre-tokenizer by that of the model type.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left")
+    config.model_init_kwargs = {"dtype": "float32"}
+    return str(folder), tokenizer
+
+
+def _play_tests(
+    trainer: StepTrainer, tests: Sequence[EvaluationSet], console: Console, folder: Path, when: str
+) -> Scores:
+    """Play the test splits greedily and sampled, and keep the episodes."""
+    scores: Scores = {}
+    for mode, temperature in (("greedy", 0.0), ("sampled", 1.0)):
+        scores[mode] = {}
+        for test in tests:
+            console.count(len(test.task_ids), f"{test.name}, {mode}, {when}")
+            episodes = trainer.play_evaluation_set(test, temperature=temperature)
+            console.finish()
+            scores[mode][test.name] = evaluation_metrics(episodes)
+            if trainer.accelerator.is_main_process:
+                write_episodes(folder / "episodes" / f"{when}-{test.name}-{mode}.jsonl", episodes)
+            console.say(f"{when}: {test.name}, {mode}: success {percent(_successes(episodes))}")
+    return scores
+
+
+def _successes(episodes: Sequence[Episode]) -> list[float]:
+    return [float(episode.success) for episode in episodes if episode.ended != "failed"]
+
+
+def _pooled(scores: dict[str, dict[str, float]], tests: Sequence[EvaluationSet]) -> float:
+    """Success over the tasks of all test splits."""
+    total = sum(len(test.task_ids) for test in tests)
+    return sum(scores[test.name]["success"] * len(test.task_ids) for test in tests) / total
+
+
+def _prepare_folder(run: RunArguments, config: StepConfig, algorithm: str) -> str | None:
+    """Settle the run's folder and return the checkpoint to go on from, if any."""
+    chosen = config.output_dir not in (None, "trainer_output")
+    folder = (
+        Path(str(config.output_dir)) if chosen else Path("runs", f"{run.env}-{algorithm.lower()}-seed{config.seed}")
+    )
+    if run.resume:
+        checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+        if checkpoint is None:
+            sys.exit(f"--resume: no checkpoint in {folder}. Name the run's folder with --output_dir.")
+        config.output_dir = str(folder)
+        return checkpoint
+    if (folder / "config.json").exists():
+        if chosen:
+            sys.exit(f"{folder} holds a run already. Continue it with --resume, or name another --output_dir.")
+        number = next(n for n in range(2, 10_000) if not Path(f"{folder}-{n}", "config.json").exists())
+        folder = Path(f"{folder}-{number}")
+    config.output_dir = str(folder)
+    return None
+
+
+def _write_config(
+    folder: Path, run: RunArguments, config: StepConfig, model_config: ModelConfig, preset: Preset, algorithm: str
+) -> None:
+    if config.process_index:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {
+        "algorithm": algorithm,
+        "run": asdict(run),
+        "config": config.to_dict(),
+        "model": asdict(model_config),
+        "preset": asdict(preset),
+    }
+    (folder / "config.json").write_text(json.dumps(record, indent=2, default=str))
+
+
+def _task_ids(spec: EnvSpec) -> list[str]:
+    env = spec.make()
+    try:
+        return [env.task_ids[i] for i in range(len(env.task_ids))]
+    finally:
+        env.close()
+
+
+def _describe(run: RunArguments) -> str:
+    source = (
+        f"official data in {run.data}"
+        if run.data
+        else f"built-in data{f', {run.difficulty}' if run.difficulty else ''}"
+    )
+    return f"({source}, protocol {run.protocol}, {run.context} context)"
+
+
+def _quiet_libraries() -> None:
+    """The run's own lines and bars say what matters; warnings of libraries about their other uses do not."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("trl").setLevel(logging.ERROR)
+    if not torch.cuda.is_available():
+        # Two threads per core are slower than one for small matrices, and the environments' workers need the cores as well.
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 2))))
