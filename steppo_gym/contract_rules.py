@@ -6,81 +6,22 @@ import itertools
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
-import gymnasium
 import numpy as np
 from gymnasium.utils.env_checker import check_env
 
-from steppo_gym.actions import ACTION_FORMATS, format_tag, format_tool_call
+from steppo_gym.actions import ACTION_FORMATS
 from steppo_gym.contract import CheckedEnv, ContractError, Result, require, require_raises
-from steppo_gym.env import CONTEXTS, TextEnv
+from steppo_gym.contract_case import INVALID_RESPONSE, Case, tool_of
+from steppo_gym.env import CONTEXTS
 from steppo_gym.errors import EpisodeOverError, UnknownTaskError
 from steppo_gym.hostile_texts import hostile_texts
 
-INVALID_RESPONSE = "I do not know what to do."
 SLOW_SECONDS = 5.0
 """A single step on a hostile text may not take longer."""
 _SHORT_LIMIT = 3
 _ACTIONS_PER_STATE = 8
-
-MakeEnv = Callable[..., gymnasium.Env[str, str]]
-
-
-@dataclass(frozen=True)
-class Case:
-    """The environment under test; see `steppo_gym.testing.check_text_env`."""
-
-    make_env: MakeEnv
-    episodes: int
-    seed: int
-    name: str
-    argument: str
-
-    @contextmanager
-    def open(self, **kwargs: Any) -> Iterator[CheckedEnv]:
-        """A new environment, closed at the end."""
-        env = self.make_env(**kwargs)
-        try:
-            yield CheckedEnv(env)
-        finally:
-            env.close()
-
-    def tasks(self, env: CheckedEnv) -> list[str]:
-        """The tasks to check, the same for the same seed."""
-        task_ids = env.text_env.task_ids
-        return [task_ids[int(i)] for i in np.random.default_rng(self.seed).permutation(len(task_ids))[: self.episodes]]
-
-    def reset(self, env: CheckedEnv, task_id: str) -> Result:
-        """Start this task with the case's seed."""
-        return env.reset(seed=self.seed, options={"task_id": task_id})
-
-    def write(self, env: TextEnv, action: str) -> str:
-        """A response that does the action."""
-        if env.action_format == "tag":
-            return format_tag(self.name, action)
-        return format_tool_call(self.name, {self.argument: action})
-
-    def random_response(self, env: CheckedEnv, info: dict[str, Any], rng: np.random.Generator) -> str:
-        """An invalid response, an admissible action or the expert's: play that errs and still gets somewhere."""
-        kind = rng.random()
-        if kind < 0.2:
-            return INVALID_RESPONSE
-        if kind < 0.6 and info["admissible_actions"]:
-            return self.write(env.text_env, str(rng.choice(info["admissible_actions"])))
-        return env.text_env.expert_response()
-
-    def random_episode(self, env: CheckedEnv, task_id: str) -> tuple[list[str], list[Result]]:
-        """The responses of a whole episode, and the results: one more, the first is the reset's."""
-        rng = np.random.default_rng(self.seed)
-        responses, results = [], [self.reset(env, task_id)]
-        while not results[-1].over:
-            responses.append(self.random_response(env, results[-1].info, rng))
-            results.append(env.step(responses[-1]))
-        return responses, results
 
 
 def follows_gymnasium(case: Case) -> None:
@@ -174,7 +115,10 @@ def _require_no_change(env: CheckedEnv, before: Result) -> None:
 
 
 def restores_snapshots(case: Case) -> None:
-    """A snapshot that went through JSON has the same future, in the same and in a new instance."""
+    """A snapshot that went through JSON has the same future, in the same and in a new instance.
+
+    To the future belongs the next episode, whose task is drawn from the snapshot's random state.
+    """
     with case.open() as env, case.open() as fresh:
         for position, task_id in enumerate(case.tasks(env)):
             responses, _ = case.random_episode(env, task_id)
@@ -183,10 +127,10 @@ def restores_snapshots(case: Case) -> None:
             for response in responses[:cut]:
                 env.step(response)
             snapshot = json.loads(json.dumps(env.text_env.get_state()))
-            future = [env.text_env.step(response) for response in responses[cut:]]
+            future = [*(env.text_env.step(response) for response in responses[cut:]), env.text_env.reset()]
             for target in (env.text_env, fresh.text_env):
                 target.set_state(snapshot)
-                again = [target.step(response) for response in responses[cut:]]
+                again = [*(target.step(response) for response in responses[cut:]), target.reset()]
                 require(again == future, "a restored snapshot has the same future", (again, future))
 
 
@@ -196,12 +140,13 @@ def keys_its_states(case: Case) -> None:
     The way to a state and the number of steps it took are not part of it.
     """
     with case.open() as env:
-        seen: dict[str, tuple[object, ...]] = {}
+        seen: dict[str, set[str]] = {}
         for task_id in case.tasks(env):
             for result in case.random_episode(env, task_id)[1]:
-                shown = (task_id, result.info["admissible_actions"], result.info["success"])
-                known = seen.setdefault(result.info["state_key"], shown)
-                require(known == shown, "an equal state_key means an equal state", (known, shown))
+                actions = result.info["admissible_actions"] or ()
+                shown = {f"task {task_id}", f"success {result.info['success']}", *actions}
+                differing = seen.setdefault(result.info["state_key"], shown) ^ shown
+                require(not differing, "an equal state_key means an equal state", f"only one has {differing}")
             _require_key_of_the_state_alone(case, env, task_id)
 
 
@@ -268,10 +213,12 @@ def _some_tasks(case: Case) -> list[str]:
 
 def survives_hostile_texts(case: Case) -> None:
     """No text makes a step raise or hang."""
+    with case.open(action_format="tool_call") as env:
+        tool, argument = tool_of(env.text_env)
     for action_format, context in zip(ACTION_FORMATS, CONTEXTS, strict=True):
         with case.open(action_format=action_format, context=context) as env:
             over = True
-            for label, text in hostile_texts(case.name, case.argument):
+            for label, text in hostile_texts(case.tag, tool, argument):
                 if over:
                     env.reset(seed=case.seed)
                 start = time.perf_counter()

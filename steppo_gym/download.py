@@ -21,7 +21,6 @@ MAX_TRIES = 5
 """Tries in a row that bring no new byte."""
 TIMEOUT_SECONDS = 30.0
 """Longest silence of the server."""
-_CHUNK_BYTES = 1 << 20
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MAX_WAIT_SECONDS = 60.0
 
@@ -54,9 +53,7 @@ def download(
     destination = Path(destination)
     if destination.exists():
         if sha256 is not None and (found := file_sha256(destination)) != sha256.lower():
-            raise DataError(
-                f"Expected the SHA-256 {sha256} of {destination}, found {found}. Delete it to fetch it again."
-            )
+            raise DataError(f"Expected the SHA-256 {sha256} of {destination}, found {found}. Delete the file.")
         return destination
     destination.parent.mkdir(parents=True, exist_ok=True)
     partial = _Partial(destination)
@@ -149,7 +146,8 @@ def _try(client: httpx.Client, url: str, partial: _Partial, bar: tqdm) -> None:
         total = _prepare(response, partial)
         bar.total, bar.n = total, partial.size
         with partial.path.open("ab") as file:
-            for chunk in response.iter_raw(_CHUNK_BYTES):
+            # Chunks as they arrive: gathered to larger ones, the last would be lost with the connection.
+            for chunk in response.iter_raw():
                 file.write(chunk)
                 bar.update(len(chunk))
     if total is not None and partial.size != total:

@@ -25,14 +25,14 @@ _ARGUMENTS = {
 }
 
 _TAGS = {
-    "nested tags": "<action><action>look</action></action>",
-    "tags in the wrong order": "</action>look<action>",
-    "tag never closed": "<action>look",
-    "two tags": "<action>look</action><action>look</action>",
-    "many opening tags": "<action>" * (_MILLION // 8),
+    "nested tags": "<TAG><TAG>look</TAG></TAG>",
+    "tags in the wrong order": "</TAG>look<TAG>",
+    "tag never closed": "<TAG>look",
+    "two tags": "<TAG>look</TAG><TAG>look</TAG>",
+    "many opening tags": "<TAG>" * (_MILLION // 5),
     "many thoughts": "<think></think>" * (_MILLION // 15),
     "thought never closed": "<think>" + "so " * 1000,
-    "upper case": "<ACTION>LOOK</ACTION>",
+    "other case": "<Tag>look</Tag>",
 }
 
 _JSON = {
@@ -40,32 +40,33 @@ _JSON = {
     "deep object": '{"name":' * 50_000,
     "closed deep list": "[" * 50_000 + "]" * 50_000,
     "huge number": "1" * 100_000,
-    "no finite number": '{"name": "action", "arguments": {"action": NaN}}',
-    "escaped lone surrogate": '{"name": "action", "arguments": {"action": "\\ud800"}}',
-    "name is a list": '{"name": ["action"], "arguments": {}}',
-    "arguments are a list": '{"name": "action", "arguments": ["look"]}',
-    "arguments are null": '{"name": "action", "arguments": null}',
-    "argument is an object": '{"name": "action", "arguments": {"action": {"action": "look"}}}',
-    "argument is missing": '{"name": "action"}',
-    "argument too many": '{"name": "action", "arguments": {"action": "look", "self": 1, "__class__": 2}}',
-    "same name twice": '{"name": "action", "name": "look", "arguments": {"action": "look", "action": 1}}',
-    "text after the object": '{"name": "action", "arguments": {"action": "look"}} and more',
-    "single quotes": "{'name': 'action'}",
+    "no finite number": '{"name": "TOOL", "arguments": {"ARGUMENT": NaN}}',
+    "escaped lone surrogate": '{"name": "TOOL", "arguments": {"ARGUMENT": "\\ud800"}}',
+    "name is a list": '{"name": ["TOOL"], "arguments": {}}',
+    "arguments are a list": '{"name": "TOOL", "arguments": ["look"]}',
+    "arguments are null": '{"name": "TOOL", "arguments": null}',
+    "argument is an object": '{"name": "TOOL", "arguments": {"ARGUMENT": {"ARGUMENT": "look"}}}',
+    "argument is missing": '{"name": "TOOL"}',
+    "argument too many": '{"name": "TOOL", "arguments": {"ARGUMENT": "look", "self": 1, "__class__": 2}}',
+    "same name twice": '{"name": "TOOL", "name": "look", "arguments": {"ARGUMENT": "look", "ARGUMENT": 1}}',
+    "text after the object": '{"name": "TOOL", "arguments": {"ARGUMENT": "look"}} and more',
+    "single quotes": "{'name': 'TOOL'}",
 }
 
 
-def hostile_texts(name: str, argument: str) -> Iterator[tuple[str, str]]:
+def hostile_texts(tag: str, tool: str, argument: str) -> Iterator[tuple[str, str]]:
     """Descriptions and texts; most of them are no valid action, some may be.
 
     Args:
-        name: the tag of an action, or the tool.
+        tag: the tag of an action.
+        tool: the tool that takes an action.
         argument: the tool's argument.
     """
     for label, text in _ARGUMENTS.items():
         yield label, text
-        yield f"{label} in a tag", format_tag(name, text)
-        yield f"{label} in a tool call", format_tool_call(name, {argument: text})
+        yield f"{label} in a tag", format_tag(tag, text)
+        yield f"{label} in a tool call", format_tool_call(tool, {argument: text})
     for label, text in _TAGS.items():
-        yield label, text.replace("action>", f"{name}>")
+        yield label, text.replace("TAG", tag)
     for label, text in _JSON.items():
-        yield f"{label} as JSON", f"<tool_call>{text}</tool_call>"
+        yield f"{label} as JSON", f"<tool_call>{text.replace('TOOL', tool).replace('ARGUMENT', argument)}</tool_call>"

@@ -9,14 +9,13 @@ rebuilt context says all there is to know.
 from __future__ import annotations
 
 from steppo_gym.contract import ContractError
-from steppo_gym.contract_rules import RULES, Case, MakeEnv
+from steppo_gym.contract_case import Case, MakeEnv
+from steppo_gym.contract_rules import RULES
 
 __all__ = ["ContractError", "MakeEnv", "check_text_env"]
 
 
-def check_text_env(
-    make_env: MakeEnv, *, episodes: int = 3, seed: int = 0, name: str = "action", argument: str = "action"
-) -> None:
+def check_text_env(make_env: MakeEnv, *, episodes: int = 3, seed: int = 0, tag: str = "action") -> None:
     """Run an environment through every rule of the contract.
 
     Args:
@@ -24,8 +23,8 @@ def check_text_env(
             `context` and `max_steps`, and once with a keyword that no environment has.
         episodes: how many tasks each rule is checked on.
         seed: seeds the choice of tasks and responses.
-        name: the tag of an action in the tag format, the tool in the tool-call format.
-        argument: the tool's argument that takes the action.
+        tag: the tag that holds an admissible action. In the tool-call format it is the first required argument of the
+            first of the environment's tools.
 
     Raises:
         ContractError: a rule is broken; the message says which one and what was found.
@@ -33,7 +32,7 @@ def check_text_env(
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}.")
-    case = Case(make_env, episodes, seed, name, argument)
+    case = Case(make_env, episodes, seed, tag)
     for rule in RULES:
         try:
             rule(case)

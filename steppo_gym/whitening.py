@@ -77,6 +77,4 @@ def whiten(x: npt.ArrayLike, over: Moments | None = None) -> Array:
     """
     x = np.asarray(x, np.float64)
     over = moments(x) if over is None else over
-    if over.count < 2:
-        return np.zeros_like(x)
     return (x - over.mean) / (over.std + 1e-8)

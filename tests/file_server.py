@@ -28,62 +28,69 @@ class Served:
     url: str = ""
 
 
-def _handler(served: Served) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            served.requests.append(dict(self.headers))
-            if served.statuses:
-                self.send_error(served.statuses.pop(0))
-            elif served.redirect_to is not None and self.path != served.redirect_to:
-                self.send_response(302)
-                self.send_header("Location", served.redirect_to)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-            else:
-                self.send_file()
+class _Handler(BaseHTTPRequestHandler):
+    @property
+    def served(self):
+        return self.server.served
 
-        def send_file(self):
-            start = self.first_byte()
-            body = served.content[start or 0 :]
-            if start is not None and not body:
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(served.content)}")
-                body = b"no such range"
-            elif start is not None:
-                self.send_response(206)
-                end = len(served.content) - 1
-                self.send_header("Content-Range", f"bytes {start}-{end}/{len(served.content)}")
-            else:
-                self.send_response(200)
-            if served.etag:
-                self.send_header("ETag", served.etag)
-            if served.last_modified:
-                self.send_header("Last-Modified", served.last_modified)
-            if served.announces_length:
-                self.send_header("Content-Length", str(len(body)))
-            self.send_header("Connection", "close")
+    def do_GET(self):
+        self.served.requests.append(dict(self.headers))
+        if self.served.statuses:
+            self.send_error(self.served.statuses.pop(0))
+        elif self.served.redirect_to is not None and self.path != self.served.redirect_to:
+            self.send_response(302)
+            self.send_header("Location", self.served.redirect_to)
+            self.send_header("Content-Length", "0")
             self.end_headers()
-            cut = served.cut_after.pop(0) if served.cut_after else len(body)
-            self.wfile.write(body[:cut])
-            self.close_connection = True
+        else:
+            self.send_file()
 
-        def first_byte(self):
-            asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-            known = self.headers.get("If-Range") in (served.etag, served.last_modified)
-            if asked is None or not served.answers_ranges or (served.checks_if_range and not known):
-                return None
-            return int(asked[1])
+    def send_file(self):
+        body = self.send_status()
+        headers = {
+            "ETag": self.served.etag,
+            "Last-Modified": self.served.last_modified,
+            "Content-Length": str(len(body)) if self.served.announces_length else None,
+            "Connection": "close",
+        }
+        for name, value in headers.items():
+            if value is not None:
+                self.send_header(name, value)
+        self.end_headers()
+        cut = self.served.cut_after.pop(0) if self.served.cut_after else len(body)
+        self.wfile.write(body[:cut])
+        self.close_connection = True
 
-        def log_message(self, *arguments):
-            pass
+    def send_status(self):
+        start = self.first_byte()
+        if start is None:
+            self.send_response(200)
+            return self.served.content
+        size = len(self.served.content)
+        if start >= size:
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{size}")
+            return b"no such range"
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
+        return self.served.content[start:]
 
-    return Handler
+    def first_byte(self):
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        known = self.headers.get("If-Range") in (self.served.etag, self.served.last_modified)
+        if asked is None or not self.served.answers_ranges or (self.served.checks_if_range and not known):
+            return None
+        return int(asked[1])
+
+    def log_message(self, *arguments):
+        pass
 
 
 @contextmanager
 def serve(served: Served):
     """Serve while the context lasts; sets `served.url`."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(served))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server.served = served
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     served.url = f"http://127.0.0.1:{server.server_port}/data.zip"

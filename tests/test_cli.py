@@ -1,18 +1,16 @@
 import hashlib
 import io
-import subprocess
 import sys
 import zipfile
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from file_server import Served, serve
 
 import steppo_gym
 from steppo_gym.archives import DATA_SETS, Archive
 from steppo_gym.cli import main
-
-sys.path.insert(0, str(Path(__file__).parent))
-from file_server import Served, serve  # noqa: E402 - a module of the tests, which is no package
 
 
 @pytest.fixture(autouse=True)
@@ -155,6 +153,5 @@ def test_an_interruption_ends_quietly(capsys, monkeypatch):
 
 
 def test_the_command_is_installed():
-    code = "from importlib.metadata import entry_points as e; (s,) = e(group='console_scripts', name='steppo-gym'); print(s.value)"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == "steppo_gym.cli:main"
+    (command,) = entry_points(group="console_scripts", name="steppo-gym")
+    assert command.load() is main

@@ -1,17 +1,13 @@
 import hashlib
 import random
 import socket
-import sys
-from pathlib import Path
 
 import pytest
+from file_server import Served, serve
 
 from steppo_gym import DataError, InfrastructureError
 from steppo_gym import download as module
 from steppo_gym.download import MAX_TRIES, download, file_sha256
-
-sys.path.insert(0, str(Path(__file__).parent))
-from file_server import Served, serve  # noqa: E402 - a module of the tests, which is no package
 
 CONTENT = random.Random(0).randbytes(3_000_000)
 OTHER = random.Random(1).randbytes(3_000_000)
@@ -240,16 +236,15 @@ def test_nobody_answers(target):
             download(url, target, sha256=None, progress=False, back_off_seconds=0.001)
 
 
-@pytest.mark.parametrize("url", ["data.zip", "ftp://127.0.0.1/data.zip", "file:///etc/passwd", "http://[/data.zip"])
+@pytest.mark.parametrize("url", ["data.zip", "ftp://127.0.0.1/data.zip", "file:///etc/passwd"])
 def test_only_http(target, url):
     with pytest.raises(DataError, match="Expected the http or https URL of a file, got"):
         download(url, target, sha256=None, progress=False)
 
 
 def test_redirects_in_a_circle(target):
-    with serve(Served(CONTENT, redirect_to="/nowhere")) as served:
-        served.redirect_to = "//127.0.0.1/again"  # never equal to the path that is asked for
-        served.redirect_to = served.url + "?again"
+    with serve(Served(CONTENT)) as served:
+        served.redirect_to = f"{served.url}?again"  # a whole URL, so no path is ever equal to it
         with pytest.raises(DataError, match="Expected the http or https URL of a file"):
             fetch(served, target)
 

@@ -168,6 +168,11 @@ class HalfASnapshot(KeyDoorEnv):
         super()._set_task_state(state | {"held": None, "note_read": False, "opened": [False] * 4})
 
 
+class ForgetsItsRandomState(KeyDoorEnv):
+    def get_state(self):
+        return super().get_state() | {"random": KeyDoorEnv().np_random.bit_generator.state}
+
+
 class ListsWhatIsNoAction(KeyDoorEnv):
     def _admissible_actions(self):
         return (*super()._admissible_actions(), "dance")
@@ -236,6 +241,7 @@ BROKEN = {
     RewardsInvalid: "an invalid response has no positive reward",
     OwnRandomness: "two instances reset with one seed answer the same",
     HalfASnapshot: "a restored snapshot has the same future",
+    ForgetsItsRandomState: "a restored snapshot has the same future",
     ListsWhatIsNoAction: "the admissible action 'dance' is valid",
     ListsNothing: "before the end something can be done",
     HelplessExpert: r"the expert solves 'train-\d+' \(tag, rebuilt\)",

@@ -4,13 +4,14 @@ import ast
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import steppo_gym
 import steppo_gym.testing
 
-from .conftest import REPOSITORY
+REPOSITORY = Path(__file__).parents[1]
 
 HEAVY = (
     "torch",

@@ -295,8 +295,8 @@ def test_metrics_say_how_it_ended():
     task = generate_task("train-0")
     lure = task.containers[task.contents.index(task.door)]
     for action in (f"open {lure}", f"take {task.door} key", f"open {task.door} door"):
-        *_, terminated, truncated, info = env.step(format_tag("action", action))
-    assert (terminated, truncated, info["success"]) == (True, False, False)
+        _, reward, terminated, truncated, info = env.step(format_tag("action", action))
+    assert (reward, terminated, truncated, info["success"]) == (0.0, True, False, False)
     assert info["metrics"] == {"success": 0.0, "broken": 1.0, "note_read": 0.0}
     assert info["admissible_actions"] == ()
 

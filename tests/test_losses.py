@@ -205,7 +205,7 @@ class TestPolicyLoss:
         log_probs = torch.tensor([[-10.0]], dtype=torch.bfloat16)
         result = policy_loss(
             log_probs,
-            torch.tensor([[-10.01]]),
+            torch.tensor([[-10.0625]], dtype=torch.bfloat16),
             torch.ones(1, 1, dtype=torch.bfloat16),
             torch.tensor([[0]]),
             ratio="token",
@@ -213,7 +213,7 @@ class TestPolicyLoss:
             **CLIP,
         )
         assert result.loss.dtype == torch.float32
-        assert result.loss.item() == pytest.approx(-math.exp(0.01), abs=1e-5)
+        assert result.loss.item() == pytest.approx(-math.exp(0.0625), abs=1e-5)
 
     @pytest.mark.parametrize("ratio", RATIOS)
     def test_a_micro_batch_without_trained_tokens_adds_zero(self, ratio):

@@ -4,12 +4,13 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from pathlib import Path
 
 import pytest
 
 import steppo_gym
 
-from .conftest import REPOSITORY
+REPOSITORY = Path(__file__).parents[1]
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
@@ -65,7 +66,7 @@ def test_wheel_holds_every_module_and_the_licence(wheel):
 
 
 def test_wheel_imports_from_its_own_folder(wheel, tmp_path):
-    """In isolated mode, and with the finder of an editable install taken out, so that nothing of the sources is seen."""
+    """In isolated mode and without the finder of an editable install, so that nothing of the sources is seen."""
     zipfile.ZipFile(wheel).extractall(tmp_path)
     code = """
 import sys

@@ -167,6 +167,21 @@ def test_episodes_come_in_the_order_of_the_assignments():
     assert sorted(map(id, seen)) == sorted(map(id, rollout.episodes))
 
 
+def test_episodes_that_end_together_are_reported_in_the_order_of_their_slots():
+    seen = []
+    with make_pool(4, 4, delay=0.3) as pool:
+        assignments = assign("slow-1", "walk-1", "walk-1", "walk-1")
+        collect(going(), pool, CODEC, assignments, overlap=False, on_episode=seen.append)
+    assert [episode.seed for episode in seen] == [assignment.seed for assignment in assignments]
+
+
+def test_the_time_of_a_call_is_shared_by_its_responses():
+    with make_pool(3) as pool:
+        rollout = collect(Watched(going(), delay=0.02), pool, CODEC, assign("walk-3", "walk-1", "walk-2", "walk-2"))
+    shares = [step.generation_seconds for episode in rollout.episodes for step in episode.steps]
+    assert sum(shares) == pytest.approx(rollout.stats.generation_seconds)
+
+
 def test_a_step_records_the_state_it_was_taken_in():
     with make_pool(1) as pool:
         policy = ScriptedPolicy(["go", "nonsense", "go"], CODEC)
@@ -345,6 +360,14 @@ def test_tasks_that_never_start_end_the_rollout():
         assert collect(policy, pool, CODEC, few).stats.num_failed == MAX_FAILED_STARTS
         with pytest.raises(InfrastructureError, match="10 episodes in a row.*the walker fell"):
             collect(policy, pool, CODEC, assign(*["raisestart-0"] * MAX_FAILED_STARTS))
+
+
+def test_a_worker_that_takes_many_first_prompts_with_it_does_not_end_the_rollout():
+    number = MAX_FAILED_STARTS + 2
+    with make_pool(number, 1) as pool:
+        rollout = collect(going(), pool, CODEC, assign("killstart-0", *["walk-2"] * (2 * number)), overlap=False)
+    assert rollout.stats.num_failed == number
+    assert rollout.stats.num_episodes == number + 1
 
 
 def test_a_pool_is_used_again_after_an_error_with_work_under_way():

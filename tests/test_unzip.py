@@ -38,19 +38,13 @@ def test_a_second_archive_is_merged_and_wins(tmp_path, folder):
 
 @pytest.mark.parametrize(
     "name",
-    ["../x", "a/../../x", "a/../x", "/tmp/x", "//server/x", "C:/x", "C:x", "..\\x", "a\\..\\..\\x", "\\x", ".", "./"],
+    ["../x", "a/../../x", "a/../x", "/tmp/x", "//server/x", "C:/x", "C:x", "..\\x", "a\\..\\..\\x", "\\x", "."],
 )
 def test_names_that_lead_out_are_refused(tmp_path, folder, name):
-    archive = make_zip(tmp_path / "x.zip", [("good", b"1"), ("name", b"2")])
-    raw = archive.read_bytes()
-    # Written by hand where `zipfile` itself would have changed the name.
     info = zipfile.ZipInfo("name")
-    info.filename = name.removesuffix("/") if name == "./" else name
-    with zipfile.ZipFile(archive, "w") as file:
-        file.writestr("good", b"1")
-        file.writestr(info, b"2")
-    assert raw
-    with pytest.raises(DataError, match="Expected names inside the folder in .*Nothing was unpacked"):
+    info.filename = name  # set afterwards, else `zipfile` mends some of them
+    archive = make_zip(tmp_path / "x.zip", [("good", b"1"), (info, b"2")])
+    with pytest.raises(DataError, match=r"Expected names inside the folder in .*Nothing was unpacked"):
         extract_zip(archive, folder)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["x.zip"]
 
@@ -58,7 +52,7 @@ def test_names_that_lead_out_are_refused(tmp_path, folder, name):
 def test_links_are_refused(tmp_path, folder):
     link = zipfile.ZipInfo("link")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
-    with pytest.raises(DataError, match="Expected no links in .*'link'"):
+    with pytest.raises(DataError, match=r"Expected no links in .*'link'"):
         extract_zip(make_zip(tmp_path / "x.zip", [(link, b"/etc")]), folder)
 
 
@@ -121,5 +115,5 @@ def test_damaged_files_are_named(tmp_path, folder, kind):
 
 @pytest.mark.parametrize("members", [[("a", b"1"), ("a/b", b"2")], [("a/b", b"1"), ("a", b"2")]])
 def test_a_file_cannot_be_a_folder(tmp_path, folder, members):
-    with pytest.raises(DataError, match="Expected a file where .* has a folder, or the reverse"):
+    with pytest.raises(DataError, match=r"Expected a file where .* has a folder, or the reverse"):
         extract_zip(make_zip(tmp_path / "x.zip", members), folder)

@@ -112,7 +112,7 @@ def _defaults(preset: Preset, argv: Sequence[str]) -> dict[str, Any]:
     if preset.difficulties and not any(argument.split("=")[0] == "--data" for argument in argv):
         defaults["difficulty"] = preset.difficulties[0]
     if small:
-        defaults |= {"context": "append", **preset.small_policy_settings}
+        defaults |= {"context": "append", **preset.training_kwargs, **preset.small_policy_settings}
         defaults |= {"demonstrations": preset.warm_start.num_demonstrations}
         defaults |= {"warm_start_updates": preset.warm_start.num_updates}
     return defaults

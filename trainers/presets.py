@@ -22,6 +22,8 @@ class Preset:
     """Played before and after training only, so that nothing is tuned on them."""
     demonstration_kwargs: Mapping[str, Any]
     """Keywords of the environment whose expert demonstrates."""
+    training_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Keywords of the training environment only, for the default policy."""
     difficulties: tuple[str, ...] = ()
     """Of the built-in data, easiest first; empty if it has only one."""
     official_splits: Mapping[str, str] = field(default_factory=dict)
@@ -44,12 +46,18 @@ PRESETS: dict[str, Preset] = {
         validation_splits=("valid_seen", "valid_unseen"),
         test_splits=("test_seen", "test_unseen"),
         demonstration_kwargs={"expert": "hasty"},
+        # Without a price, a small policy drifts into commands that do nothing; with a high one, it stops taking things.
+        training_kwargs={"invalid_action_reward": -0.02},
         difficulties=("easy", "medium", "full"),
         official_splits={"test_seen": "valid_seen", "test_unseen": "valid_unseen"},
         small_policy_settings={
-            "learning_rate": 3e-4,
+            "learning_rate": 1e-3,
             "critic_learning_rate": 2e-3,
             "max_completion_length": 12,
+            "iterations": 12,
+            "updates_per_iteration": 8,
+            "evaluate_every": 4,
+            "save_every": 4,
         },
     ),
     "key_door": Preset(

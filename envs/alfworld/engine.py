@@ -81,7 +81,12 @@ class Engine(Protocol):
         ...
 
     def facts(self) -> frozenset[tuple[str, ...]]:
-        """Predicate and arguments, as PDDL names, of every fact that holds now."""
+        """Predicate and arguments, as PDDL names, of every fact that holds now.
+
+        As textworld keeps them, from the effects the planner names, conditional effects included whether or not their
+        condition holds. In ALFWorld that is only `ison` of a lamp: never there, and nothing depends on it; `istoggled`,
+        which goals and texts ask for, is right.
+        """
         ...
 
     def names(self) -> Mapping[str, str]:

@@ -1,7 +1,6 @@
 """The six ALFWorld task types: which goals a room affords, and a goal in PDDL and in words.
 
-The PDDL and the sentences are those of `alfworld/gen/goal_library.py`, the rooms of each type those of `GOALS_VALID` in
-`alfworld/gen/constants.py`.
+The PDDL and the sentences are those of `alfworld/gen/goal_library.py`.
 
     >>> parse_sentence("put a hot potato in sinkbasin").task_type
     'pick_heat_then_place_in_recep'
@@ -75,9 +74,7 @@ class Goal:
 
 @functools.cache
 def possible_goals(room: Room, task_type: str) -> tuple[Goal, ...]:
-    """The goals of a type that can be set and reached in a room; empty for a room of the wrong kind."""
-    if room.kind not in constants().GOALS_VALID[task_type]:
-        return ()
+    """The goals of a type that can be set and reached in a room; empty if it lacks what they need."""
     if task_type == LOOK:
         return tuple(Goal(LOOK, thing, lamp) for lamp in room.lamp_types for thing in room.object_types)
     return tuple(_placements(room, task_type))

@@ -16,7 +16,7 @@ import pytest
 from steppo_gym.envs.alfworld.data import ProceduralGames
 from steppo_gym.envs.alfworld.engine import FastEngine
 from steppo_gym.envs.alfworld.generate import generate_game, task_spec, write_games
-from steppo_gym.envs.alfworld.rooms import constants, load_room, room_numbers, supports
+from steppo_gym.envs.alfworld.rooms import constants, load_room, package_folder, room_numbers, supports
 from steppo_gym.envs.alfworld.splits import DIFFICULTIES, SPLIT_SIZES, UNSEEN_ROOMS, eligible_rooms, split_rooms
 from steppo_gym.envs.alfworld.tasks import (
     TASK_TYPES,
@@ -122,6 +122,12 @@ def test_a_room_that_does_not_afford_the_task(room, task_type):
         generate_game(0, room=room, task_type=task_type)
 
 
+@pytest.mark.parametrize("task_type", TASK_TYPES)
+def test_a_task_type_is_afforded_by_the_official_kinds_of_rooms(task_type):
+    kinds = {load_room(number).kind for number in ALL_ROOMS if possible_goals(load_room(number), task_type)}
+    assert kinds == constants().GOALS_VALID[task_type]
+
+
 def test_there_are_120_rooms():
     assert {kind: len(numbers) for kind, numbers in room_numbers().items()} == {
         "Kitchen": 30,
@@ -141,14 +147,8 @@ def test_a_room_is_usable(number):
     assert len(set(names)) == len(names)
     assert 5 <= len(names) <= 60
     assert {receptacle.type for receptacle in room.receptacles} <= constants().RECEPTACLES
-    recorded = (json.loads(path.read_text()) for path in [layout_file(number)])
-    assert set(next(recorded)) <= set(names)
-
-
-def layout_file(number):
-    from steppo_gym.envs.alfworld.rooms import package_folder
-
-    return package_folder() / "gen" / "layouts" / f"FloorPlan{number}-openable.json"
+    layout = package_folder() / "gen" / "layouts" / f"FloorPlan{number}-openable.json"
+    assert set(json.loads(layout.read_text())) <= set(names)
 
 
 def test_unseen_rooms_are_seen_nowhere_else():

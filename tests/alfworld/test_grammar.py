@@ -151,6 +151,11 @@ def test_games_that_differ_in_their_goal_share_one_parsed_grammar():
     assert render(second, "task") == "Your task is to: c d."
 
 
+def test_a_grammar_that_speaks_of_unknown_goals_elsewhere_is_left_alone():
+    grammar = parse_grammar(twl2('{"task": [{"rhs": "Your task is to: a b."}], "other": [{"rhs": "UNKNOWN GOAL"}]}'))
+    assert (render(grammar, "task"), render(grammar, "other")) == ("Your task is to: a b.", "UNKNOWN GOAL")
+
+
 def textworld_answers(facts, objects, types, query, binding):
     """What textworld's own `State` answers, as dicts from placeholder to object."""
     from textworld.logic import GameLogic, Placeholder, Proposition, Rule, State, Type, Variable

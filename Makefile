@@ -1,0 +1,44 @@
+# Everything from a machine that has only Python 3.11 or newer and make.
+# Other packages, for example torch for another accelerator: PIP_INDEX_URL, PIP_EXTRA_INDEX_URL and pip's other variables.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+ARGS ?=
+
+.PHONY: help setup train test lint clean
+
+help:
+	@echo "make train [ARGS='--help']      StepPO on ALFWorld; no download of data, no accelerator needed"
+	@echo "make test  [ARGS='-k KeyDoor']  lint and all tests"
+	@echo "make lint                       ruff and pyright"
+	@echo "make setup                      only the virtual environment in $(VENV)"
+	@echo "make clean                      remove the virtual environment and all caches"
+
+setup: $(INSTALLED)
+
+train: $(INSTALLED)
+	$(RUN)/python trainers/steppo.py --env alfworld $(ARGS)
+
+test: lint
+	$(RUN)/python -m pytest -q $(ARGS)
+
+lint: $(INSTALLED)
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/pyright --pythonpath $(RUN)/python
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch comes first and alone: it is by far the largest, and a failure there should be seen at once.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, \
+	$(PYTHON) is " + sys.version.split()[0] + ". Run: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet -c constraints.txt setuptools
+	$(RUN)/python -m pip install --quiet -c constraints.txt torch
+	$(RUN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[dev,peft]'
+	@touch $@

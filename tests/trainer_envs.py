@@ -1,0 +1,30 @@
+"""KeyDoor with tasks that break, importable by worker processes."""
+
+from __future__ import annotations
+
+import gymnasium
+
+from steppo_gym.envs.key_door.env import KeyDoorEnv
+
+
+class BreakingKeyDoorEnv(KeyDoorEnv):
+    """Raises at the second response of the tasks in `broken`."""
+
+    def __init__(self, *, broken=(), **kwargs):
+        super().__init__(**kwargs)
+        self.broken = frozenset(broken)
+        self.num_responses = 0
+
+    def _start(self, task_id):
+        self.num_responses = 0
+        return super()._start(task_id)
+
+    def _apply(self, response):
+        self.num_responses += 1
+        if self.task_id in self.broken and self.num_responses == 2:
+            raise RuntimeError("the door fell off")
+        return super()._apply(response)
+
+
+if "steppo-test/BreakingKeyDoor-v0" not in gymnasium.registry:
+    gymnasium.register("steppo-test/BreakingKeyDoor-v0", entry_point=BreakingKeyDoorEnv)

@@ -1,0 +1,37 @@
+"""What tests read from a trainer after a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from steppo_gym.episode import read_episodes
+
+
+def fixed_metrics(log):
+    """The log without what depends on the clock."""
+    timed = ("seconds", "per_second", "runtime")
+    return [{name: value for name, value in entry.items() if not name.endswith(timed)} for entry in log]
+
+
+def weights(module):
+    """All parameters of a module, by name, copied."""
+    return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+
+def change(before, after):
+    """One vector of what changed from one `weights` to another, in float64."""
+    assert before.keys() == after.keys()
+    return torch.cat([(after[name].double() - before[name].double()).flatten() for name in before])
+
+
+def relative_difference(first, second):
+    """|first - second| / |first| of two vectors; the first must not be 0."""
+    assert first.norm() > 0
+    return float((first - second).norm() / first.norm())
+
+
+def played(trainer, iteration):
+    """The episodes of an iteration, counted from 1, as written to disk."""
+    return list(read_episodes(Path(trainer.args.output_dir, "episodes", f"iteration-{iteration:04d}.jsonl")))

@@ -1,0 +1,121 @@
+"""A tiny policy that has seen a little of KeyDoor, and trainers on it. Fast enough to train in every test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+# Read when huggingface_hub and torch are imported, which is before any fixture runs.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+
+from steppo_gym.demonstrations import demonstrate
+from steppo_gym.trainers.chat import ChatCodec
+from steppo_gym.trainers.credit import StepLevelGAE
+from steppo_gym.trainers.small_policy import STOP, SmallPolicyConfig, build_model, train_tokenizer
+from steppo_gym.trainers.step_config import StepPOConfig
+from steppo_gym.trainers.step_trainer import StepTrainer
+from steppo_gym.trainers.warm_start import WarmStartConfig, demonstration_rows, imitate
+from steppo_gym.workers import EnvSpec
+
+torch.set_num_threads(1)
+
+SETTINGS = {
+    "iterations": 1,
+    "episodes_per_iteration": 8,
+    "updates_per_iteration": 1,
+    "max_completion_length": 10,
+    "learning_rate": 1e-3,
+    "critic_learning_rate": 1e-3,
+    "num_slots": 4,
+    "num_env_workers": 0,
+    "evaluate_every": 0,
+    "save_every": 0,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "use_cpu": True,
+}
+
+# Of transformers, about a property that peft still reads.
+LIBRARY_WARNINGS = ("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",)
+
+
+def pytest_collection_modifyitems(items):
+    here = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item, warning in itertools.product(here, LIBRARY_WARNINGS):
+        item.add_marker(pytest.mark.filterwarnings(warning))
+
+
+@pytest.fixture(scope="session")
+def spec() -> EnvSpec:
+    return EnvSpec("steppo/KeyDoor-v0", {"context": "append"})
+
+
+@pytest.fixture(scope="session")
+def task_ids():
+    return tuple(f"train-{number}" for number in range(200))
+
+
+@pytest.fixture(scope="session")
+def demonstrations(spec, task_ids):
+    return tuple(demonstrate(spec, task_ids, seed=0))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(demonstrations) -> PreTrainedTokenizerFast:
+    texts = [text for d in demonstrations for step in d.steps for text in (step.observation, step.response)]
+    return train_tokenizer(texts, vocab_size=340)
+
+
+@pytest.fixture(scope="session")
+def codec(tokenizer):
+    return ChatCodec(tokenizer, stop_token_ids=[tokenizer.convert_tokens_to_ids(STOP)])
+
+
+@pytest.fixture(scope="session")
+def policy_folder(demonstrations, tokenizer, codec, tmp_path_factory):
+    """A policy that opens the door in about a third of its sampled episodes and runs into the step limit in the others."""
+    model = build_model(tokenizer, SmallPolicyConfig(hidden_size=32, num_layers=2, num_heads=2), seed=0)
+    rows = [row for d in demonstrations for row in demonstration_rows(d, codec, observation_weight=0.3)]
+    config = WarmStartConfig(num_updates=160)
+    imitate(model, rows, config, pad_token_id=tokenizer.pad_token_id, seed=0, progress=False)
+    folder = tmp_path_factory.mktemp("policy")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def model(policy_folder):
+    """The tiny policy, loaded anew for each test."""
+    return Qwen3ForCausalLM.from_pretrained(policy_folder)
+
+
+@pytest.fixture
+def make_trainer(policy_folder, tokenizer, spec, task_ids, tmp_path):
+    """From settings that differ from `SETTINGS` to a StepTrainer of the tiny policy with its own folder."""
+    made = []
+
+    def make(*, model=None, spec=spec, task_ids=task_ids, processing_class=tokenizer, kwargs=None, **settings):
+        folder = str(tmp_path / f"run-{len(made)}")
+        config = StepPOConfig(**{"output_dir": folder, **SETTINGS, **settings})
+        trainer = StepTrainer(
+            Qwen3ForCausalLM.from_pretrained(policy_folder) if model is None else model,
+            config,
+            spec=spec,
+            task_ids=task_ids,
+            rule=StepLevelGAE(config.gamma, config.gae_lambda, config.whiten_advantages),
+            processing_class=processing_class,
+            **(kwargs or {}),
+        )
+        made.append(trainer)
+        return trainer
+
+    yield make
+    for trainer in made:
+        trainer.close()

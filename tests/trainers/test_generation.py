@@ -1,0 +1,167 @@
+"""`ModelPolicy` against plain forward passes and transformers' own generation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from steppo_gym.policies import Request
+from steppo_gym.rollout import Assignment, collect
+from steppo_gym.trainers.generation import BackendPolicy, ModelPolicy
+from steppo_gym.workers import EnvPool, EnvSpec
+
+
+def make_policy(model, codec, num_slots=4, **changes):
+    settings = {"stop_token_ids": codec.stop_token_ids, "pad_token_id": 0, "max_response_tokens": 10} | changes
+    return ModelPolicy(model, num_slots=num_slots, **settings)
+
+
+@torch.no_grad()
+def forward_log_probs(model, prompt_ids, response_ids, temperature=1.0):
+    """Of each response token, from one pass over prompt and response without a cache."""
+    logits = model(input_ids=torch.tensor([[*prompt_ids, *response_ids]]), use_cache=False).logits[0]
+    log_probs = torch.log_softmax(logits.float() / temperature, dim=-1)[len(prompt_ids) - 1 : -1]
+    return log_probs.gather(1, torch.tensor(response_ids)[:, None]).squeeze(1)
+
+
+def prompts(codec, demonstrations, number):
+    """First prompts of different lengths."""
+    return [codec.first_prompt("", (), d.steps[0].observation + " Well?" * i) for i, d in enumerate(demonstrations[:number])]
+
+
+@pytest.mark.parametrize("context", ["append", "rebuilt"])
+def test_log_probs_are_those_of_a_full_forward_pass(model, codec, context):
+    policy = make_policy(model, codec, num_slots=3, temperature=0.7, seed=1)
+    # Seven episodes in three slots: slots are filled again while others are in the middle of an episode.
+    assignments = [Assignment(f"train-{number}", seed=number) for number in range(7)]
+    with EnvPool(EnvSpec("steppo/KeyDoor-v0", {"context": context}), num_slots=3) as pool:
+        episodes = collect(policy, pool, codec, assignments).episodes
+    steps = [step for episode in episodes for step in episode.steps]
+    assert len({len(episode.steps) for episode in episodes}) > 1
+    assert len({len(step.response_ids) for step in steps}) > 2
+    for step in steps:
+        expected = forward_log_probs(model, step.prompt_ids, step.response_ids, temperature=0.7)
+        torch.testing.assert_close(torch.tensor(step.log_probs), expected, atol=1e-4, rtol=0)
+
+
+def test_greedy_is_what_transformers_generates(model, codec, demonstrations):
+    requests = [Request(slot, prompt) for slot, prompt in enumerate(prompts(codec, demonstrations, 4))]
+    responses = make_policy(model, codec, temperature=0).respond(requests)
+    for request, response in zip(requests, responses, strict=True):
+        generated = model.generate(
+            torch.tensor([request.prompt_ids]),
+            attention_mask=torch.ones(1, len(request.prompt_ids), dtype=torch.long),
+            do_sample=False,
+            max_new_tokens=10,
+            eos_token_id=list(codec.stop_token_ids),
+        )
+        assert response.token_ids == tuple(generated[0, len(request.prompt_ids) :].tolist())
+        expected = forward_log_probs(model, request.prompt_ids, response.token_ids)
+        torch.testing.assert_close(torch.tensor(response.log_probs), expected, atol=1e-4, rtol=0)
+
+
+def test_a_row_does_not_depend_on_its_batch_or_on_what_its_slot_held(model, codec, demonstrations):
+    first, second, third, fourth = prompts(codec, demonstrations, 4)
+    together = make_policy(model, codec, temperature=0)
+    together.respond([Request(0, fourth), Request(2, fourth + first), Request(1, first)])
+    # Slot 0 changes in the middle, slot 2 is cut back to a beginning of what it holds, slot 1 asks for the same again.
+    responses = together.respond([Request(2, fourth), Request(0, second + third), Request(1, first)])
+    for prompt, response in zip((fourth, second + third, first), responses, strict=True):
+        alone = make_policy(model, codec, temperature=0).respond([Request(3, prompt)])[0]
+        assert alone.token_ids == response.token_ids
+        torch.testing.assert_close(torch.tensor(alone.log_probs), torch.tensor(response.log_probs), atol=1e-4, rtol=0)
+
+
+def test_equal_seeds_give_equal_tokens(model, codec, demonstrations):
+    requests = [Request(slot, prompt) for slot, prompt in enumerate(prompts(codec, demonstrations, 4))]
+    first, second, third = (make_policy(model, codec, seed=seed).respond(requests) for seed in (5, 5, 6))
+    assert first == second
+    assert first != third
+
+
+def test_sampling_follows_the_distribution(model, codec, demonstrations):
+    prompt = prompts(codec, demonstrations, 1)[0]
+    policy = make_policy(model, codec, num_slots=500, max_response_tokens=1, temperature=2.0, seed=0)
+    sampled = [response.token_ids[0] for response in policy.respond([Request(slot, prompt) for slot in range(500)])]
+    with torch.no_grad():
+        chances = torch.softmax(model(input_ids=torch.tensor([prompt])).logits[0, -1] / 2.0, dim=-1)
+    likeliest = int(chances.argmax())
+    chance = float(chances[likeliest])
+    deviation = (chance * (1 - chance) / 500) ** 0.5
+    assert 0.02 < chance < 0.98
+    assert abs(sampled.count(likeliest) / 500 - chance) < 4 * deviation
+
+
+def test_the_cache_grows_with_its_longest_row(model, codec, demonstrations):
+    policy = make_policy(model, codec, temperature=1.0)
+    short, long = prompts(codec, demonstrations, 2)
+    long = (long * 10)[:253]
+    for length in (253, 700):  # the first outgrows 256 columns while it responds, the second in its prompt
+        long = (long * 3)[:length]
+        for prompt, response in zip(
+            (short, long), policy.respond([Request(0, short), Request(1, long)]), strict=True
+        ):
+            expected = forward_log_probs(model, prompt, response.token_ids)
+            torch.testing.assert_close(torch.tensor(response.log_probs), expected, atol=1e-4, rtol=0)
+        short, long = (*short, *long[:5]), (*long, *response.token_ids)
+    assert policy._cache.capacity >= 700
+
+
+def test_a_response_ends_at_its_first_stop_token_or_is_cut(model, codec, demonstrations):
+    requests = [Request(slot, prompt) for slot, prompt in enumerate(prompts(codec, demonstrations, 4) * 4)]
+    policy = make_policy(model, codec, num_slots=16, max_response_tokens=6, temperature=1.5)
+    responses = policy.respond(requests)
+    stops = set(codec.stop_token_ids)
+    lengths = {len(response.token_ids) for response in responses}
+    assert max(lengths) == 6 and len(lengths) > 1
+    for response in responses:
+        assert not stops & set(response.token_ids[:-1])
+        assert response.token_ids[-1] in stops or len(response.token_ids) == 6
+        assert len(response.log_probs) == len(response.token_ids)
+
+
+def test_the_mode_of_the_model_stays(model, codec, demonstrations):
+    model.train()
+    make_policy(model, codec).respond([Request(0, prompts(codec, demonstrations, 1)[0])])
+    assert model.training
+
+
+def test_adapters_take_part(model, codec, demonstrations):
+    requests = [Request(slot, prompt) for slot, prompt in enumerate(prompts(codec, demonstrations, 3))]
+    plain = make_policy(model, codec, temperature=0).respond(requests)
+    torch.manual_seed(0)
+    adapted = get_peft_model(model, LoraConfig(r=4, init_lora_weights=False, target_modules=["q_proj", "v_proj"]))
+    responses = make_policy(adapted, codec, temperature=0).respond(requests)
+    assert [response.log_probs for response in responses] != [response.log_probs for response in plain]
+    for request, response in zip(requests, responses, strict=True):
+        expected = forward_log_probs(adapted, request.prompt_ids, response.token_ids)
+        torch.testing.assert_close(torch.tensor(response.log_probs), expected, atol=1e-4, rtol=0)
+
+
+def test_a_model_with_a_sliding_window_is_refused(codec):
+    sizes = {"vocab_size": 10, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1, "head_dim": 8}
+    config = Qwen3Config(
+        **sizes, num_hidden_layers=2, num_key_value_heads=1, use_sliding_window=True, sliding_window=16, max_window_layers=1
+    )
+    with pytest.raises(ValueError, match=r"Qwen3ForCausalLM has \['full_attention', 'sliding_attention'\].*--use_vllm"):
+        make_policy(Qwen3ForCausalLM(config), codec)
+
+
+def test_a_negative_temperature_is_refused(model, codec):
+    with pytest.raises(ValueError, match=r"temperature must be at least 0, got -1\.0"):
+        make_policy(model, codec, temperature=-1.0)
+
+
+def test_a_backend_gets_whole_prompts_and_its_log_probs_are_left_out():
+    asked = []
+
+    def generate(prompts):
+        asked.extend(prompts)
+        return [[len(prompt), 7] for prompt in prompts]
+
+    responses = BackendPolicy(generate).respond([Request(3, (1, 2, 3)), Request(0, (4,))])
+    assert asked == [[1, 2, 3], [4]]
+    assert [response.token_ids for response in responses] == [(3, 7), (1, 7)]
+    assert all(response.log_probs is None for response in responses)
