@@ -108,6 +108,7 @@ def launch(
         trainer.close()
     summary = {
         "algorithm": algorithm,
+        "env": run.env,
         "environment": preset.env_id,
         "task": _describe(run),
         "seed": config.seed,

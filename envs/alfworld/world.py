@@ -75,7 +75,7 @@ class World:
         return self._grammar.render((Reference("intro"),), self.facts, {}, self._entities)
 
     def known_command(self, number: int) -> str | None:
-        """The command of the operator at a position of the planning task, if `command` found it and it can not change."""
+        """The command of the operator at a position of the task, if `command` has found it and it can not change."""
         return self._commands.get(number)
 
     def command(self, number: int, operator: str, facts: Facts) -> str:

@@ -1,6 +1,6 @@
 """Speed of the ALFWorld engines: ours against textworld's own, on the same games and commands in one run.
 
-    python benchmarks/alfworld_engine.py --games 24 --stock-games 4
+    python benchmarks/alfworld.py --games 24 --stock-games 4
 
 Measured with one process and one core's worth of work. Plays every game once with random admissible commands and
 notes them. The first `--stock-games` of the games are then played by the stock engine with the same commands; every
@@ -22,13 +22,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+# Python puts a script's folder first on its path, where this file would stand in for the package of the same name.
+sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent]
 
-from steppo_gym.envs.alfworld.engine import Engine, EngineState, FastEngine
-from steppo_gym.envs.alfworld.generate import generate_game
-from steppo_gym.envs.alfworld.splits import task_spec
-from steppo_gym.envs.alfworld.stock import StockEngine
-from steppo_gym.envs.alfworld.world import worlds
+from tqdm import tqdm  # noqa: E402
+
+from steppo_gym.envs.alfworld.engine import Engine, EngineState, FastEngine  # noqa: E402
+from steppo_gym.envs.alfworld.generate import generate_game  # noqa: E402
+from steppo_gym.envs.alfworld.splits import task_spec  # noqa: E402
+from steppo_gym.envs.alfworld.stock import StockEngine  # noqa: E402
+from steppo_gym.envs.alfworld.world import worlds  # noqa: E402
 
 MEGABYTE = 2**20
 MAX_GROWTH = 16 * MEGABYTE
