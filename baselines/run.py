@@ -2,8 +2,9 @@
 
     python baselines/run.py --env alfworld --seeds 0 1 2
 
-Each run is a process of its own. When it has ended, one JSON line is appended to `baselines/results/<env>-<algorithm>.jsonl`: the run's
-summary, the commit and the arguments. A seed that has a line for the same arguments is not run again.
+Each run is a process of its own. When it has ended, one JSON line is appended to
+`baselines/results/<env>-<algorithm>.jsonl`: the run's summary, the commit and the arguments. A seed that has a line for
+the same arguments is not run again.
 """
 
 from __future__ import annotations

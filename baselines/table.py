@@ -1,6 +1,6 @@
 """Write the results table of the README from the recorded lines alone.
 
-    python baselines/table.py
+python baselines/table.py
 """
 
 from __future__ import annotations
@@ -41,14 +41,21 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     same = ("algorithm", "environment", "task", "evaluation_tasks", "iterations", "episodes", "updates", "arguments")
     for name in same:
         if len({str(line[name]) for line in lines}) > 1:
-            raise ValueError(f"The recorded runs differ in {name!r}; results of different protocols do not go into one table.")
+            raise ValueError(
+                f"The recorded runs differ in {name!r}; results of different protocols do not go into one table."
+            )
     first = lines[0]
     title = (
-        f"{first['algorithm']} on {first['environment']} {first['task']}: success on {first['evaluation_tasks']} held-out tasks, "
-        f"{first['episodes']} episodes and {first['updates']} updates."
+        f"{first['algorithm']} on {first['environment']} {first['task']}: success in percent on "
+        f"{first['evaluation_tasks']} held-out tasks, {first['episodes']} episodes and {first['updates']} updates."
     )
     rows = [
-        [str(line["seed"]), *(percent([line[key]]) for _, key in COLUMNS), f"{line['wall_seconds']:.0f}", line["commit"]]
+        [
+            str(line["seed"]),
+            *(percent([line[key]]) for _, key in COLUMNS),
+            f"{line['wall_seconds']:.0f}",
+            line["commit"],
+        ]
         for line in sorted(lines, key=lambda line: line["seed"])
     ]
     means = [f"**{percent([line[key] for line in lines])}**" for _, key in COLUMNS]
@@ -56,10 +63,16 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
     header = ["seed", *(name for name, _ in COLUMNS), "seconds", "commit"]
     versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
     hardware = first["hardware"]
-    machine = f"{hardware['cpu_count']} x {hardware['machine']} CPU cores" if not hardware["accelerator"] else hardware["accelerator"]
+    machine = (
+        f"{hardware['cpu_count']} x {hardware['machine']} CPU cores"
+        if not hardware["accelerator"]
+        else hardware["accelerator"]
+    )
     seeds = " ".join(str(line["seed"]) for line in sorted(lines, key=lambda line: line["seed"]))
     script = f"{first['algorithm'].lower()}"
-    command = " ".join(["python baselines/run.py --env", first["env"], f"--algorithm {script} --seeds {seeds}", *first["arguments"]])
+    command = " ".join(
+        ["python baselines/run.py --env", first["env"], f"--algorithm {script} --seeds {seeds}", *first["arguments"]]
+    )
     parts = [title, "", markdown(header, rows), "", f"`{command}` on {machine}; {versions}.", ""]
     return "\n".join(parts)
 

@@ -28,7 +28,9 @@ def test_contract(env_id):
 
 @pytest.mark.parametrize("env_id", steppo_gym.registered_ids())
 @pytest.mark.parametrize(
-    ("mode", "vector_kwargs"), [("sync", {}), ("async", {"shared_memory": False})], ids=["sync", "async"]
+    ("mode", "vector_kwargs"),
+    [("sync", {}), ("async", {"shared_memory": False, "context": "spawn"})],
+    ids=["sync", "async"],
 )
 def test_vector(env_id, mode, vector_kwargs):
     arguments = ARGUMENTS.get(env_id, {})

@@ -1,5 +1,6 @@
 """The wheel holds what the folders hold, and works without them."""
 
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -47,8 +48,10 @@ def wheel(tmp_path_factory):
     """A wheel built from a copy of the sources by the installed setuptools: nothing is fetched, nothing left behind."""
     pytest.importorskip("setuptools", minversion=PROJECT["build-system"]["requires"][0].partition(">=")[2])
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    names = [*ROOTS, "pyproject.toml", PROJECT["project"]["readme"], *PROJECT["project"]["license-files"]]
-    subprocess.run(["cp", "-r", *[REPOSITORY / name for name in names], source], check=True)
+    for folder in ROOTS:
+        shutil.copytree(REPOSITORY / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", PROJECT["project"]["readme"], *PROJECT["project"]["license-files"]):
+        shutil.copy(REPOSITORY / name, source)
     command = [sys.executable, "-m", "pip", "wheel", source, "--wheel-dir", target, "--quiet"]
     offline = ["--no-deps", "--no-build-isolation", "--no-index", "--no-cache-dir", "--disable-pip-version-check"]
     subprocess.run([*command, *offline], check=True, capture_output=True, text=True)

@@ -1,7 +1,7 @@
 """The command line of the training scripts.
 
-Every field of the settings is a flag, TRL's and transformers' own included. `--help` shows those that matter, with the values that the
-chosen task gives them; `--help_all` shows all.
+Every field of the settings is a flag, TRL's and transformers' own included. `--help` shows those that matter, with the
+values that the chosen task gives them; `--help_all` shows all.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import HfArgumentParser
-from trl import ModelConfig
+from trl.trainer.model_config import ModelConfig
 
 from steppo_gym.trainers.presets import PRESETS, Preset
 from steppo_gym.trainers.step_config import StepConfig
@@ -33,7 +33,7 @@ class RunArguments:
     protocol: str = _setting("steppo", "Step limit, rewards and history: steppo or verl-agent.")
     context: str | None = _setting(
         None,
-        "append (one conversation) or rebuilt (a complete prompt each step); append for the default policy, else rebuilt.",
+        "append (one conversation) or rebuilt (a complete prompt each step); append for the default policy only.",
     )
     action_format: str = _setting("tag", "tag or tool_call.")
     invalid_action_reward: float | None = _setting(
@@ -48,16 +48,36 @@ class RunArguments:
 
 HELP_GROUPS = {
     "task": ("env", "difficulty", "data", "protocol", "context", "action_format", "invalid_action_reward"),
-    "policy": ("model_name_or_path", "use_peft", "demonstrations", "warm_start_updates", "temperature", "max_completion_length", "use_vllm"),
+    "policy": (
+        "model_name_or_path", "use_peft", "demonstrations", "warm_start_updates", "temperature",
+        "max_completion_length", "use_vllm",
+    ),
     "training": (
-        "iterations", "episodes_per_iteration", "updates_per_iteration", "num_generations", "num_iterations", "learning_rate",
-        "critic_learning_rate", "gamma", "gae_lambda", "ratio", "epsilon", "beta", "max_tokens_per_micro_batch", "seed",
+        "iterations", "episodes_per_iteration", "updates_per_iteration", "num_generations", "num_iterations",
+        "learning_rate", "critic_learning_rate", "gamma", "gae_lambda", "ratio", "epsilon", "beta",
+        "max_tokens_per_micro_batch", "seed",
     ),
     "rollouts": ("num_slots", "num_env_workers", "env_step_timeout", "max_prompt_tokens"),
     "watching": (
-        "output_dir", "resume", "test_tasks", "validation_tasks", "evaluate_every", "save_every", "save_episodes", "report_to",
+        "output_dir", "resume", "test_tasks", "validation_tasks", "evaluate_every", "save_every", "save_episodes",
+        "report_to",
     ),
 }  # fmt: skip
+
+OUR_WORDS = {
+    "model_name_or_path": "Folder or hub name of a causal language model; without it, the small default policy",
+    "use_peft": "Train LoRA adapters; all of TRL's --lora_* flags work",
+    "temperature": "Of sampling in training",
+    "max_completion_length": "Longest response in tokens",
+    "use_vllm": "Sample with vLLM; all of TRL's --vllm_* flags work",
+    "num_iterations": "Passes over the episodes of an iteration",
+    "epsilon": "Clip range of the ratio; --epsilon_high for another upper one",
+    "beta": "Weight of the KL divergence from the starting policy",
+    "seed": "Of everything: warm start, tasks, sampling, order",
+    "output_dir": "The run's folder; runs/<env>-<algorithm>-seed<seed> by default",
+    "report_to": "tensorboard, trackio, wandb, ... or none",
+}
+"""Help for flags of TRL and transformers, whose own texts use other words."""
 
 
 def parse_arguments(
@@ -88,7 +108,8 @@ def parse_arguments(
 
 def short_help(parser: argparse.ArgumentParser, algorithm: str) -> str:
     """The flags that matter, in groups, with their values unless changed."""
-    actions = {action.dest: action for action in parser._actions}
+    # A flag that is on by default has a second action that turns it off; the first one holds the default.
+    actions = {action.dest: action for action in reversed(parser._actions)}
     width = max(len(name) for names in HELP_GROUPS.values() for name in names) + 4
     lines = [
         f"Train a policy with {algorithm}.",
@@ -98,7 +119,7 @@ def short_help(parser: argparse.ArgumentParser, algorithm: str) -> str:
     for group, names in HELP_GROUPS.items():
         lines += ["", f"{group}:"]
         for name in names:
-            text = " ".join((actions[name].help or "").replace("%%", "%").split(". ")[0].split()).rstrip(".")
+            text = OUR_WORDS.get(name) or (actions[name].help or "").replace("%%", "%").rstrip(".")
             default = actions[name].default
             shown = "" if default in (None, "", []) or callable(default) else f" [{default}]"
             lines.append(f"  --{name:<{width}}{text}{shown}")
@@ -123,9 +144,8 @@ def _complete(run: RunArguments, preset: Preset, model: ModelConfig) -> None:
     if run.data is not None and run.difficulty is not None:
         sys.exit("--difficulty chooses among built-in tasks and cannot be combined with --data.")
     if run.difficulty is not None and run.difficulty not in preset.difficulties:
-        sys.exit(
-            f"--difficulty must be one of {', '.join(preset.difficulties) or '(this task has none)'}, got {run.difficulty!r}."
-        )
+        known = ", ".join(preset.difficulties) or "(this task has none)"
+        sys.exit(f"--difficulty must be one of {known}, got {run.difficulty!r}.")
 
 
 def _peek(argv: Sequence[str], name: str, default: str, choices: Sequence[str]) -> str:

@@ -1,8 +1,9 @@
 """Prompts through a tokenizer's chat template, token in and token out.
 
-A first prompt is the template applied to system prompt and observation. A later prompt of the append context is never rendered again
-from text: the sampled ids stay as they are, and only the template's tokens between the end of a response and the start of the next are
-added. They are found once, by rendering a short conversation and taking what follows the assistant's message.
+A first prompt is the template applied to system prompt and observation. A later prompt of the append context is never
+rendered again from text: the sampled ids stay as they are, and only the template's tokens between the end of a response
+and the start of the next are added. They are found once, by rendering a short conversation and taking what follows the
+assistant's message.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class ChatCodec:
         stop_token_ids: further tokens that end a response, beside the end of a message.
 
     Raises:
-        ValueError: the tokenizer has no chat template or end-of-sequence token, or its template does not print what it is given.
+        ValueError: the tokenizer has no chat template or end-of-sequence token, or its template does not print what it
+            is given.
     """
 
     def __init__(
@@ -35,12 +37,13 @@ class ChatCodec:
     ) -> None:
         if not tokenizer.chat_template:
             raise ValueError(
-                f"The tokenizer {tokenizer.name_or_path!r} has no chat template. Use a chat model, or set tokenizer.chat_template."
+                f"The tokenizer {tokenizer.name_or_path!r} has no chat template. Use a chat model, or set "
+                "tokenizer.chat_template."
             )
         if tokenizer.eos_token_id is None:
             raise ValueError(f"The tokenizer {tokenizer.name_or_path!r} has no end-of-sequence token.")
         self.tokenizer, self.template_arguments = tokenizer, template_arguments or {}
-        self._before, self._after = self._between_responses()
+        self._before, self._after = self._between_responses(stop_token_ids)
         self._ending = tuple(self._encode(self._before))
         end = self._ending[0] if self._ending else int(tokenizer.eos_token_id)  # type: ignore[arg-type]
         self.stop_token_ids: tuple[int, ...] = (end, *(token for token in stop_token_ids if token != end))
@@ -58,7 +61,7 @@ class ChatCodec:
         if context and ending and context[-1] == ending[0]:
             ending = ending[1:]
         elif not ending and context and context[-1] != self.tokenizer.eos_token_id:
-            ending = (self.tokenizer.eos_token_id,)
+            ending = (int(self.tokenizer.eos_token_id),)  # type: ignore[arg-type]
         message = self._after.replace(_NEXT, observation)
         return (*context, *ending, *self._encode(message))
 
@@ -71,8 +74,8 @@ class ChatCodec:
         """The text without special tokens."""
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
-    def _between_responses(self) -> tuple[str, str]:
-        """What the template writes after a response: the end of that message, and the next message with the opening of a response."""
+    def _between_responses(self, stop_token_ids: Sequence[int]) -> tuple[str, str]:
+        """What the template writes after a response: the end of its message, and the message up to the next one."""
         conversation = [
             {"role": "user", "content": "-"},
             {"role": "assistant", "content": _REPLY},
@@ -81,14 +84,15 @@ class ChatCodec:
         text = self._render(conversation, ())
         if text.count(_REPLY) != 1 or text.count(_NEXT) != 1:
             raise ValueError(
-                f"The chat template of {self.tokenizer.name_or_path!r} does not print each message once, so a conversation cannot be "
-                "continued. Use context='rebuilt', or another template."
+                f"The chat template of {self.tokenizer.name_or_path!r} does not print each message once, so a "
+                "conversation cannot be continued. Use context='rebuilt', or another template."
             )
         rest = text.split(_REPLY)[1]
-        end = str(self.tokenizer.eos_token)
-        if rest.lstrip().startswith(end):
-            cut = rest.index(end) + len(end)
-            return rest[:cut].lstrip(), rest[cut:]
+        # A template may end messages with another token than the end of the sequence, such as Gemma's <end_of_turn>.
+        for end in (str(self.tokenizer.eos_token), *(self.tokenizer.decode([token]) for token in stop_token_ids)):
+            if end and rest.lstrip().startswith(end):
+                cut = rest.index(end) + len(end)
+                return rest[:cut].lstrip(), rest[cut:]
         return "", rest
 
     def _render(self, messages: list[dict[str, str]], tools: Sequence[dict[str, Any]]) -> str:

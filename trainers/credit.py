@@ -1,7 +1,7 @@
 """Credit rules: from the records of an iteration to advantages and value targets.
 
-All rules read the same records and fill the same `Credit`; what differs between algorithms is the unit a decision is (a step or a token)
-and the formula in `steppo_gym.advantages`.
+All rules read the same records and fill the same `Credit`; what differs between algorithms is the unit a decision is (a
+step or a token) and the formula in `steppo_gym.advantages`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Credit:
     """(N,) the critic's values before the update; None for rules without a critic."""
     returns: Array | None = None
     """(N,) the critic's targets."""
-    raw: Moments = Moments(0.0, 0.0, 0.0)
+    raw: Moments | None = None
     """Count, mean and spread of the advantages before whitening, over all processes."""
 
 
@@ -49,8 +49,8 @@ class CreditRule(Protocol):
 
         Args:
             episodes: terminated or truncated.
-            values: by number as in `steppo_gym.rows`: one for each step, then one for each episode's final state (0 if it terminated);
-                empty for rules without a critic.
+            values: by number as in `steppo_gym.rows`: one for each step, then one for each episode's final state (0 if
+                it terminated); empty for rules without a critic.
             gather: collects moments from all processes.
         """
         ...
@@ -82,6 +82,6 @@ class StepLevelGAE:
 
 
 def explained_variance(values: Array, returns: Array) -> float:
-    """1 - Var(returns - values) / Var(returns): 1 for a perfect critic, 0 for a constant one, NaN if all returns are equal."""
+    """1 - Var(returns - values) / Var(returns): 1 if perfect, 0 for a constant, NaN if all returns are equal."""
     variance = float(np.var(returns))
     return 1.0 - float(np.var(returns - values)) / variance if variance > 1e-12 else float("nan")

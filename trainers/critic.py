@@ -1,7 +1,8 @@
 """The critic: a copy of the policy's backbone with a linear head that reads a value at every position.
 
-StepPO reads it at the last token of a prompt, before the first token of the response (arXiv 2604.18401); token-level PPO reads it before
-every response token. The head starts at zero, so the first advantages are those of a critic that knows nothing.
+StepPO reads it at the last token of a prompt, before the first token of the response (arXiv 2604.18401); token-level
+PPO reads it before every response token. The head starts at zero, so the first advantages are those of a critic that
+knows nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The trainer's own model as a policy: sampling that keeps each slot's key-value cache from one step to the next.
 
-Only tokens the model has not seen yet are run: in the append context the environment's answer, in the rebuilt context what follows the
-common beginning of two prompts. Log-probabilities are those of the tempered distribution the tokens were drawn from; in float32 they
-equal those of a training forward to about 1e-5.
+Only tokens the model has not seen yet are run: in the append context the environment's answer, in the rebuilt context
+what follows the common beginning of two prompts. Log-probabilities are those of the tempered distribution the tokens
+were drawn from; in float32 they equal those of a training forward to about 1e-5.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ class ModelPolicy:
 class BackendPolicy:
     """A back-end that samples for whole prompts, such as TRL's vLLM engine.
 
-    Log-probabilities are left out: the trainer computes them with its own weights and precision, where ratios must start at 1.
+    Log-probabilities are left out: the trainer computes them with its own weights and precision, where ratios must
+    start at 1.
 
     Args:
         generate: from prompts to sampled ids, both lists of token id lists.

@@ -23,7 +23,8 @@ from transformers import (
     ProgressCallback,
 )
 from transformers.trainer_utils import get_last_checkpoint
-from trl import ModelConfig, get_peft_config
+from trl.trainer.model_config import ModelConfig
+from trl.trainer.utils import get_peft_config
 
 from steppo_gym.episode import Episode, write_episodes
 from steppo_gym.trainers.arguments import RunArguments, parse_arguments
@@ -130,8 +131,9 @@ def launch(
         draw_learning_curve(folder)
         write_summary(folder, summary)
     console.say(
-        f"greedy success on {summary['evaluation_tasks']} held-out tasks: {100 * summary['success_before']:.1f} % before, "
-        f"{100 * summary['success_after']:.1f} % after; {summary['wall_seconds']:.0f} s; see {folder}/learning_curve.png"
+        f"greedy success on {summary['evaluation_tasks']} held-out tasks: "
+        f"{100 * summary['success_before']:.1f} % before, {100 * summary['success_after']:.1f} % after; "
+        f"{summary['wall_seconds']:.0f} s; see {folder}/learning_curve.png"
     )
     return summary
 
@@ -262,5 +264,6 @@ def _quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("trl").setLevel(logging.ERROR)
     if not torch.cuda.is_available():
-        # Two threads per core are slower than one for small matrices, and the environments' workers need the cores as well.
+        # Two threads per core are slower than one for small matrices, and the environments' workers need the cores as
+        # well.
         torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 2))))

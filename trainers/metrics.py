@@ -125,7 +125,7 @@ def rollout_metrics(episodes: Sequence[Sequence[Episode]], stats: Sequence[Rollo
 
 def credit_metrics(credit: Credit, gather: Callable[[Any], list[Any]]) -> dict[str, float]:
     """Advantages before whitening and the critic's fit to its targets, over all processes."""
-    logged = {"advantage_mean": credit.raw.mean, "advantage_std": credit.raw.std}
+    logged = {} if credit.raw is None else {"advantage_mean": credit.raw.mean, "advantage_std": credit.raw.std}
     if credit.values is None or credit.returns is None:
         return logged
     values, returns = np.concatenate(gather(credit.values)), np.concatenate(gather(credit.returns))

@@ -30,7 +30,7 @@ class Preset:
     """Which split of the official data stands in for one that only the built-in data has."""
     small_policy_settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the run that differ from the defaults when the default policy is trained."""
-    warm_start: WarmStartConfig = WarmStartConfig()
+    warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
 
     def spec(self, split: str, kwargs: Mapping[str, Any]) -> EnvSpec:
         """The environment of a split, with the run's keywords."""
@@ -58,6 +58,7 @@ PRESETS: dict[str, Preset] = {
             "updates_per_iteration": 8,
             "evaluate_every": 4,
             "save_every": 4,
+            "max_tokens_per_micro_batch": 4096,
         },
     ),
     "key_door": Preset(

@@ -1,8 +1,8 @@
 """A key-value cache with one row per rollout slot, each row as long as its own context.
 
-Transformers' dynamic cache appends the same number of columns to every row, so rows whose episodes differ in length fill up with
-padding, and a row cannot start over alone. Here every row has its own length: new keys are written at the row's own end, a row is cut
-back by forgetting its length, and attention sees exactly a row's own columns.
+Transformers' dynamic cache appends the same number of columns to every row, so rows whose episodes differ in length
+fill up with padding, and a row cannot start over alone. Here every row has its own length: new keys are written at the
+row's own end, a row is cut back by forgetting its length, and attention sees exactly a row's own columns.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ class SlotCache(Cache):
         Args:
             rows: (B,) int64, the slots of the batch.
             lengths: (B,) int64, how many columns of each row are valid.
-            new: columns to write; a row that has fewer new tokens writes padding behind its end, which its mask never shows.
+            new: columns to write; a row that has fewer new tokens writes padding behind its end, which its mask never
+                shows.
 
         Returns:
             position_ids: (B, new) int64.

@@ -1,8 +1,9 @@
 """The default policy: a small Qwen3-architecture model and a tokenizer made from the task's own text.
 
-A small model learns to copy "mug 2" from an observation into an action in minutes if it is one token, and not at all if it is two
-(copying two tokens needs induction heads). So every name with a number is a token of its own, whose embedding starts as the sum of the
-noun's and the number's; everything else is byte-level BPE over whole phrases. Any text can be written, nothing is unknown.
+A small model learns to copy "mug 2" from an observation into an action in minutes if it is one token, and not at all if
+it is two (copying two tokens needs induction heads). So every name with a number is a token of its own, whose embedding
+starts as the sum of the noun's and the number's; everything else is byte-level BPE over whole phrases. Any text can be
+written, nothing is unknown.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, config: SmallPolicyConfig, *
         config: sizes.
         seed: of the initialisation; the global generator is left as it was.
     """
+    ids = tokenizer.get_vocab()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(
@@ -105,16 +107,14 @@ def build_model(tokenizer: PreTrainedTokenizerFast, config: SmallPolicyConfig, *
                 max_position_embeddings=4096,
                 tie_word_embeddings=True,
                 initializer_range=config.initializer_range,
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=ids[PAD],
+                eos_token_id=ids[END],
                 bos_token_id=None,
             )
         )
         numbers = config.initializer_range * torch.randn(100, config.hidden_size)
-    stop = tokenizer.convert_tokens_to_ids(STOP)
-    model.generation_config.eos_token_id = [tokenizer.eos_token_id, stop]  # type: ignore[union-attr]
-    embeddings = model.get_input_embeddings().weight.data  # type: ignore[union-attr]
-    ids = tokenizer.get_vocab()
+    model.generation_config.eos_token_id = [ids[END], ids[STOP]]  # type: ignore[union-attr]
+    embeddings: torch.Tensor = model.get_input_embeddings().weight.data  # type: ignore[assignment]
     for text, token in ids.items():
         name = _NAME.fullmatch(text)
         if name is not None and f" {name[1]}" in ids:

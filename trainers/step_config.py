@@ -1,7 +1,7 @@
 """Settings of a run, in the field's words: iterations of episodes, and updates on them.
 
-`StepConfig` extends TRL's `GRPOConfig`, so every flag of TRL and transformers works. The few that count batches in other words (rows,
-accumulation steps, optimiser steps) are computed from ours and cannot be set beside them.
+`StepConfig` extends TRL's `GRPOConfig`, so every flag of TRL and transformers works. The few that count batches in
+other words (rows, accumulation steps, optimiser steps) are computed from ours and cannot be set beside them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,19 @@ from typing import Literal
 
 import torch
 from transformers import IntervalStrategy
-from trl import GRPOConfig
+from trl.trainer.grpo_config import GRPOConfig
 
 from steppo_gym.losses import RATIOS
+
+WITHOUT_EFFECT = (
+    "entropy_coef", "importance_sampling_level", "log_completions", "loss_type", "mask_truncated_completions",
+    "max_tool_calling_iterations", "multi_objective_aggregation", "off_policy_mask_threshold", "reward_weights",
+    "scale_rewards", "top_entropy_quantile", "use_adaptive_entropy", "use_bias_correction_kl",
+    "use_transformers_continuous_batching",
+)  # fmt: skip
+"""Settings of GRPOConfig that belong to what is replaced here; changing one is refused, so that none is silently
+ignored.
+"""
 
 
 def _setting(default: object, text: str) -> object:
@@ -65,7 +75,8 @@ class StepConfig(GRPOConfig):
         """Compute what TRL counts in other words, then let TRL check the rest."""
         self._check()
         if not torch.cuda.is_available():
-            # TRL turns bfloat16 on where it is not asked; on a CPU it slows small models down and shifts log-probabilities.
+            # TRL turns bfloat16 on where it is not asked; on a CPU it slows small models down and shifts
+            # log-probabilities.
             self.bf16 = False if self.bf16 is None else self.bf16
             self.dataloader_pin_memory = False
         self.max_steps = self.iterations * self.updates_in_iteration
@@ -94,9 +105,17 @@ class StepConfig(GRPOConfig):
         self._check_with_trl()
 
     def _check(self) -> None:
-        for name in ("iterations", "episodes_per_iteration", "updates_per_iteration", "num_generations", "num_slots"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        # TRL cannot make a batch of one.
+        least = {
+            "iterations": 1,
+            "episodes_per_iteration": 2,
+            "updates_per_iteration": 1,
+            "num_generations": 1,
+            "num_slots": 1,
+        }
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ValueError(f"{name} must be at least {value}, got {getattr(self, name)}.")
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}.")
@@ -106,12 +125,17 @@ class StepConfig(GRPOConfig):
             raise ValueError("Set episodes_per_iteration instead of generation_batch_size.")
         if self.max_steps not in (-1, self.iterations * self.updates_in_iteration):
             raise ValueError("Set iterations instead of max_steps: the number of updates follows from it.")
+        ignored = [n for n in WITHOUT_EFFECT if getattr(self, n) != GRPOConfig.__dataclass_fields__[n].default]
+        if ignored:
+            raise ValueError(
+                f"{', '.join(ignored)} of GRPOConfig would have no effect: rollouts, credit and loss are not GRPO's."
+            )
         sampling = {"top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0}
         changed = [name for name, neutral in sampling.items() if getattr(self, name) != neutral]
         if changed:
             raise ValueError(
-                f"{', '.join(changed)}: rollouts sample from the whole distribution, so that its log-probabilities are those of the "
-                "policy that is trained. Only temperature can be changed."
+                f"{', '.join(changed)}: rollouts sample from the whole distribution, so that its log-probabilities are "
+                "those of the policy that is trained. Only temperature can be changed."
             )
 
     def _check_with_trl(self) -> None:
@@ -130,15 +154,16 @@ class StepConfig(GRPOConfig):
     @property
     def updates_in_iteration(self) -> int:
         """Optimiser steps of one iteration: passes (TRL's `num_iterations`) times updates per pass."""
-        return self.num_iterations * self.updates_per_iteration
+        return int(self.num_iterations or 1) * self.updates_per_iteration
 
 
 @dataclass
 class StepPOConfig(StepConfig):
     """StepPO (arXiv 2604.18401 v2-v4): step-level GAE, one ratio per step.
 
-    The papers' runs have lambda 1, clip 3e-4 and learning rates 1e-6 and 1e-5 for models of billions of parameters; the clip range here
-    is the one of PPO, because the ratio of a small policy with short responses moves further in an update.
+    The papers' runs have lambda 1, clip 3e-4 and learning rates 1e-6 and 1e-5 for models of billions of parameters; the
+    clip range here is the one of PPO, because the ratio of a small policy with short responses moves further in an
+    update.
     """
 
     ratio: Literal["token", "geometric", "sqrt_centered"] = _setting("geometric", "Unit of the importance ratio.")  # type: ignore[assignment]

@@ -75,6 +75,6 @@ def sampled_log_probs(episodes: Sequence[Episode]) -> Array | None:
 
 
 def padding_row(pad_token_id: int) -> Row:
-    """A row on which nothing is trained: a process without episodes runs it, so that the others need not wait for it for ever."""
+    """A row on which nothing is trained, for a process without episodes: the others wait for its backward pass."""
     nothing = np.full(2, ABSENT, np.int64)
     return Row(np.full(2, pad_token_id, np.int64), nothing, nothing, nothing, None)

@@ -41,7 +41,7 @@ class StepForward:
         return self._collect_log_probs(self.trainer.model, rows, number)
 
     def reference_log_probs(self, rows: Sequence[Row], number: int) -> Array:
-        """(number,) log-probability of each response token under the reference: TRL's copy, or the model without its adapters."""
+        """(number,) the same under the reference: TRL's copy, or the model without its adapters."""
         if self.trainer.ref_model is not None:
             return self._collect_log_probs(self.trainer.ref_model, rows, number)
         with self.trainer.accelerator.unwrap_model(self.trainer.model).disable_adapter():
@@ -141,9 +141,8 @@ class StepForward:
         return float(everywhere[0] / max(everywhere[1], 1.0))
 
     def _batches(self, rows: Sequence[Row]) -> Iterator[Batch]:
-        pad = int(self.trainer._tokenizer.pad_token_id)
         for part in token_budget_batches(rows, self.trainer.args.max_tokens_per_micro_batch):
-            yield self._to_device(collate(part, pad))
+            yield self._to_device(collate(part, self.trainer.pad_token_id))
 
     def _to_device(self, batch: Batch) -> Batch:
         return {name: tensor.to(self.trainer.accelerator.device) for name, tensor in batch.items()}

@@ -1,22 +1,24 @@
 """`StepTrainer`: TRL's GRPOTrainer with rollouts, credit and a critic for steps.
 
-TRL keeps models and PEFT, the reference model, the data loader and its sampler, vLLM, the training loop, logging and checkpoints. What is
-replaced, and the private methods of TRL 1.16 and transformers that this relies on:
+TRL keeps models and PEFT, the reference model, the data loader and its sampler, vLLM, the training loop, logging and
+checkpoints. What is replaced, and the private methods of TRL 1.16 and transformers that this relies on:
 
 | method | why |
 |---|---|
 | `_set_signature_columns_if_needed` | keep the column of task ids |
 | `_prepare_inputs` | collect episodes and assign credit once per iteration, hand out slices of it |
 | `training_step` | any number of micro-batches per slice, with their backward passes |
-| `create_optimizer`, `_clip_grad_norm` | the critic is a parameter group of the same optimiser with its own learning rate |
+| `create_optimizer`, `_clip_grad_norm` | the critic is a parameter group with its own learning rate |
 | `evaluate` | play held-out tasks instead of computing a loss |
 | `_save_checkpoint`, `_load_optimizer_and_scheduler` | the critic's weights |
-| called: `_generate_single_turn` | TRL's vLLM back-end |
-| read: `_metrics`, `_step`, `_tokenizer`, `eos_token_ids`; `model(..., fused_lm_head=True)` | logging, position, log-probabilities |
+| called: `_generate_single_turn`, `_get_output_dir` | TRL's vLLM back-end, the folder of checkpoints |
+| used: `_metrics`, `_step`, `_current_train_step_time`, `_signature_columns` | logging, position, columns |
+| read: `_tokenizer`, `eos_token_ids`; `model(..., fused_lm_head=True)` | the tokenizer, stop tokens, log-probabilities |
 
-An update is one optimiser step on `episodes_per_iteration / updates_per_iteration` episodes. Its loss is the mean over the update's steps
-(or tokens, with the token ratio) plus the mean over its values: sums over micro-batches divided by counts over all micro-batches and
-processes, so neither the size of a micro-batch nor accumulation nor the number of processes changes it.
+An update is one optimiser step on `episodes_per_iteration / updates_per_iteration` episodes. Its loss is the mean over
+the update's steps (or tokens, with the token ratio) plus the mean over its values: sums over micro-batches divided by
+counts over all micro-batches and processes, so neither the size of a micro-batch nor accumulation nor the number of
+processes changes it.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from datasets import Dataset
 from packaging.version import Version
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from trl import GRPOTrainer
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 from steppo_gym.episode import Episode, write_episodes
 from steppo_gym.errors import UnsupportedVersionError
@@ -61,7 +63,8 @@ def check_trl_version(installed: str) -> None:
     """Raise an UnsupportedVersionError unless TRL is the minor version whose private methods this trainer overrides."""
     if Version(installed).release[:2] != (1, 16):
         raise UnsupportedVersionError(
-            f"StepTrainer overrides private methods of TRL 1.16, found TRL {installed}. Run `pip install 'trl>=1.16,<1.17'`."
+            f"StepTrainer overrides private methods of TRL 1.16, found TRL {installed}. "
+            "Run `pip install 'trl>=1.16,<1.17'`."
         )
 
 
@@ -85,8 +88,11 @@ class StepTrainer(GRPOTrainer):
     """
 
     _tag_names = ["trl", "steppo-gym"]  # noqa: RUF012 - declared by TRL
-    _name = "StepPO"
+    _name = "steppo-gym"
+    # GRPOTrainer's would put the paper of another method into the model card.
+    _paper: dict[str, str] = {}  # noqa: RUF012 - declared by TRL
     args: StepConfig
+    model: Any
 
     def __init__(
         self,
@@ -109,7 +115,7 @@ class StepTrainer(GRPOTrainer):
             )
         super().__init__(
             model=model,
-            reward_funcs=_no_reward_function,
+            reward_funcs=_no_reward_function,  # type: ignore[arg-type]
             args=args,
             train_dataset=Dataset.from_dict({"prompt": list(task_ids)}),
             # Transformers wants to see one; `evaluate` plays the evaluation sets instead.
@@ -127,12 +133,15 @@ class StepTrainer(GRPOTrainer):
                 "Its critic and its micro-batches have not been made to work with sharded models."
             )
         self.spec, self.rule, self.evaluation_sets, self.on_episode = spec, rule, tuple(evaluation_sets), on_episode
-        self.codec = ChatCodec(self._tokenizer, dict(self.chat_template_kwargs), self.eos_token_ids)
+        self.pad_token_id: int = self._tokenizer.pad_token_id  # type: ignore[assignment]
+        self.slices_per_pass: int = args.steps_per_generation  # type: ignore[assignment]
+        template_arguments: Any = self.chat_template_kwargs
+        self.codec = ChatCodec(self._tokenizer, template_arguments, self.eos_token_ids)
         self.critic: Any = None
         if rule.needs_critic:
             critic = Critic(self.accelerator.unwrap_model(self.model)).to(self.accelerator.device)
             self.critic = self.accelerator.prepare_model(critic)
-        self._forward = StepForward(self)
+        self._forward = StepForward(self)  # type: ignore[arg-type]
         self._pools: dict[str, EnvPool] = {}
         self._iteration: Iteration | None = None
         self._sums = UpdateSums()
@@ -164,8 +173,8 @@ class StepTrainer(GRPOTrainer):
             self.accelerator.unwrap_model(self.model),
             num_slots=self.args.num_slots,
             stop_token_ids=self.codec.stop_token_ids,
-            pad_token_id=int(self._tokenizer.pad_token_id),
-            max_response_tokens=self.max_completion_length,
+            pad_token_id=self.pad_token_id,
+            max_response_tokens=int(self.max_completion_length or 256),
             temperature=temperature,
             seed=seed,
         )
@@ -207,9 +216,9 @@ class StepTrainer(GRPOTrainer):
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """The slice that is due; at the start of an iteration, collect its episodes and assign credit first."""
-        if self._step % (self.args.steps_per_generation * self.num_iterations) == 0 or self._iteration is None:
+        if self._step % (self.slices_per_pass * int(self.num_iterations)) == 0 or self._iteration is None:
             self._iteration = self._new_iteration([example["prompt"] for example in generation_batch])
-        return self._iteration.slices[self._step % self.args.steps_per_generation]
+        return self._iteration.slices[self._step % self.slices_per_pass]
 
     def _new_iteration(self, task_ids: Sequence[str]) -> Iteration:
         number = self.state.global_step // self.args.updates_in_iteration
@@ -245,7 +254,7 @@ class StepTrainer(GRPOTrainer):
         )
         reference = self._forward.reference_log_probs(rows, num_tokens) if self.beta else None
         return Iteration(
-            slices=split_rows(episodes, rows, self.args.steps_per_generation, seed),
+            slices=split_rows(episodes, rows, self.slices_per_pass, seed),
             credit=self.rule(episodes, values, self._gather),
             old_log_probs=self._forward.log_probs(rows, num_tokens) if sampled is None else sampled,
             reference_log_probs=reference,
@@ -254,7 +263,9 @@ class StepTrainer(GRPOTrainer):
     def _save_episodes(self, episodes: Sequence[Episode], number: int) -> None:
         if self.args.save_episodes:
             rank = f"-rank{self.accelerator.process_index}" if self.accelerator.num_processes > 1 else ""
-            write_episodes(Path(self.args.output_dir, "episodes", f"iteration-{number + 1:04d}{rank}.jsonl"), episodes)
+            write_episodes(
+                Path(str(self.args.output_dir), "episodes", f"iteration-{number + 1:04d}{rank}.jsonl"), episodes
+            )
 
     def _record(self, logged: dict[str, float]) -> None:
         """Add to what TRL averages into the next log entry."""
@@ -265,20 +276,18 @@ class StepTrainer(GRPOTrainer):
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Gradients of one slice, in micro-batches that fit the token budget."""
-        started = time.perf_counter()
         model.train()
         part: Slice = self._prepare_inputs(inputs)
+        started = time.perf_counter()
         assert self._iteration is not None
         if self._step % self.args.gradient_accumulation_steps == 0:
             self._begin_update(self._iteration)
-        rows = part.rows or (padding_row(int(self._tokenizer.pad_token_id)),)
+        rows = part.rows or (padding_row(self.pad_token_id),)
         batches = token_budget_batches(rows, self.args.max_tokens_per_micro_batch)
         total = torch.zeros((), device=self.accelerator.device)
         for position, batch in enumerate(batches):
             with self._synchronised_if(position == len(batches) - 1, model):
-                loss = self._forward.loss(
-                    model, collate(batch, int(self._tokenizer.pad_token_id)), self._iteration, self._sums
-                )
+                loss = self._forward.loss(model, collate(batch, self.pad_token_id), self._iteration, self._sums)
                 self.accelerator.backward(loss)
             total += loss.detach()
         self._step += 1
@@ -292,7 +301,7 @@ class StepTrainer(GRPOTrainer):
         if self.critic is not None:
             # Trainer zeroes only the policy.
             self.critic.zero_grad()
-        first = self._step % self.args.steps_per_generation
+        first = self._step % self.slices_per_pass
         window = iteration.slices[first : first + self.args.gradient_accumulation_steps]
         self._forward.begin_update(iteration, window, self._gather)
         self._sums = UpdateSums()
@@ -326,7 +335,7 @@ class StepTrainer(GRPOTrainer):
     def _clip_grad_norm(self, model: Any) -> Any:
         if self.critic is not None:
             norm = self.accelerator.clip_grad_norm_(self.critic.parameters(), self.args.max_grad_norm)
-            self._record({"critic_grad_norm": float(norm)})
+            self._record({"critic_grad_norm": float(norm or 0.0)})
         return super()._clip_grad_norm(model)
 
     # Evaluation and checkpoints

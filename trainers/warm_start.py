@@ -1,7 +1,8 @@
 """Supervised warm start of the default policy on an expert's demonstrations.
 
-Every demonstration is one row in the append context, one row per step in the rebuilt one. Responses are learnt with weight 1, the
-environment's own text with a smaller weight (predicting it teaches a small model to read it), deliberate slips not at all.
+Every demonstration is one row in the append context, one row per step in the rebuilt one. Responses are learnt with
+weight 1, the environment's own text with a smaller weight (predicting it teaches a small model to read it), deliberate
+slips not at all.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+from transformers import Qwen3ForCausalLM
 
 import steppo_gym
 from steppo_gym.cache import cache_dir
@@ -42,7 +43,7 @@ class WarmStartConfig:
     """Of embeddings and norms."""
     observation_weight: float = 0.3
     """Loss weight of the environment's text."""
-    policy: SmallPolicyConfig = SmallPolicyConfig()
+    policy: SmallPolicyConfig = field(default_factory=SmallPolicyConfig)
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ def _texts(demonstration: Demonstration) -> list[str]:
 
 
 def _content_hash(spec: EnvSpec, task_ids: Sequence[str], config: WarmStartConfig, seed: int) -> str:
-    """Over everything the policy depends on: settings, this package's own source and the versions of what computes it."""
+    """Over all that the policy depends on: settings, this package's source, and the versions of what computes it."""
     settings = {
         "environment": [spec.env_id, dict(spec.kwargs)],
         "task_ids": list(task_ids),

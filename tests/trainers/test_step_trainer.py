@@ -1,0 +1,234 @@
+"""What may not change the result of training, and what must."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from peft import LoraConfig
+from safetensors.torch import load_file
+from trainer_runs import change, fixed_metrics, played, relative_difference, weights
+
+from steppo_gym.rollout import Assignment
+from steppo_gym.rows import build_rows
+from steppo_gym.trainers.evaluation import first_tasks
+from steppo_gym.trainers.step_data import sampled_log_probs
+from steppo_gym.trainers.step_forward import StepForward
+
+# Plain gradient descent with long strides: the change of a parameter is its gradient, and ratios leave 1.
+DESCENT = {"optim": "sgd", "learning_rate": 0.5, "critic_learning_rate": 0.5, "updates_per_iteration": 2}
+
+
+def train(trainer, **kwargs):
+    """What the training changes in policy and critic, each as one vector."""
+    before = weights(trainer.model), weights(trainer.critic)
+    trainer.train(**kwargs)
+    return change(before[0], weights(trainer.model)), change(before[1], weights(trainer.critic))
+
+
+@pytest.mark.parametrize("ratio", ["token", "geometric", "sqrt_centered"])
+def test_neither_micro_batches_nor_accumulation_change_an_update(make_trainer, ratio):
+    whole = make_trainer(ratio=ratio, max_tokens_per_micro_batch=100_000, **DESCENT)
+    policy, critic = train(whole)
+    # The second of the two updates has ratios of its own, so that they take part in what is compared.
+    assert whole.state.log_history[0]["ratio_max"] > 1.001
+    for settings in (
+        {"max_tokens_per_micro_batch": 1},
+        {"max_tokens_per_micro_batch": 700},
+        {"gradient_accumulation_steps": 2},
+        {"gradient_accumulation_steps": 4, "max_tokens_per_micro_batch": 300},
+    ):
+        other = make_trainer(ratio=ratio, **DESCENT | settings)
+        other_policy, other_critic = train(other)
+        assert relative_difference(policy, other_policy) < 1e-5, settings
+        assert relative_difference(critic, other_critic) < 1e-5, settings
+        for name, value in whole.state.log_history[0].items():
+            if name in ("loss", "policy_loss", "value_loss", "entropy", "approx_kl", "ratio_mean", "clip_fraction"):
+                assert other.state.log_history[0][name] == pytest.approx(value, rel=1e-4, abs=1e-6), (settings, name)
+
+
+def test_the_ratios_differ(make_trainer):
+    changes = [train(make_trainer(ratio=ratio, **DESCENT))[0] for ratio in ("token", "geometric", "sqrt_centered")]
+    assert relative_difference(changes[0], changes[1]) > 1e-3
+    assert relative_difference(changes[1], changes[2]) > 1e-3
+
+
+def test_a_seed_decides_everything(make_trainer):
+    settings = {"iterations": 2, "updates_per_iteration": 2, "num_generations": 2}
+    runs = [make_trainer(seed=seed, **settings) for seed in (3, 3, 4)]
+    first, second, third = (train(trainer) for trainer in runs)
+    assert fixed_metrics(runs[0].state.log_history) == fixed_metrics(runs[1].state.log_history)
+    assert first[0].equal(second[0]) and first[1].equal(second[1])
+    assert not first[0].equal(third[0])
+
+
+def test_worker_processes_change_nothing(make_trainer):
+    runs = [make_trainer(iterations=2, num_env_workers=number) for number in (0, 2)]
+    alone, together = (train(trainer) for trainer in runs)
+    assert fixed_metrics(runs[0].state.log_history) == fixed_metrics(runs[1].state.log_history)
+    assert alone[0].equal(together[0]) and alone[1].equal(together[1])
+
+
+def test_a_resumed_run_is_the_run_that_did_not_stop(make_trainer):
+    settings = {
+        "iterations": 3,
+        "updates_per_iteration": 2,
+        "num_iterations": 2,
+        "gradient_accumulation_steps": 2,
+        "save_every": 1,
+        "lr_scheduler_type": "linear",
+    }
+    straight = make_trainer(**settings)
+    straight.train()
+    resumed = make_trainer(**settings)
+    resumed.train(resume_from_checkpoint=str(Path(straight.args.output_dir, "checkpoint-4")))
+    assert [entry["step"] for entry in straight.state.log_history[:3]] == [4, 8, 12]
+    # The log of the first iteration comes from the checkpoint. All is equal to the last bit.
+    straight_log, resumed_log = (fixed_metrics(run.state.log_history[:3]) for run in (straight, resumed))
+    assert resumed_log == straight_log
+    for own, other in ((straight.model, resumed.model), (straight.critic, resumed.critic)):
+        other_weights = weights(other)
+        assert all(weight.equal(other_weights[name]) for name, weight in weights(own).items())
+    assert [e.to_json() for e in untimed(played(resumed, 3))] == [e.to_json() for e in untimed(played(straight, 3))]
+
+
+def untimed(episodes):
+    """Without the seconds that each step took."""
+    import dataclasses
+
+    return [
+        dataclasses.replace(
+            episode,
+            steps=tuple(
+                dataclasses.replace(step, generation_seconds=0.0, environment_seconds=0.0) for step in episode.steps
+            ),
+        )
+        for episode in episodes
+    ]
+
+
+def test_the_critic_is_saved_with_a_checkpoint(make_trainer):
+    trainer = make_trainer()
+    trainer.train()
+    saved = load_file(Path(trainer.args.output_dir, "checkpoint-1", "critic.safetensors"))
+    expected = trainer.critic.state_dict()
+    assert saved.keys() == expected.keys()
+    assert all(saved[name].equal(expected[name]) for name in saved)
+    assert float(saved["head.weight"].abs().max()) > 0
+
+
+def test_the_critic_has_a_learning_rate_of_its_own(make_trainer):
+    start = make_trainer()
+    policy, critic = weights(start.model), weights(start.critic)
+    frozen_policy, frozen_critic = make_trainer(learning_rate=0.0), make_trainer(critic_learning_rate=0.0)
+    for trainer in (frozen_policy, frozen_critic):
+        trainer.train()
+    assert change(policy, weights(frozen_policy.model)).norm() == 0
+    assert change(critic, weights(frozen_policy.critic)).norm() > 0
+    assert change(policy, weights(frozen_critic.model)).norm() > 0
+    assert change(critic, weights(frozen_critic.critic)).norm() == 0
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_first_update_starts_at_the_policy_that_sampled(make_trainer, temperature, recompute):
+    trainer = make_trainer(temperature=temperature, recompute_log_probs=recompute, updates_per_iteration=1)
+    trainer.train()
+    logged = trainer.state.log_history[0]
+    assert logged["clip_fraction"] == 0.0
+    assert logged["approx_kl"] < 1e-8
+    assert logged["ratio_mean"] == pytest.approx(1, abs=1e-4) and logged["ratio_max"] == pytest.approx(1, abs=1e-3)
+
+
+def test_recomputed_log_probs_are_the_samplers(make_trainer, task_ids):
+    trainer = make_trainer(temperature=0.7, max_tokens_per_micro_batch=900)
+    assignments = [Assignment(task_id, seed=1) for task_id in task_ids[:6]]
+    episodes = trainer.play(trainer.spec, assignments, temperature=0.7, seed=2).episodes
+    sampled = sampled_log_probs(episodes)
+    recomputed = StepForward(trainer).log_probs(build_rows(episodes), len(sampled))
+    assert len({round(value, 3) for value in sampled}) > 50
+    assert abs(sampled - recomputed).max() < 1e-4
+
+
+def test_the_kl_from_the_reference_starts_at_zero(make_trainer):
+    trainer = make_trainer(beta=0.1, iterations=3, learning_rate=3e-3)
+    trainer.train()
+    kl = [entry["kl"] for entry in trainer.state.log_history[:3]]
+    assert abs(kl[0]) < 1e-7
+    assert kl[1] > 1e-5 and kl[2] > 1e-5
+    held = make_trainer(beta=100.0, iterations=3, learning_rate=3e-3)
+    held.train()
+    assert held.state.log_history[2]["kl"] < kl[2]
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_adapters_and_critic_are_all_that_is_trained_with_peft(make_trainer, beta):
+    adapters = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    trainer = make_trainer(kwargs={"peft_config": adapters}, beta=beta, iterations=2)
+    policy, critic = weights(trainer.model), weights(trainer.critic)
+    trainer.train()
+    after = weights(trainer.model)
+    changed = {name for name in policy if not policy[name].equal(after[name])}
+    assert changed and all("lora_" in name for name in changed)
+    assert any("lora_B" in name for name in changed)
+    # The critic is a whole copy without adapters, and all of it learns.
+    changes = {name for name, weight in weights(trainer.critic).items() if not weight.equal(critic[name])}
+    assert not any("lora_" in name for name in critic)
+    assert changes == set(critic)
+    if beta:
+        kl = [entry["kl"] for entry in trainer.state.log_history[:2]]
+        assert abs(kl[0]) < 1e-7 < kl[1]
+    files = {file.name for file in Path(trainer.args.output_dir, "checkpoint-2").iterdir()}
+    assert {"adapter_model.safetensors", "critic.safetensors"} <= files
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_groups_are_episodes_of_one_task_from_one_state(make_trainer, size):
+    trainer = make_trainer(num_generations=size, iterations=2)
+    trainer.train()
+    seeds = set()
+    for iteration in (1, 2):
+        episodes = played(trainer, iteration)
+        groups = {}
+        for episode in episodes:
+            groups.setdefault(episode.group, []).append(episode)
+        assert len(groups) == 8 // size
+        for members in groups.values():
+            assert len(members) == size
+            assert len({(member.task_id, member.seed) for member in members}) == 1
+            assert size == 1 or len({member.steps for member in members}) > 1
+        assert len({members[0].task_id for members in groups.values()}) == len(groups)
+        seeds |= {episode.seed for episode in episodes}
+    assert len(seeds) == 2 * 8 // size
+
+
+def test_all_tasks_are_played_before_one_comes_again(make_trainer, task_ids):
+    trainer = make_trainer(iterations=4, task_ids=task_ids[:16], max_completion_length=1)
+    trainer.train()
+    tasks = [[episode.task_id for episode in played(trainer, number)] for number in (1, 2, 3, 4)]
+    assert sorted(tasks[0] + tasks[1]) == sorted(tasks[2] + tasks[3]) == sorted(task_ids[:16])
+    assert tasks[0] + tasks[1] != tasks[2] + tasks[3]
+
+
+def test_too_few_tasks_for_an_iteration_are_refused(make_trainer, task_ids):
+    with pytest.raises(ValueError, match="An iteration plays 8 different tasks, but the training split has only 3"):
+        make_trainer(task_ids=task_ids[:3])
+
+
+def test_evaluation_is_greedy_and_the_same_each_time(make_trainer, spec):
+    held_out = [first_tasks("train", spec, 5), first_tasks("again", spec, 3)]
+    trainer = make_trainer(kwargs={"evaluation_sets": held_out}, learning_rate=0.0, evaluate_every=1, iterations=2)
+    assert held_out[0].task_ids == tuple(f"train-{number}" for number in range(5))
+    first = trainer.play_evaluation_set(held_out[0], temperature=0.0)
+    second = trainer.play_evaluation_set(held_out[0], temperature=0.0, seed=9)
+    assert [episode.task_id for episode in first] == list(held_out[0].task_ids)
+    assert untimed(first) == untimed(second)
+    trainer.train()
+    entries = [entry for entry in trainer.state.log_history if "eval_train_success" in entry]
+    assert [entry["step"] for entry in entries] == [1, 2]
+    success = sum(episode.success for episode in first) / 5
+    assert [entry["eval_train_success"] for entry in entries] == [success, success]
+    assert all(math.isfinite(entry["eval_again_return"]) for entry in entries)
+    # Scores of held-out tasks are no scores of training.
+    assert not any("success" in entry for entry in entries)

@@ -1,0 +1,174 @@
+"""Demonstrations as weighted rows, imitation, and the cache of warm-started policies."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from steppo_gym.demonstrations import DemonstratedStep, Demonstration
+from steppo_gym.policies import ExpertPolicy
+from steppo_gym.rollout import Assignment, collect
+from steppo_gym.rows import build_rows
+from steppo_gym.trainers.small_policy import SmallPolicyConfig, build_model
+from steppo_gym.trainers.warm_start import (
+    WarmStartConfig,
+    demonstration_rows,
+    imitate,
+    read_warm_start,
+    warm_started_policy,
+)
+from steppo_gym.workers import EnvPool, EnvSpec
+
+STEPS = (
+    DemonstratedStep("Goal: open the red door.", "<action>read note</action>"),
+    DemonstratedStep("The note is torn.", "<action>open jar</action>", slip=True),
+    DemonstratedStep("The jar is empty.", "<action>open red door</action>"),
+)
+TINY = WarmStartConfig(
+    num_demonstrations=12,
+    num_updates=6,
+    batch_size=4,
+    policy=SmallPolicyConfig(hidden_size=16, num_layers=1, num_heads=2, vocab_size=320),
+)
+
+
+def demonstration(context):
+    return Demonstration("train-0", "Play.", STEPS, success=True, context=context)
+
+
+def pieces(row, tokenizer):
+    """Runs of equal weight, as (weight, text)."""
+    starts = [i for i in range(len(row.weights)) if i == 0 or row.weights[i] != row.weights[i - 1]]
+    ends = [*starts[1:], len(row.weights)]
+    return [
+        (row.weights[start], tokenizer.decode(row.token_ids[start:end]))
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def test_a_demonstration_in_the_append_context_is_one_row(codec, tokenizer):
+    (row,) = demonstration_rows(demonstration("append"), codec, observation_weight=0.3)
+    assert len(row.weights) == len(row.token_ids)
+    assert pieces(row, tokenizer) == [
+        (0.3, "<|user|>Goal: open the red door.<|assistant|>"),
+        (1.0, "<action>read note</action>"),
+        (0.3, "<|end|><|user|>The note is torn.<|assistant|>"),
+        (0.0, "<action>open jar</action>"),
+        (0.3, "<|end|><|user|>The jar is empty.<|assistant|>"),
+        (1.0, "<action>open red door</action>"),
+    ]
+
+
+def test_a_demonstration_in_the_rebuilt_context_is_one_row_per_step(codec, tokenizer):
+    rows = list(demonstration_rows(demonstration("rebuilt"), codec, observation_weight=0.5))
+    assert [pieces(row, tokenizer) for row in rows] == [
+        [
+            (0.5, f"<|user|>{step.observation}<|assistant|>"),
+            (0.0 if step.slip else 1.0, step.response),
+        ]
+        for step in STEPS
+    ]
+
+
+@pytest.mark.parametrize("context", ["append", "rebuilt"])
+def test_rows_are_what_a_rollout_of_the_expert_trains_on(codec, context):
+    spec = EnvSpec("steppo/KeyDoor-v0", {"context": context})
+    with EnvPool(spec, num_slots=1) as pool:
+        (episode,) = collect(ExpertPolicy(codec), pool, codec, [Assignment("train-1", seed=0)]).episodes
+    env = spec.make()
+    observation, _ = env.reset(seed=0, options={"task_id": "train-1"})
+    steps = []
+    for step in episode.steps:
+        steps.append(DemonstratedStep(observation, step.response))
+        observation, *_ = env.step(step.response)
+    shown = Demonstration("train-1", env.system_prompt, tuple(steps), success=True, context=context)
+    rows = list(demonstration_rows(shown, codec, observation_weight=0.3))
+    assert [row.token_ids for row in rows] == [tuple(row.token_ids.tolist()) for row in build_rows([episode])]
+    trained = [[weight == 1.0 for weight in row.weights] for row in rows]
+    assert trained == [(row.token_index >= 0).tolist() for row in build_rows([episode])]
+
+
+def test_imitation_lowers_the_loss_and_repeats_itself(demonstrations, tokenizer, codec):
+    rows = [row for d in demonstrations[:32] for row in demonstration_rows(d, codec, 0.3)]
+
+    def train(seed):
+        model = build_model(tokenizer, SmallPolicyConfig(hidden_size=16, num_layers=1, num_heads=2), seed=0)
+        config = WarmStartConfig(num_updates=30, batch_size=8)
+        losses = imitate(model, rows, config, pad_token_id=tokenizer.pad_token_id, seed=seed, progress=False)
+        return losses, model.state_dict()
+
+    (first, weights), (second, same_weights), (other, _) = train(0), train(0), train(1)
+    assert len(first) == 30
+    assert first == second
+    assert all(torch.equal(weights[name], same_weights[name]) for name in weights)
+    assert first[0] > 4 and sum(first[-3:]) / 3 < 0.7 * first[0]
+    assert first != other
+
+
+def test_weights_of_zero_teach_nothing(tokenizer, codec):
+    # The row's only trained token is its last; with other texts before the slip the loss must stay the same.
+    def loss(slip_text):
+        steps = (STEPS[0], DemonstratedStep("The note is torn.", slip_text, slip=True))
+        rows = list(demonstration_rows(Demonstration("t", "", steps, True, "append"), codec, 0.0))
+        model = build_model(tokenizer, SmallPolicyConfig(hidden_size=16, num_layers=1, num_heads=2), seed=0)
+        config = WarmStartConfig(num_updates=2, batch_size=1)
+        return imitate(model, rows, config, pad_token_id=tokenizer.pad_token_id, seed=0, progress=False)
+
+    assert loss("<action>open jar</action>") == pytest.approx(loss("<action>open bag</action>"), rel=1e-5)
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    def choose(name):
+        monkeypatch.setenv("STEPPO_GYM_CACHE", str(tmp_path / name))
+
+    choose("first")
+    return choose
+
+
+def make_policy(spec, task_ids, seed=0, num_workers=0, config=TINY):
+    return warm_started_policy(spec, task_ids, config, seed=seed, num_workers=num_workers, progress=False)
+
+
+def test_a_policy_is_made_once(own_cache, spec, task_ids):
+    folder = make_policy(spec, task_ids)
+    made = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
+    assert make_policy(spec, task_ids) == folder
+    assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == made
+    record = read_warm_start(folder)
+    assert len(record["losses"]) == 6 and record["demonstration_success"] == 1.0 and record["seed"] == 0
+
+
+def test_a_policy_that_was_not_finished_is_made_again(own_cache, spec, task_ids):
+    folder = make_policy(spec, task_ids)
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "warm_start.json").unlink()
+    (folder / "model.safetensors").write_bytes(b"half a file")
+    assert make_policy(spec, task_ids) == folder
+    assert (folder / "model.safetensors").read_bytes() == weights
+
+
+def test_other_seeds_settings_and_environments_make_other_policies(own_cache, spec, task_ids):
+    rebuilt = EnvSpec(spec.env_id, {"context": "rebuilt"})
+    longer = WarmStartConfig(num_demonstrations=12, num_updates=7, batch_size=4, policy=TINY.policy)
+    folders = [
+        make_policy(spec, task_ids),
+        make_policy(spec, task_ids, seed=1),
+        make_policy(spec, task_ids[1:]),
+        make_policy(spec, task_ids, config=longer),
+        make_policy(rebuilt, task_ids),
+    ]
+    assert len(set(folders)) == len(folders)
+    # Only the first tasks are demonstrated, so what comes after them makes no difference.
+    assert make_policy(spec, task_ids[:12]) == folders[0]
+
+
+def test_workers_do_not_change_the_policy(own_cache, spec, task_ids):
+    alone = make_policy(spec, task_ids, num_workers=0)
+    own_cache("second")
+    together = make_policy(spec, task_ids, num_workers=2)
+    assert alone != together and alone.name == together.name
+    files = sorted(file.name for file in alone.iterdir())
+    assert files == sorted(file.name for file in together.iterdir())
+    for name in files:
+        assert (alone / name).read_bytes() == (together / name).read_bytes(), name
