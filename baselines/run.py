@@ -21,15 +21,16 @@ REPOSITORY = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Read the command line and run what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="alfworld", help="task of the training script")
     parser.add_argument("--algorithm", default="steppo", help="which script in trainers/")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each")
     parser.add_argument("--runs", type=Path, default=Path("runs", "baselines"), help="where the runs' folders go")
-    arguments, passed_on = parser.parse_known_args()
-    path = RESULTS / f"{arguments.env}-{arguments.algorithm}.jsonl"
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the records go")
+    arguments, passed_on = parser.parse_known_args(argv)
+    path = arguments.results / f"{arguments.env}-{arguments.algorithm}.jsonl"
     for seed in arguments.seeds:
         if any(line["seed"] == seed and line["arguments"] == passed_on for line in read_results(path)):
             print(f"seed {seed}: recorded in {path}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from steppo_gym.baselines.run import REPOSITORY, RESULTS, read_results
@@ -21,14 +22,22 @@ COLUMNS = (
 
 
 def main() -> None:
-    """Replace the part of the README between the markers."""
-    readme = REPOSITORY / "README.md"
+    """Write the tables of this repository."""
+    write_tables(REPOSITORY / "README.md", RESULTS)
+
+
+def write_tables(readme: Path, results: Path) -> None:
+    """Replace what stands between the markers in `readme` by a table for each file in `results`.
+
+    Raises:
+        SystemExit: the markers are missing.
+    """
     text = readme.read_text(encoding="utf-8")
     head, _, rest = text.partition(BEGIN)
     _, found, tail = rest.partition(END)
     if not found:
-        raise SystemExit(f"README.md must contain the lines {BEGIN!r} and {END!r}.")
-    tables = [table(read_results(path)) for path in sorted(RESULTS.glob("*.jsonl"))]
+        raise SystemExit(f"{readme} must contain the lines {BEGIN!r} and {END!r}.")
+    tables = [table(read_results(path)) for path in sorted(results.glob("*.jsonl"))]
     readme.write_text(f"{head}{BEGIN}\n" + "\n".join(tables) + f"{END}{tail}", encoding="utf-8")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,14 @@ def fixed_metrics(log):
     """The log without what depends on the clock."""
     timed = ("seconds", "per_second", "runtime")
     return [{name: value for name, value in entry.items() if not name.endswith(timed)} for entry in log]
+
+
+def untimed(episodes):
+    """Episodes without the seconds that each step took."""
+    return [
+        replace(episode, steps=tuple(replace(step, generation_seconds=0, environment_seconds=0) for step in episode.steps))
+        for episode in episodes
+    ]
 
 
 def weights(module):

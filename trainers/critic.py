@@ -23,8 +23,11 @@ class Critic(nn.Module):
 
     def __init__(self, policy: Any) -> None:
         super().__init__()
-        base = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
-        self.backbone = copy.deepcopy(base.base_model).requires_grad_(True)
+        base = copy.deepcopy(policy)
+        if hasattr(base, "get_base_model"):
+            # Adapters live inside the base model's layers; a copy that is trained as a whole has no use for them.
+            base = base.unload()
+        self.backbone = base.base_model.requires_grad_(True)
         self.head = nn.Linear(base.config.get_text_config().hidden_size, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)

@@ -43,7 +43,7 @@ class UpdateSums:
         self.tokens += float(loss.num_tokens)
         self.kl += float(loss.kl_sum)
         self.entropy += float(entropy_sum)
-        self.reference_kl += 0.0 if reference_kl_sum is None else float(reference_kl_sum)
+        self.reference_kl += 0.0 if reference_kl_sum is None else float(reference_kl_sum.detach())
         self.micro_batches += 1
 
     def add_value(self, loss: ValueLoss) -> None:

@@ -253,8 +253,10 @@ class StepTrainer(GRPOTrainer):
             None if self.args.bf16 or self.args.fp16 or self.args.recompute_log_probs else sampled_log_probs(episodes)
         )
         reference = self._forward.reference_log_probs(rows, num_tokens) if self.beta else None
+        # Slices are put together so that an update has the same episodes however many slices it is split into.
+        slices, updates = split_rows(episodes, rows, self.slices_per_pass, seed), self.args.updates_per_iteration
         return Iteration(
-            slices=split_rows(episodes, rows, self.slices_per_pass, seed),
+            slices=tuple(part for update in range(updates) for part in slices[update::updates]),
             credit=self.rule(episodes, values, self._gather),
             old_log_probs=self._forward.log_probs(rows, num_tokens) if sampled is None else sampled,
             reference_log_probs=reference,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from peft import LoraConfig
 from safetensors.torch import load_file
-from trainer_runs import change, fixed_metrics, played, relative_difference, weights
+from trainer_runs import change, fixed_metrics, played, relative_difference, untimed, weights
 
 from steppo_gym.rollout import Assignment
 from steppo_gym.rows import build_rows
@@ -17,7 +17,7 @@ from steppo_gym.trainers.step_data import sampled_log_probs
 from steppo_gym.trainers.step_forward import StepForward
 
 # Plain gradient descent with long strides: the change of a parameter is its gradient, and ratios leave 1.
-DESCENT = {"optim": "sgd", "learning_rate": 0.5, "critic_learning_rate": 0.5, "updates_per_iteration": 2}
+DESCENT = {"optim": "sgd", "learning_rate": 0.05, "critic_learning_rate": 0.05, "updates_per_iteration": 2}
 
 
 def train(trainer, **kwargs):
@@ -32,7 +32,7 @@ def test_neither_micro_batches_nor_accumulation_change_an_update(make_trainer, r
     whole = make_trainer(ratio=ratio, max_tokens_per_micro_batch=100_000, **DESCENT)
     policy, critic = train(whole)
     # The second of the two updates has ratios of its own, so that they take part in what is compared.
-    assert whole.state.log_history[0]["ratio_max"] > 1.001
+    assert whole.state.log_history[0]["approx_kl"] > 1e-5
     for settings in (
         {"max_tokens_per_micro_batch": 1},
         {"max_tokens_per_micro_batch": 700},
@@ -90,22 +90,7 @@ def test_a_resumed_run_is_the_run_that_did_not_stop(make_trainer):
     for own, other in ((straight.model, resumed.model), (straight.critic, resumed.critic)):
         other_weights = weights(other)
         assert all(weight.equal(other_weights[name]) for name, weight in weights(own).items())
-    assert [e.to_json() for e in untimed(played(resumed, 3))] == [e.to_json() for e in untimed(played(straight, 3))]
-
-
-def untimed(episodes):
-    """Without the seconds that each step took."""
-    import dataclasses
-
-    return [
-        dataclasses.replace(
-            episode,
-            steps=tuple(
-                dataclasses.replace(step, generation_seconds=0.0, environment_seconds=0.0) for step in episode.steps
-            ),
-        )
-        for episode in episodes
-    ]
+    assert untimed(played(resumed, 3)) == untimed(played(straight, 3))
 
 
 def test_the_critic_is_saved_with_a_checkpoint(make_trainer):
