@@ -109,7 +109,7 @@ def build_rows(episodes: Sequence[Episode], *, max_tokens: int | None = None) ->
 
     Args:
         episodes: terminated or truncated.
-        max_tokens: longest row; None for no limit.
+        max_tokens: the most tokens a step may have, and with it a row; None for no limit.
 
     Returns:
         The rows. Every step is in exactly one of them.
@@ -127,8 +127,8 @@ def build_rows(episodes: Sequence[Episode], *, max_tokens: int | None = None) ->
     for number, episode in enumerate(episodes):
         if episode.ended == "failed":
             raise ValueError(f"Episode {number} failed; leave failed episodes out.")
-        pieces = list(_pieces(episode, first_step, first_token, final_value + number, max_tokens))
-        rows += [draft.row(has_log_probs == {True}) for draft in _merge(pieces, max_tokens)]
+        pieces = _pieces(episode, first_step, first_token, final_value + number, max_tokens)
+        rows += [draft.row(has_log_probs == {True}) for draft in _merge(pieces)]
         first_step += episode.num_steps
         first_token += sum(len(step.response_ids) for step in episode.steps)
     return rows
@@ -153,12 +153,10 @@ def _pieces(
         yield _Piece(cut, (), (), final_value, ABSENT, token_number)
 
 
-def _merge(pieces: Iterable[_Piece], max_tokens: int | None) -> list[_Draft]:
+def _merge(pieces: Iterable[_Piece]) -> list[_Draft]:
     drafts: list[_Draft] = []
     for piece in pieces:
-        size = len(piece.prompt_ids) + len(piece.response_ids)
-        extends = bool(drafts) and piece.prompt_ids[: len(drafts[-1].ids)] == drafts[-1].ids
-        if not extends or (max_tokens is not None and size > max_tokens):
+        if not drafts or piece.prompt_ids[: len(drafts[-1].ids)] != drafts[-1].ids:
             drafts.append(_Draft())
         drafts[-1].add(piece)
     return drafts
@@ -245,6 +243,8 @@ def spread(flat: npt.ArrayLike | Tensor, index: Tensor) -> Tensor:
         (B, T) float32 on the device of `index`, 0 where the index is -1.
     """
     table = torch.as_tensor(flat, dtype=torch.float32, device=index.device)
+    if not len(table):  # every episode has failed
+        return torch.zeros(index.shape, device=index.device)
     return torch.where(index == ABSENT, 0.0, table[index.clamp(min=0)])
 
 

@@ -89,7 +89,7 @@ class ChatCodec:
             )
         rest = text.split(_REPLY)[1]
         # A template may end messages with another token than the end of the sequence, such as Gemma's <end_of_turn>.
-        for end in (str(self.tokenizer.eos_token), *(self.tokenizer.decode([token]) for token in stop_token_ids)):
+        for end in (str(self.tokenizer.eos_token), *(str(self.tokenizer.decode([token])) for token in stop_token_ids)):
             if end and rest.lstrip().startswith(end):
                 cut = rest.index(end) + len(end)
                 return rest[:cut].lstrip(), rest[cut:]

@@ -239,7 +239,7 @@ class StepTrainer(GRPOTrainer):
 
     def _assignments(self, task_ids: Sequence[str], seed: int) -> list[Assignment]:
         """Episodes of one task stand side by side and start from the same state."""
-        size = self.num_generations
+        size = int(self.num_generations or 1)
         return [
             Assignment(task, (seed + position // size) % 2**31, position // size)
             for position, task in enumerate(task_ids)

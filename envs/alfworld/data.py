@@ -33,7 +33,7 @@ MAX_FILE_BYTES = 8_000_000
 _TAIL_BYTES = 8192
 """`solvable` stands behind the long texts, with nothing but the walkthrough after it."""
 
-_SOLVABLE = re.compile(rb'"solvable"\s*:\s*(true|false|null)')
+_SOLVABLE = re.compile(rb'"solvable"\s*:\s*(true|false)')
 _TEXTS = ("pddl_domain", "grammar", "pddl_problem")
 
 

@@ -16,7 +16,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from steppo_gym.envs.alfworld.expert_memory import Memory, kind
-from steppo_gym.envs.alfworld.tasks import LOOK, PICK, TWO, Goal
+from steppo_gym.envs.alfworld.tasks import LOOK, TWO, Goal
 from steppo_gym.errors import DataError
 
 OVERLOOK = 0.6
@@ -111,8 +111,6 @@ class _Search:
     def _wanted(self, place: str) -> list[str]:
         """The objects at a place that would serve the goal elsewhere."""
         if self.hasty and place not in self.memory.here:
-            return []
-        if self.goal.task_type == PICK and kind(place) == self.goal.target_type:
             return []
         if self.goal.task_type == TWO and place == self._target():
             return []

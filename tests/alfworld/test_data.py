@@ -138,6 +138,7 @@ def test_a_folder_not_named_after_its_task_is_looked_into(changed):
 def test_official_files_play_like_the_built_in_games(written):
     built_in = gymnasium.make("steppo/ALFWorld-v0", split="valid_seen")
     official = gymnasium.make("steppo/ALFWorld-v0", split="valid_seen", data=written, task_types=TASK_TYPES[:2])
+    assert {task_id.split("/")[1].partition("-")[0] for task_id in official.unwrapped.task_ids} == set(TASK_TYPES[:2])
     for task_id in official.unwrapped.task_ids[:2]:
         same = f"full/valid_seen/{task_id[-5:]}"
         results = [official.reset(options={"task_id": task_id}), built_in.reset(options={"task_id": same})]

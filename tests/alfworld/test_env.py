@@ -206,6 +206,7 @@ def test_info_has_the_same_keys_everywhere():
     }
     assert {tuple(info["metrics"]) for info in infos} == {("success", "success/look_at_obj_in_light")}
     assert [info["invalid_action"] is None for info in infos] == [True, False, False, True]
+    assert {type(info["admissible_actions"]) for info in infos} == {tuple}
 
 
 @pytest.mark.parametrize("context", ["rebuilt", "append"])

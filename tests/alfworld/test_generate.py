@@ -207,6 +207,11 @@ def test_objects_lie_where_they_may_and_not_where_they_are_wanted(task_type):
         params = generated.traj_data["pddl_params"]
         targets = {place for name, place in places if types[name] == params["object_target"]}
         assert params["parent_target"] not in {types[place] for place in targets}
+        openable = re.findall(r"\(openable (\S+)\)", facts)
+        openable_types = {types[name] for name in openable}
+        assert (
+            openable_types == set(types.values()) & constants().OPENABLE_CLASS_SET - constants().MOVABLE_RECEPTACLES_SET
+        )
         wanted = sum(types[name] == params["object_target"] for name, _ in places)
         assert wanted >= (2 if task_type == "pick_two_obj_and_place" else 1)
 

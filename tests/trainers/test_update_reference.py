@@ -1,0 +1,145 @@
+"""Updates of the trainer against updates written out step by step: no rows, no micro-batches, no cache."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from trainer_runs import change, played, relative_difference, weights
+
+from steppo_gym.advantages import step_advantages
+from steppo_gym.workers import EnvSpec
+
+GAMMA, LAMBDA = 0.9, 0.8
+DESCENT = {
+    "optim": "sgd",
+    "learning_rate": 0.1,
+    "critic_learning_rate": 0.02,
+    "gamma": GAMMA,
+    "gae_lambda": LAMBDA,
+    # So small that the critic's gradient is clipped.
+    "max_grad_norm": 0.3,
+}
+
+
+def breaking(task_ids, **kwargs):
+    kwargs = {"context": "append", "broken": tuple(task_ids), **kwargs}
+    return EnvSpec("trainer_envs:steppo-test/BreakingKeyDoor-v0", kwargs)
+
+
+def value_of(critic, prompt_ids):
+    ids = torch.tensor([prompt_ids])
+    return critic(ids, torch.ones_like(ids))[0, -1]
+
+
+def mean_log_prob(policy, step):
+    ids = torch.tensor([[*step.prompt_ids, *step.response_ids]])
+    log_probs = torch.log_softmax(policy(input_ids=ids).logits[0].float(), dim=-1)[len(step.prompt_ids) - 1 : -1]
+    return log_probs.gather(1, torch.tensor(step.response_ids)[:, None]).mean()
+
+
+@torch.no_grad()
+def advantages_and_targets(critic, episode):
+    """From the definition: advantage t is the sum of (gamma lambda)^k times the k-th later temporal difference."""
+    values = [float(value_of(critic, step.prompt_ids)) for step in episode.steps]
+    over = episode.ended == "terminated"
+    values.append(0.0 if over else float(value_of(critic, episode.final_prompt_ids)))
+    deltas = [step.reward + GAMMA * values[t + 1] - values[t] for t, step in enumerate(episode.steps)]
+    advantages = [
+        sum((GAMMA * LAMBDA) ** k * delta for k, delta in enumerate(deltas[t:])) for t in range(len(episode.steps))
+    ]
+    return advantages, [advantage + value for advantage, value in zip(advantages, values, strict=False)]
+
+
+def reference_update(policy, critic, episodes):
+    """One update of StepPO on the episodes that did not fail; where the update starts, all ratios are 1."""
+    episodes = [episode for episode in episodes if episode.ended != "failed"]
+    steps = [step for episode in episodes for step in episode.steps]
+    credit = [advantages_and_targets(critic, episode) for episode in episodes]
+    advantages = np.array([a for part, _ in credit for a in part])
+    targets = [target for _, part in credit for target in part]
+    advantages = (advantages - advantages.mean()) / advantages.std(ddof=1)
+    policy.zero_grad(set_to_none=True)
+    critic.zero_grad(set_to_none=True)
+    for step, advantage, target in zip(steps, advantages, targets, strict=True):
+        (-advantage * mean_log_prob(policy, step) / len(steps)).backward()
+        (0.5 * (value_of(critic, step.prompt_ids) - target) ** 2 / len(steps)).backward()
+    for module, rate in ((policy, DESCENT["learning_rate"]), (critic, DESCENT["critic_learning_rate"])):
+        norm = torch.sqrt(sum((p.grad**2).sum() for p in module.parameters() if p.grad is not None))
+        scale = min(1.0, DESCENT["max_grad_norm"] / float(norm))
+        with torch.no_grad():
+            for parameter in module.parameters():
+                if parameter.grad is not None:
+                    parameter -= rate * scale * parameter.grad
+
+
+@pytest.mark.parametrize("context", ["append", "rebuilt"])
+def test_updates_are_those_of_the_definition(make_trainer, task_ids, context):
+    # Every third task breaks in the middle of its episode. This protocol rewards every step, so that the rebuilt context,
+    # which the policy knows nothing of, has something to learn from.
+    spec = breaking(task_ids[::3], context=context, protocol="verl-agent")
+    trainer = make_trainer(spec=spec, iterations=2, **DESCENT)
+    reference = make_trainer()
+    policy, critic = weights(trainer.model), weights(trainer.critic)
+    trainer.train()
+    for iteration in (1, 2):
+        episodes = played(trainer, iteration)
+        endings = {episode.ended for episode in episodes}
+        assert endings == {"failed", "truncated"} if context == "rebuilt" else endings >= {"failed", "truncated"}
+        # The steps before the failure are in the record; they must not be trained on.
+        assert all(episode.steps for episode in episodes if episode.ended == "failed")
+        reference_update(reference.model, reference.critic, episodes)
+    if context == "append":
+        assert any(episode.ended == "terminated" for number in (1, 2) for episode in played(trainer, number))
+    expected = change(policy, weights(reference.model)), change(critic, weights(reference.critic))
+    assert relative_difference(expected[0], change(policy, weights(trainer.model))) < 1e-4
+    assert relative_difference(expected[1], change(critic, weights(trainer.critic))) < 1e-4
+    failed = sum(episode.ended == "failed" for episode in played(trainer, 1))
+    assert trainer.state.log_history[0]["failed_rate"] == pytest.approx(failed / 8)
+
+
+def test_an_iteration_in_which_all_episodes_fail_changes_nothing(make_trainer, task_ids):
+    trainer = make_trainer(spec=breaking(task_ids), iterations=2, updates_per_iteration=2, beta=0.1)
+    policy, critic = weights(trainer.model), weights(trainer.critic)
+    trainer.train()
+    assert trainer.state.global_step == 4
+    assert change(policy, weights(trainer.model)).norm() == 0
+    assert change(critic, weights(trainer.critic)).norm() == 0
+    for entry in trainer.state.log_history[:2]:
+        assert entry["failed_rate"] == 1.0
+        assert entry["loss"] == entry["grad_norm"] == entry["critic_grad_norm"] == 0.0
+
+
+def test_training_goes_on_after_an_iteration_of_failures(make_trainer, task_ids):
+    # 16 tasks, 8 of them broken: after a while an iteration has both.
+    trainer = make_trainer(spec=breaking(task_ids[:8]), task_ids=task_ids[:16], iterations=2, ratio="sqrt_centered")
+    policy = weights(trainer.model)
+    trainer.train()
+    rates = [entry["failed_rate"] for entry in trainer.state.log_history[:2]]
+    assert sum(rates) == 1.0
+    assert change(policy, weights(trainer.model)).norm() > 0
+
+
+def test_truncated_episodes_bootstrap_and_terminated_ones_do_not(make_trainer):
+    trainer = make_trainer(episodes_per_iteration=16, gamma=GAMMA, gae_lambda=LAMBDA, whiten_advantages=False)
+    with torch.no_grad():
+        trainer.critic.head.bias.fill_(0.5)
+    trainer.train()
+    episodes = played(trainer, 1)
+    lengths = [episode.num_steps for episode in episodes]
+    rewards = [step.reward for episode in episodes for step in episode.steps]
+    truncated = np.array([episode.ended == "truncated" for episode in episodes])
+    assert 0 < truncated.sum() < 16
+
+    def credit(final_values):
+        constant = np.full(len(rewards), 0.5)
+        return step_advantages(rewards, constant, final_values, steps_per_episode=lengths, gamma=GAMMA, lam=LAMBDA)
+
+    advantages, targets = credit(np.where(truncated, 0.5, 0.0))
+    logged = trainer.state.log_history[0]
+    assert logged["value_mean"] == pytest.approx(0.5)
+    assert logged["value_target_mean"] == pytest.approx(targets.mean(), rel=1e-5)
+    assert logged["advantage_mean"] == pytest.approx(advantages.mean(), rel=1e-5)
+    assert logged["advantage_std"] == pytest.approx(advantages.std(ddof=1), rel=1e-5)
+    for wrong in (np.zeros(16), np.full(16, 0.5)):
+        assert abs(logged["value_target_mean"] - credit(wrong)[1].mean()) > 1e-3
