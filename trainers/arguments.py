@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from transformers import HfArgumentParser
 from trl.trainer.model_config import ModelConfig
 
@@ -129,11 +130,12 @@ def short_help(parser: argparse.ArgumentParser, algorithm: str) -> str:
 
 def _defaults(preset: Preset, argv: Sequence[str]) -> dict[str, Any]:
     small = not any(argument.split("=")[0] == "--model_name_or_path" for argument in argv)
-    defaults: dict[str, Any] = {"report_to": "tensorboard"}
+    defaults: dict[str, Any] = {"report_to": "tensorboard", "use_cpu": not torch.cuda.is_available()}
     if preset.difficulties and not any(argument.split("=")[0] == "--data" for argument in argv):
         defaults["difficulty"] = preset.difficulties[0]
     if small:
-        defaults |= {"context": "append", **preset.training_kwargs, **preset.small_policy_settings}
+        # A small model gains nothing from bfloat16, and log-probabilities then differ from those of sampling.
+        defaults |= {"context": "append", "bf16": False, **preset.training_kwargs, **preset.small_policy_settings}
         defaults |= {"demonstrations": preset.warm_start.num_demonstrations}
         defaults |= {"warm_start_updates": preset.warm_start.num_updates}
     return defaults

@@ -11,9 +11,10 @@ checkpoints. What is replaced, and the private methods of TRL 1.16 and transform
 | `create_optimizer`, `_clip_grad_norm` | the critic is a parameter group with its own learning rate |
 | `evaluate` | play held-out tasks instead of computing a loss |
 | `_save_checkpoint`, `_load_optimizer_and_scheduler` | the critic's weights |
+| `_send_telemetry` | nothing is sent |
 | called: `_generate_single_turn`, `_get_output_dir` | TRL's vLLM back-end, the folder of checkpoints |
 | used: `_metrics`, `_step`, `_current_train_step_time`, `_signature_columns` | logging, position, columns |
-| read: `_tokenizer`, `eos_token_ids`; `model(..., fused_lm_head=True)` | the tokenizer, stop tokens, log-probabilities |
+| read: `_tokenizer`, `eos_token_ids`; `model(..., fused_lm_head=True)` | tokens that stop, log-probabilities |
 
 An update is one optimiser step on `episodes_per_iteration / updates_per_iteration` episodes. Its loss is the mean over
 the update's steps (or tokens, with the token ratio) plus the mean over its values: sums over micro-batches divided by
@@ -145,6 +146,9 @@ class StepTrainer(GRPOTrainer):
         self._pools: dict[str, EnvPool] = {}
         self._iteration: Iteration | None = None
         self._sums = UpdateSums()
+
+    def _send_telemetry(self) -> None:
+        """Nothing: TRL would tell the Hub of every run, unless told not to before it is imported."""
 
     # Rollouts
 

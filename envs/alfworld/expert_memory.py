@@ -106,8 +106,9 @@ class Memory:
             # The way to a place is always free, unless one already stands where it is used from.
             self.here.append(things[0])
         elif verb == "open" and things and things[0] in self.closed and things[0] in self.here:
+            # Open already, or not to be opened: as good as not seen yet.
             self.closed.discard(things[0])
-            self.contents.pop(things[0], None)
+            self.seen.pop(things[0], None)
         elif verb == "take" and len(things) == 2:
             self._forget(things[0], things[1])
         elif verb in ("move", "put") and len(things) == 2 and self._should_fit(things[0], things[1]):

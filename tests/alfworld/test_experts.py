@@ -48,8 +48,8 @@ def test_the_oracle_wins_in_as_few_steps_as_the_walkthrough(difficulty, count):
         assert not any(info["invalid_action"] for info in infos)
 
 
-def shortest(engine, forbidden=("examine", "inventory", "look", "help", "close")):
-    """Steps of a shortest win, by trying everything that changes the room."""
+def shortest(engine, wanted):
+    """Steps of a shortest win, by trying everything but what cannot help: looking, closing, taking other objects."""
     start = engine.reset()
     seen = {key(engine)}
     frontier = [((), start.admissible_commands)]
@@ -57,7 +57,7 @@ def shortest(engine, forbidden=("examine", "inventory", "look", "help", "close")
         reached = []
         for path, commands in frontier:
             for command in commands:
-                if command.startswith(forbidden):
+                if not command.startswith(("go", "open", f"take {wanted} ", "move")):
                     continue
                 state = engine.set_state([*path, command])
                 if state.won:
@@ -72,21 +72,13 @@ def key(engine):
     return frozenset(fact for fact in engine.facts() if fact[0] != "checked")
 
 
-def test_the_oracle_is_optimal_where_that_can_be_searched():
-    games, engine = ProceduralGames("test_unseen", "easy"), FastEngine()
-    compared = []
-    for task_id in games.task_ids:
-        game = games.load(task_id)
-        if len(game.content["walkthrough"]) > 4 or game.content["pddl_problem"].count("- receptacle") > 8:
-            continue
-        engine.load(game.content)
-        engine.reset()
-        planned = plan(World.from_facts(engine.facts()), game.goal, engine.names())
-        compared.append((len(planned), shortest(engine)))
-        if len(compared) == 3:
-            break
-    assert len(compared) == 3
-    assert all(planned == best for planned, best in compared)
+@pytest.mark.parametrize("number", [2, 31])
+def test_the_oracle_is_optimal_where_that_can_be_searched(number):
+    game, engine = ProceduralGames("test_unseen", "easy").load(f"easy/test_unseen/{number:05d}"), FastEngine()
+    engine.load(game.content)
+    engine.reset()
+    planned = plan(World.from_facts(engine.facts()), game.goal, engine.names())
+    assert len(planned) == shortest(engine, game.goal.object_type)
 
 
 @pytest.mark.parametrize("task_type", TASK_TYPES)
@@ -347,7 +339,7 @@ ROOM = (
                 ("go to drawer 1", "You arrive at drawer 1. The drawer 1 is closed."),
                 ("open drawer 1", "Nothing happens."),
             ],
-            "go to ",
+            "examine drawer 1",
         ),
         # What fails is not tried again.
         (

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import textwrap
 
 SCRIPT = """
 import json, socket, sys
@@ -22,27 +21,11 @@ socket.socket.connect = refuse("connect")
 socket.socket.connect_ex = refuse("connect")
 socket.getaddrinfo = refuse("look-up")
 
-from transformers import PreTrainedTokenizerFast
 from steppo_gym.trainers.credit import StepLevelGAE
+from steppo_gym.trainers.launch import launch
 from steppo_gym.trainers.step_config import StepPOConfig
-from steppo_gym.trainers.step_trainer import StepTrainer
-from steppo_gym.workers import EnvSpec
 
-policy, output = sys.argv[1:]
-config = StepPOConfig(
-    output_dir=output, iterations=1, episodes_per_iteration=2, updates_per_iteration=1, max_completion_length=2,
-    num_env_workers=0, evaluate_every=0, report_to="none", disable_tqdm=True, use_cpu=True,
-)
-trainer = StepTrainer(
-    policy,
-    config,
-    spec=EnvSpec("steppo/KeyDoor-v0", {"context": "append"}),
-    task_ids=["train-0", "train-1"],
-    rule=StepLevelGAE(0.99, 0.95),
-    processing_class=PreTrainedTokenizerFast.from_pretrained(policy),
-)
-trainer.train()
-trainer.save_model(output + "/final")
+launch(StepPOConfig, lambda config: StepLevelGAE(config.gamma, config.gae_lambda), "StepPO", sys.argv[1:])
 
 # Telemetry has a thread of its own: wait until it has sent what it was given.
 from huggingface_hub.utils import _telemetry
@@ -53,10 +36,23 @@ print("ATTEMPTS", json.dumps(attempts))
 
 def test_nothing_is_asked_of_the_network(policy_folder, tmp_path):
     # Not even where the user has not said that there is none.
-    hidden = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK")
+    hidden = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK", "CI")
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    flags = {
+        "env": "key_door",
+        "model_name_or_path": policy_folder,
+        "output_dir": tmp_path,
+        "iterations": 1,
+        "episodes_per_iteration": 2,
+        "updates_per_iteration": 1,
+        "max_completion_length": 2,
+        "test_tasks": 1,
+        "validation_tasks": 1,
+        "num_env_workers": 0,
+    }
+    arguments = [f"--{name}={value}" for name, value in flags.items()]
     run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(SCRIPT), str(policy_folder), str(tmp_path)],
+        [sys.executable, "-W", "ignore", "-c", SCRIPT, *arguments],
         env=environment,
         capture_output=True,
         text=True,
@@ -64,6 +60,5 @@ def test_nothing_is_asked_of_the_network(policy_folder, tmp_path):
         check=False,
     )
     assert run.returncode == 0, run.stderr[-2000:]
-    attempts = json.loads(run.stdout.rpartition("ATTEMPTS ")[2])
-    assert attempts == []
-    assert (tmp_path / "final" / "model.safetensors").exists()
+    assert json.loads(run.stdout.rpartition("ATTEMPTS ")[2]) == []
+    assert (tmp_path / "summary.json").exists() and (tmp_path / "final" / "model.safetensors").exists()
