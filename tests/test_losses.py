@@ -184,9 +184,8 @@ class TestPolicyLoss:
         assert not any(x.requires_grad for x in (result.ratio_sum, result.ratio_max, result.kl_sum))
 
     @pytest.mark.parametrize("ratio", RATIOS)
-    @pytest.mark.parametrize("log_ratio", [-1e4, 1e4])
-    def test_absurd_ratios_stay_finite(self, ratio, log_ratio):
-        log_probs = torch.full((1, 2), log_ratio, requires_grad=True)
+    def test_absurd_ratios_stay_finite(self, ratio):
+        log_probs = torch.full((1, 2), 1e4, requires_grad=True)
         result = policy_loss(
             log_probs,
             torch.zeros(1, 2),
