@@ -22,6 +22,7 @@ from transformers import (
     PrinterCallback,
     ProgressCallback,
 )
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import get_last_checkpoint
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config
@@ -89,8 +90,7 @@ def launch(
         peft_config=get_peft_config(model_config),
         callbacks=[console, RunRecorder(folder, config.updates_in_iteration)],
     )
-    for callback in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(callback)
+    _settle_callbacks(trainer, folder)
     _write_config(folder, run, config, model_config, preset, algorithm)
     tests = [first_tasks(split, preset.spec(split, kwargs), run.test_tasks) for split in preset.test_splits]
     try:
@@ -256,6 +256,16 @@ def _describe(run: RunArguments) -> str:
         else f"built-in data{f', {run.difficulty}' if run.difficulty else ''}"
     )
     return f"({source}, protocol {run.protocol}, {run.context} context)"
+
+
+def _settle_callbacks(trainer: StepTrainer, folder: Path) -> None:
+    """Only our own lines in the terminal, and TensorBoard's files in the run's folder."""
+    for printing in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(printing)
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback):
+            # It learns the folder when training begins; what is evaluated before would go to the working directory.
+            callback.logging_dir = callback.logging_dir or str(folder / "tensorboard")
 
 
 def _quiet_libraries() -> None:

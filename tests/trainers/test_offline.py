@@ -8,7 +8,9 @@ import subprocess
 import sys
 
 SCRIPT = """
-import json, socket, sys
+import faulthandler, json, socket, sys
+
+faulthandler.dump_traceback_later(200, exit=True)
 attempts = []
 
 def refuse(kind):

@@ -1,0 +1,208 @@
+"""The whole job from a command line: what it writes, how it goes on, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+from trainer_runs import fixed_metrics
+from transformers import Qwen3ForCausalLM
+
+from steppo_gym.episode import read_episodes
+from steppo_gym.trainers.arguments import HELP_GROUPS, parse_arguments
+from steppo_gym.trainers.credit import StepLevelGAE
+from steppo_gym.trainers.launch import launch
+from steppo_gym.trainers.presets import PRESETS
+from steppo_gym.trainers.report import read_metrics
+from steppo_gym.trainers.step_config import StepPOConfig
+
+FLAGS = {
+    "env": "key_door",
+    "demonstrations": 24,
+    "warm_start_updates": 4,
+    "iterations": 2,
+    "episodes_per_iteration": 8,
+    "updates_per_iteration": 2,
+    "max_completion_length": 6,
+    "num_slots": 4,
+    "num_env_workers": 0,
+    "test_tasks": 4,
+    "validation_tasks": 3,
+    "evaluate_every": 1,
+    "save_every": 1,
+    # So that everything that can be logged is.
+    "beta": 0.01,
+    "seed": 5,
+}
+
+
+def run(*flags, **changes):
+    argv = [f"--{name}={value}" for name, value in (FLAGS | changes).items()] + list(flags)
+    return launch(StepPOConfig, lambda c: StepLevelGAE(c.gamma, c.gae_lambda, c.whiten_advantages), "StepPO", argv)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run, and the summary it returned."""
+    folder = tmp_path_factory.mktemp("launch") / "run"
+    return folder, run(output_dir=folder)
+
+
+def test_a_run_leaves_its_record(finished):
+    folder, _ = finished
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    assert {
+        "config.json",
+        "metrics.jsonl",
+        "summary.json",
+        "learning_curve.png",
+        "checkpoint-2/critic.safetensors",
+        "checkpoint-4/optimizer.pt",
+        "final/model.safetensors",
+        "final/tokenizer.json",
+    } <= files
+    assert sum(name.startswith("tensorboard/events.out.tfevents") for name in files) == 1
+    height, width, _ = imread(folder / "learning_curve.png").shape
+    assert height > 300 and width > 500
+
+
+def test_the_summary_says_what_was_done_and_how_it_went(finished):
+    folder, returned = finished
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary.items() >= returned.items()
+    assert summary["algorithm"] == "StepPO" and summary["environment"] == "steppo/KeyDoor-v0"
+    assert (summary["seed"], summary["iterations"], summary["episodes"], summary["updates"]) == (5, 2, 16, 4)
+    assert summary["evaluation_tasks"] == 4 and summary["resumed"] is False
+    assert summary["wall_seconds"] > 0
+    assert "--env=key_door" in summary["command"]
+    assert {"python", "steppo-gym", "torch", "transformers", "trl", "gymnasium"} <= summary["versions"].keys()
+    assert all(re.match(r"\d+\.\d+", version) for version in summary["versions"].values())
+    for when in ("before", "after"):
+        for mode, key in (("greedy", f"success_{when}"), ("sampled", f"sampled_success_{when}")):
+            episodes = list(read_episodes(folder / "episodes" / f"{when}-test-{mode}.jsonl"))
+            assert [episode.task_id for episode in episodes] == [f"test-{number}" for number in range(4)]
+            assert summary[key] == sum(episode.success for episode in episodes) / 4
+            assert summary[when][mode]["test"]["episode_steps"] == sum(e.num_steps for e in episodes) / 4
+
+
+def test_the_episodes_of_training_are_kept(finished):
+    folder, _ = finished
+    for number in (1, 2):
+        episodes = list(read_episodes(folder / "episodes" / f"iteration-{number:04d}.jsonl"))
+        assert len(episodes) == 8
+        assert all(episode.task_id.startswith("train-") and episode.steps for episode in episodes)
+
+
+def test_metrics_are_logged_once_per_iteration_and_evaluation(finished):
+    folder, _ = finished
+    entries = read_metrics(folder / "metrics.jsonl")
+    training = [(entry["update"], entry["iteration"]) for entry in entries if "policy_loss" in entry]
+    evaluation = [(entry["update"], entry["iteration"]) for entry in entries if "eval_validation_success" in entry]
+    assert training == [(2, 1.0), (4, 2.0)]
+    assert evaluation == [(0, 0.0), (2, 1.0), (4, 2.0)]
+
+
+def test_the_configuration_is_written_down(finished):
+    folder, _ = finished
+    record = json.loads((folder / "config.json").read_text())
+    assert record["algorithm"] == "StepPO"
+    assert record["run"]["env"] == "key_door" and record["run"]["context"] == "append"
+    assert record["config"]["seed"] == 5 and record["config"]["ratio"] == "geometric"
+    assert record["config"]["learning_rate"] == PRESETS["key_door"].small_policy_settings["learning_rate"]
+    assert record["preset"]["env_id"] == "steppo/KeyDoor-v0"
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(finished, tmp_path):
+    folder, summary = finished
+    stopped = tmp_path / "stopped"
+    shutil.copytree(folder, stopped)
+    # Stopped in the second iteration: its checkpoint is missing, some of its metrics are written.
+    shutil.rmtree(stopped / "checkpoint-4")
+    (stopped / "summary.json").unlink()
+    resumed = run("--resume", output_dir=stopped)
+    assert resumed["resumed"] is True
+    for name in ("before", "after", "success_before", "success_after"):
+        assert resumed[name] == summary[name]
+    own, other = (read_metrics(path / "metrics.jsonl") for path in (stopped, folder))
+    # The last entry is transformers' own account of the time.
+    assert fixed_metrics(own)[:-1] == fixed_metrics(other)[:-1]
+    weights = [Qwen3ForCausalLM.from_pretrained(path / "final").state_dict() for path in (stopped, folder)]
+    assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
+    assert (stopped / "summary.json").exists()
+
+
+def test_a_folder_with_a_run_is_not_written_over(finished):
+    folder, _ = finished
+    message = f"{folder} holds a run already. Continue it with --resume, or name another --output_dir."
+    with pytest.raises(SystemExit, match=f"^{re.escape(message)}$"):
+        run(output_dir=folder)
+
+
+def test_there_must_be_something_to_resume(tmp_path):
+    with pytest.raises(SystemExit, match=r"--resume: no checkpoint in .*empty\. Name the run's folder with --output_dir"):
+        run("--resume", output_dir=tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--env", "chess"], r"--env must be one of .*alfworld, key_door.*, got 'chess'"),
+        (["--env=key_door", "--difficulty=hard"], r"--difficulty must be one of \(this task has none\), got 'hard'"),
+        (["--env=alfworld", "--difficulty", "hard"], r"--difficulty must be one of easy, medium, full, got 'hard'"),
+        (["--env=alfworld", "--data=x", "--difficulty=easy"], "cannot be combined with --data"),
+        (["--env=key_door", "--learning_rte=1"], r"steppo\.py: .*--learning_rte=1"),
+        (["--env=key_door", "--gamma=2"], r"steppo\.py: gamma must be between 0 and 1, got 2\.0"),
+    ],
+)
+def test_bad_input_ends_with_a_message(flags, message):
+    with pytest.raises(SystemExit, match=message):
+        parse_arguments(StepPOConfig, "StepPO", flags)
+
+
+@pytest.mark.parametrize("task", sorted(PRESETS))
+def test_help_shows_flags_that_exist_with_the_values_of_the_task(task, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments(StepPOConfig, "StepPO", ["--env", task, "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    names = re.findall(r"^  --(\w+)", shown, flags=re.MULTILINE)
+    assert names == [name for group in HELP_GROUPS.values() for name in group]
+    run_arguments, config, model, _ = parse_arguments(StepPOConfig, "StepPO", ["--env", task])
+    for name in names:
+        assert any(hasattr(part, name) for part in (run_arguments, config, model)), name
+    for name, value in PRESETS[task].small_policy_settings.items():
+        if name in names:
+            assert re.search(rf"--{name} .*\[{re.escape(str(value))}\]$", shown, flags=re.MULTILINE), name
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments(StepPOConfig, "StepPO", ["--env", task, "--help_all"])
+    assert ended.value.code == 0
+    everything = capsys.readouterr().out
+    assert all(f"--{name}" in everything for name in [*names, "deepspeed", "lora_r", "vllm_mode"])
+
+
+def test_own_values_go_before_those_of_the_task():
+    _, config, _, preset = parse_arguments(StepPOConfig, "StepPO", ["--env=key_door", "--learning_rate=0.5"])
+    assert config.learning_rate == 0.5
+    assert config.critic_learning_rate == preset.small_policy_settings["critic_learning_rate"]
+
+
+def test_a_model_of_the_users_gets_the_general_values(policy_folder):
+    argv = ["--env=key_door", f"--model_name_or_path={policy_folder}"]
+    run_arguments, config, _, _ = parse_arguments(StepPOConfig, "StepPO", argv)
+    assert run_arguments.context == "rebuilt"
+    assert config.learning_rate == StepPOConfig(output_dir="unused", use_cpu=True).learning_rate
+
+
+def test_the_readme_of_the_trainers_lists_what_is_logged(finished, repository: Path):
+    folder, _ = finished
+    readme = (repository / "trainers" / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## Metrics")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE)
+    assert len(listed) == len(set(listed))
+    entries = [entry for entry in read_metrics(folder / "metrics.jsonl") if "policy_loss" in entry]
+    logged = set.union(*(set(entry) for entry in entries))
+    assert set(listed) == logged
