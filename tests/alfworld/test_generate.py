@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -46,9 +47,9 @@ print(digest.hexdigest())
 def sample_games(difficulty, per_type):
     """Games of a difficulty, the same number from training rooms and from two unseen sets."""
     types = DIFFICULTIES[difficulty].task_types
-    for number in range(per_type * len(types)):
-        split = ("train", "valid_unseen", "test_unseen")[number // len(types) % 3]
-        yield task_spec(split, difficulty, number)
+    for number, position in itertools.product(range(per_type), range(len(types))):
+        split = ("train", "valid_unseen", "test_unseen")[number % 3]
+        yield task_spec(split, difficulty, number // 3 * len(types) + position)
 
 
 def replay(engine, generated):
