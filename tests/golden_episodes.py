@@ -1,6 +1,6 @@
 """Golden episodes: fixed responses and every byte the environments answered, to be read by people in review.
 
-    python tests/golden_episodes.py      # records them again; say in the commit why they changed
+python tests/golden_episodes.py      # records them again; say in the commit why they changed
 """
 
 from __future__ import annotations

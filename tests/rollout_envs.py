@@ -1,8 +1,8 @@
 """A tiny environment whose task ids say what is to go wrong, importable by worker processes.
 
-The task "walk-3" is over after three responses "go"; "kill-2" kills its process at the third response, and so on for `hang`, `raise`,
-`search` (a failure of infrastructure), `nan`, `slow` (takes `delay` seconds a step) and `long` (answers with a million
-characters). Tasks with "start" in their name do it in `reset`.
+The task "walk-3" is over after three responses "go"; "kill-2" kills its process at the third response, and so on for
+`hang`, `raise`, `search` (a failure of infrastructure), `nan`, `slow` (takes `delay` seconds a step) and `long`
+(answers with a million characters). Tasks with "start" in their name do it in `reset`.
 """
 
 from __future__ import annotations

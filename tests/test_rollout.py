@@ -358,7 +358,7 @@ def test_tasks_that_never_start_end_the_rollout():
         policy = Watched(going())
         few = assign(*["raisestart-0"] * (MAX_FAILED_STARTS - 1), "walk-1", "raisestart-0")
         assert collect(policy, pool, CODEC, few).stats.num_failed == MAX_FAILED_STARTS
-        with pytest.raises(InfrastructureError, match="10 episodes in a row.*the walker fell"):
+        with pytest.raises(InfrastructureError, match=r"10 episodes in a row.*the walker fell"):
             collect(policy, pool, CODEC, assign(*["raisestart-0"] * MAX_FAILED_STARTS))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import socket
 import threading
@@ -61,7 +62,7 @@ class Server:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_POST(self):  # noqa: N802
+            def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with server.lock:
                     server.bodies.append(body)
@@ -220,7 +221,7 @@ def test_delays_grow(monkeypatch):
 
     with Server(fails) as server, pytest.raises(InfrastructureError):
         ask(server, (1,), max_retries=3)
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert len(gaps) == 3
     assert all(gap >= 0.05 * 2**i for i, gap in enumerate(gaps))
 
@@ -258,7 +259,7 @@ def test_a_slow_server_times_out(quick):
         time.sleep(0.6)
         return well(number, body)
 
-    with Server(sleeps) as server, pytest.raises(InfrastructureError, match="2 attempts.*ReadTimeout.*raise timeout"):
+    with Server(sleeps) as server, pytest.raises(InfrastructureError, match=r"2 attempts.*ReadTimeout.*raise timeout"):
         ask(server, (1,), timeout=0.2, max_retries=1)
 
 
@@ -275,7 +276,7 @@ def test_a_server_that_is_down(quick):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(InfrastructureError, match="ConnectError.*Check that the server runs"):
+    with pytest.raises(InfrastructureError, match=r"ConnectError.*Check that the server runs"):
         ask(f"http://127.0.0.1:{port}", (1,))
 
 
@@ -376,9 +377,12 @@ def test_a_rollout_against_a_server_that_fails_in_between(quick, monkeypatch):
 
     spec = EnvSpec("rollout_envs:steppo-test/Walk-v0")
     assignments = [Assignment(f"walk-{length}", seed=length) for length in (3, 1, 2)]
-    with Server(walks) as server, ServerPolicy(server.url, "tiny", max_tokens=3) as policy:
-        with EnvPool(spec, num_slots=2, num_workers=1) as pool:
-            rollout = collect(policy, pool, CODEC, assignments)
+    with (
+        Server(walks) as server,
+        ServerPolicy(server.url, "tiny", max_tokens=3) as policy,
+        EnvPool(spec, num_slots=2, num_workers=1) as pool,
+    ):
+        rollout = collect(policy, pool, CODEC, assignments)
     assert [(episode.ended, episode.num_steps) for episode in rollout.episodes] == [
         ("terminated", 3),
         ("terminated", 1),

@@ -196,7 +196,7 @@ def test_a_worker_that_only_ever_dies_ends_the_run():
     with make_pool(1, 1) as pool:
         for _ in range(MAX_RESTARTS - 1):
             assert start(pool, "killstart-0")[0].boundary == "worker"
-        with pytest.raises(InfrastructureError, match="without one successful step.*num_workers=0"):
+        with pytest.raises(InfrastructureError, match=r"without one successful step.*num_workers=0"):
             start(pool, "killstart-0")
 
 

@@ -19,7 +19,9 @@ def fixed_metrics(log):
 def untimed(episodes):
     """Episodes without the seconds that each step took."""
     return [
-        replace(episode, steps=tuple(replace(step, generation_seconds=0, environment_seconds=0) for step in episode.steps))
+        replace(
+            episode, steps=tuple(replace(step, generation_seconds=0, environment_seconds=0) for step in episode.steps)
+        )
         for episode in episodes
     ]
 

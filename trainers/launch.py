@@ -9,7 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,7 @@ from transformers import (
     PrinterCallback,
     ProgressCallback,
 )
-from transformers.integrations import TensorBoardCallback
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.integrations.integration_utils import TensorBoardCallback
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config
 
@@ -34,6 +33,7 @@ from steppo_gym.trainers.credit import CreditRule
 from steppo_gym.trainers.evaluation import EvaluationSet, evaluation_metrics, first_tasks
 from steppo_gym.trainers.presets import Preset
 from steppo_gym.trainers.report import RunRecorder, draw_learning_curve, percent, write_summary
+from steppo_gym.trainers.run_folder import prepare_folder, write_config
 from steppo_gym.trainers.step_config import StepConfig
 from steppo_gym.trainers.step_trainer import StepTrainer
 from steppo_gym.trainers.warm_start import warm_started_policy
@@ -61,7 +61,7 @@ def launch(
     started = time.perf_counter()
     run, config, model_config, preset = parse_arguments(config_class, algorithm, argv)
     _quiet_libraries()
-    checkpoint = _prepare_folder(run, config, algorithm)
+    checkpoint = prepare_folder(run, config, algorithm)
     folder = Path(str(config.output_dir))
     console = Console(
         config.iterations,
@@ -69,41 +69,13 @@ def launch(
         config.updates_in_iteration,
         visible=config.process_index == 0,
     )
-    kwargs = _env_kwargs(run)
-    training_kwargs = kwargs | (
-        {} if run.invalid_action_reward is None else {"invalid_action_reward": run.invalid_action_reward}
-    )
-    train_spec = preset.spec(preset.train_split, training_kwargs)
     console.say(f"{algorithm} on {preset.env_id} {_describe(run)}, seed {config.seed}, into {folder}")
-    model, tokenizer = _policy(run, config, model_config, preset, kwargs)
-    trainer = StepTrainer(
-        model,
-        config,
-        spec=train_spec,
-        task_ids=_task_ids(train_spec),
-        rule=make_rule(config),
-        processing_class=tokenizer,
-        evaluation_sets=[
-            first_tasks(s, preset.spec(s, kwargs), run.validation_tasks) for s in preset.validation_splits
-        ],
-        on_episode=console.on_episode,
-        peft_config=get_peft_config(model_config),
-        callbacks=[console, RunRecorder(folder, config.updates_in_iteration)],
-    )
-    _settle_callbacks(trainer, folder)
-    _write_config(folder, run, config, model_config, preset, algorithm)
+    kwargs = _env_kwargs(run)
+    trainer = _build_trainer(run, config, model_config, preset, make_rule(config), console)
+    write_config(folder, run, config, model_config, preset, algorithm)
     tests = [first_tasks(split, preset.spec(split, kwargs), run.test_tasks) for split in preset.test_splits]
     try:
-        if checkpoint is None:
-            before = _play_tests(trainer, tests, console, folder, "before")
-            (folder / BEFORE_FILE).write_text(json.dumps(before))
-            trainer.evaluate()
-        else:
-            before = json.loads((folder / BEFORE_FILE).read_text())
-            console.say(f"resuming from {checkpoint}")
-        trainer.train(resume_from_checkpoint=checkpoint)
-        trainer.save_model(str(folder / "final"))
-        after = _play_tests(trainer, tests, console, folder, "after")
+        before, after = _train_and_test(trainer, tests, console, checkpoint)
     finally:
         console.finish()
         trainer.close()
@@ -113,13 +85,7 @@ def launch(
         "environment": preset.env_id,
         "task": _describe(run),
         "seed": config.seed,
-        "success_before": _pooled(before["greedy"], tests),
-        "success_after": _pooled(after["greedy"], tests),
-        "sampled_success_before": _pooled(before["sampled"], tests),
-        "sampled_success_after": _pooled(after["sampled"], tests),
-        "evaluation_tasks": sum(len(test.task_ids) for test in tests),
-        "before": before,
-        "after": after,
+        **_summarise(before, after, tests),
         "iterations": config.iterations,
         "episodes": config.iterations * config.episodes_per_iteration,
         "updates": config.max_steps,
@@ -136,6 +102,66 @@ def launch(
         f"{summary['wall_seconds']:.0f} s; see {folder}/learning_curve.png"
     )
     return summary
+
+
+def _build_trainer(
+    run: RunArguments,
+    config: StepConfig,
+    model_config: ModelConfig,
+    preset: Preset,
+    rule: CreditRule,
+    console: Console,
+) -> StepTrainer:
+    """The trainer with its policy, which may have to be warm-started first."""
+    kwargs = _env_kwargs(run)
+    penalty = {} if run.invalid_action_reward is None else {"invalid_action_reward": run.invalid_action_reward}
+    train_spec = preset.spec(preset.train_split, kwargs | penalty)
+    model, tokenizer = _policy(run, config, model_config, preset, kwargs)
+    trainer = StepTrainer(
+        model,
+        config,
+        spec=train_spec,
+        task_ids=_task_ids(train_spec),
+        rule=rule,
+        processing_class=tokenizer,
+        evaluation_sets=[
+            first_tasks(split, preset.spec(split, kwargs), run.validation_tasks) for split in preset.validation_splits
+        ],
+        on_episode=console.on_episode,
+        peft_config=get_peft_config(model_config),
+        callbacks=[console, RunRecorder(Path(str(config.output_dir)), config.updates_in_iteration)],
+    )
+    _settle_callbacks(trainer, Path(str(config.output_dir)))
+    return trainer
+
+
+def _train_and_test(
+    trainer: StepTrainer, tests: Sequence[EvaluationSet], console: Console, checkpoint: str | None
+) -> tuple[Scores, Scores]:
+    """Scores on the test splits before and after training; those before are kept in the folder for a resumed run."""
+    folder = Path(str(trainer.args.output_dir))
+    if checkpoint is None:
+        before = _play_tests(trainer, tests, console, folder, "before")
+        (folder / BEFORE_FILE).write_text(json.dumps(before))
+        trainer.evaluate()
+    else:
+        before = json.loads((folder / BEFORE_FILE).read_text())
+        console.say(f"resuming from {checkpoint}")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model(str(folder / "final"))
+    return before, _play_tests(trainer, tests, console, folder, "after")
+
+
+def _summarise(before: Scores, after: Scores, tests: Sequence[EvaluationSet]) -> dict[str, Any]:
+    return {
+        "success_before": _pooled(before["greedy"], tests),
+        "success_after": _pooled(after["greedy"], tests),
+        "sampled_success_before": _pooled(before["sampled"], tests),
+        "sampled_success_after": _pooled(after["sampled"], tests),
+        "evaluation_tasks": sum(len(test.task_ids) for test in tests),
+        "before": before,
+        "after": after,
+    }
 
 
 def _env_kwargs(run: RunArguments) -> dict[str, Any]:
@@ -202,43 +228,6 @@ def _pooled(scores: dict[str, dict[str, float]], tests: Sequence[EvaluationSet])
     """Success over the tasks of all test splits."""
     total = sum(len(test.task_ids) for test in tests)
     return sum(scores[test.name]["success"] * len(test.task_ids) for test in tests) / total
-
-
-def _prepare_folder(run: RunArguments, config: StepConfig, algorithm: str) -> str | None:
-    """Settle the run's folder and return the checkpoint to go on from, if any."""
-    chosen = config.output_dir not in (None, "trainer_output")
-    folder = (
-        Path(str(config.output_dir)) if chosen else Path("runs", f"{run.env}-{algorithm.lower()}-seed{config.seed}")
-    )
-    if run.resume:
-        checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-        if checkpoint is None:
-            sys.exit(f"--resume: no checkpoint in {folder}. Name the run's folder with --output_dir.")
-        config.output_dir = str(folder)
-        return checkpoint
-    if (folder / "config.json").exists():
-        if chosen:
-            sys.exit(f"{folder} holds a run already. Continue it with --resume, or name another --output_dir.")
-        number = next(n for n in range(2, 10_000) if not Path(f"{folder}-{n}", "config.json").exists())
-        folder = Path(f"{folder}-{number}")
-    config.output_dir = str(folder)
-    return None
-
-
-def _write_config(
-    folder: Path, run: RunArguments, config: StepConfig, model_config: ModelConfig, preset: Preset, algorithm: str
-) -> None:
-    if config.process_index:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    record = {
-        "algorithm": algorithm,
-        "run": asdict(run),
-        "config": config.to_dict(),
-        "model": asdict(model_config),
-        "preset": asdict(preset),
-    }
-    (folder / "config.json").write_text(json.dumps(record, indent=2, default=str))
 
 
 def _task_ids(spec: EnvSpec) -> list[str]:

@@ -79,7 +79,9 @@ def codec(tokenizer):
 
 @pytest.fixture(scope="session")
 def policy_folder(demonstrations, tokenizer, codec, tmp_path_factory):
-    """A policy that opens the door in about a third of its sampled episodes and runs into the step limit in the others."""
+    """A policy that opens the door in about a third of its sampled episodes and runs into the step limit in the
+    others.
+    """
     model = build_model(tokenizer, SmallPolicyConfig(hidden_size=32, num_layers=2, num_heads=2), seed=0)
     rows = [row for d in demonstrations for row in demonstration_rows(d, codec, observation_weight=0.3)]
     config = WarmStartConfig(num_updates=160)

@@ -1,4 +1,6 @@
-"""`ChatCodec` on a chat template like Qwen3's: what it builds from tokens equals what the template renders from text."""
+"""`ChatCodec` on a chat template like Qwen3's: what it builds from tokens equals what the template renders from
+text.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,9 @@ def test_tools_are_rendered(qwen):
 
 
 @pytest.mark.parametrize("ended", [True, False], ids=["ended", "cut off"])
-@pytest.mark.parametrize("observation", ["Done.", " two\nlines ", "", "ünïcode {{ braces }}", "steppo gym reply marker"])
+@pytest.mark.parametrize(
+    "observation", ["Done.", " two\nlines ", "", "ünïcode {{ braces }}", "steppo gym reply marker"]
+)
 def test_a_conversation_goes_on_as_the_template_would_render_it(qwen, ended, observation):
     codec = ChatCodec(qwen)
     ending = (qwen.convert_tokens_to_ids("<|im_end|>"),) if ended else ()

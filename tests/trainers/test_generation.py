@@ -28,7 +28,9 @@ def forward_log_probs(model, prompt_ids, response_ids, temperature=1.0):
 
 def prompts(codec, demonstrations, number):
     """First prompts of different lengths."""
-    return [codec.first_prompt("", (), d.steps[0].observation + " Well?" * i) for i, d in enumerate(demonstrations[:number])]
+    return [
+        codec.first_prompt("", (), d.steps[0].observation + " Well?" * i) for i, d in enumerate(demonstrations[:number])
+    ]
 
 
 @pytest.mark.parametrize("context", ["append", "rebuilt"])
@@ -101,9 +103,7 @@ def test_the_cache_grows_with_its_longest_row(model, codec, demonstrations):
     long = (long * 10)[:253]
     for length in (253, 700):  # the first outgrows 256 columns while it responds, the second in its prompt
         long = (long * 3)[:length]
-        for prompt, response in zip(
-            (short, long), policy.respond([Request(0, short), Request(1, long)]), strict=True
-        ):
+        for prompt, response in zip((short, long), policy.respond([Request(0, short), Request(1, long)]), strict=True):
             expected = forward_log_probs(model, prompt, response.token_ids)
             torch.testing.assert_close(torch.tensor(response.log_probs), expected, atol=1e-4, rtol=0)
         short, long = (*short, *long[:5]), (*long, *response.token_ids)
@@ -144,7 +144,12 @@ def test_adapters_take_part(model, codec, demonstrations):
 def test_a_model_with_a_sliding_window_is_refused(codec):
     sizes = {"vocab_size": 10, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1, "head_dim": 8}
     config = Qwen3Config(
-        **sizes, num_hidden_layers=2, num_key_value_heads=1, use_sliding_window=True, sliding_window=16, max_window_layers=1
+        **sizes,
+        num_hidden_layers=2,
+        num_key_value_heads=1,
+        use_sliding_window=True,
+        sliding_window=16,
+        max_window_layers=1,
     )
     with pytest.raises(ValueError, match=r"Qwen3ForCausalLM has \['full_attention', 'sliding_attention'\].*--use_vllm"):
         make_policy(Qwen3ForCausalLM(config), codec)

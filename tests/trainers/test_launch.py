@@ -143,7 +143,9 @@ def test_a_folder_with_a_run_is_not_written_over(finished):
 
 
 def test_there_must_be_something_to_resume(tmp_path):
-    with pytest.raises(SystemExit, match=r"--resume: no checkpoint in .*empty\. Name the run's folder with --output_dir"):
+    with pytest.raises(
+        SystemExit, match=r"--resume: no checkpoint in .*empty\. Name the run's folder with --output_dir"
+    ):
         run("--resume", output_dir=tmp_path / "empty")
 
 

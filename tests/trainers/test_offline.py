@@ -38,7 +38,14 @@ print("ATTEMPTS", json.dumps(attempts))
 
 def test_nothing_is_asked_of_the_network(policy_folder, tmp_path):
     # Not even where the user has not said that there is none.
-    hidden = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK", "CI")
+    hidden = (
+        "HF_HUB_OFFLINE",
+        "TRANSFORMERS_OFFLINE",
+        "HF_HUB_DISABLE_TELEMETRY",
+        "DISABLE_TELEMETRY",
+        "DO_NOT_TRACK",
+        "CI",
+    )
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     flags = {
         "env": "key_door",

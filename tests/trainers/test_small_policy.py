@@ -28,7 +28,9 @@ def encode(tokenizer, text):
 
 @given(
     text=st.lists(
-        st.one_of(st.text(), st.sampled_from([" mug 2", " mug", " 2", " drawer 12", STOP, "<|end|>", "You see", " pen 99"]))
+        st.one_of(
+            st.text(), st.sampled_from([" mug 2", " mug", " 2", " drawer 12", STOP, "<|end|>", "You see", " pen 99"])
+        )
     ).map("".join)
 )
 def test_any_text_is_written_and_read_without_loss(names, text):
@@ -75,7 +77,10 @@ def test_embeddings_are_composed_of_noun_and_number(names):
         torch.testing.assert_close(steps[0], steps[2], atol=1e-6, rtol=1e-5)
     # And two names with one number differ by their nouns alone.
     torch.testing.assert_close(
-        embedding(" mug 1") - embedding(" pen 1"), (embedding(" mug") - embedding(" pen")) / 2**0.5, atol=1e-6, rtol=1e-5
+        embedding(" mug 1") - embedding(" pen 1"),
+        (embedding(" mug") - embedding(" pen")) / 2**0.5,
+        atol=1e-6,
+        rtol=1e-5,
     )
 
 

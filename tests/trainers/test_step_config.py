@@ -57,7 +57,8 @@ def test_trls_counts_follow_from_ours(iterations, updates, passes, accumulation,
         ({"top_p": 0.9, "min_p": 0.1}, "top_p, min_p: rollouts sample from the whole distribution"),
         (
             {"episodes_per_iteration": 10, "updates_per_iteration": 4},
-            "episodes_per_iteration (10) must be a multiple of updates_per_iteration x gradient_accumulation_steps x processes (4).",
+            "episodes_per_iteration (10) must be a multiple of updates_per_iteration x "
+            "gradient_accumulation_steps x processes (4).",
         ),
         (
             {"episodes_per_iteration": 8, "num_generations": 3, "updates_per_iteration": 1},

@@ -75,8 +75,8 @@ def reference_update(policy, critic, episodes):
 
 @pytest.mark.parametrize("context", ["append", "rebuilt"])
 def test_updates_are_those_of_the_definition(make_trainer, task_ids, context):
-    # Every third task breaks in the middle of its episode. This protocol rewards every step, so that the rebuilt context,
-    # which the policy knows nothing of, has something to learn from.
+    # Every third task breaks in the middle of its episode. This protocol rewards every step, so that the rebuilt
+    # context, which the policy knows nothing of, has something to learn from.
     spec = breaking(task_ids[::3], context=context, protocol="verl-agent")
     trainer = make_trainer(spec=spec, iterations=2, **DESCENT)
     reference = make_trainer()
