@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True)
 class Archive:
-    """One zip file to fetch and unpack."""
+    """One file to fetch; a zip file is unpacked."""
 
     url: str
     sha256: str | None = None
@@ -27,7 +27,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class DataSet:
-    """The archives of one environment, all unpacked into one folder."""
+    """The files of one environment, all in one folder."""
 
     archives: tuple[Archive, ...]
     folder_variable: str
@@ -37,6 +37,8 @@ class DataSet:
 
 
 _ALFWORLD_RELEASES = "https://github.com/alfworld/alfworld/releases/download"
+_HOTPOTQA = "http://curtis.ml.cmu.edu/datasets/hotpot"
+_MUSIQUE = "https://huggingface.co/datasets/dgslibisey/MuSiQue/resolve/main"
 
 DATA_SETS = {
     # The URLs are those of `alfworld-download` of alfworld 0.4.2, without what only its other modes need. Both files
@@ -55,6 +57,41 @@ DATA_SETS = {
         ),
         folder_variable="ALFWORLD_DATA",
         default_folder="~/.cache/alfworld",
-    )
+    ),
+    # The URLs of <https://hotpotqa.github.io>; the digests are published by many who fetched the files. The test set
+    # has no answers.
+    "hotpotqa": DataSet(
+        archives=(
+            Archive(
+                f"{_HOTPOTQA}/hotpot_train_v1.1.json",
+                "26650cf50234ef5fb2e664ed70bbecdfd87815e6bffc257e068efea5cf7cd316",
+            ),
+            Archive(
+                f"{_HOTPOTQA}/hotpot_dev_distractor_v1.json",
+                "4e9ecb5c8d3b719f624d66b60f8d56bf227f03914f5f0753d6fa1b359d7104ea",
+            ),
+        ),
+        folder_variable="HOTPOTQA_DATA",
+        default_folder="~/.cache/hotpotqa",
+    ),
+    # The release with ids, named by <https://github.com/Alab-NII/2wikimultihop>; it has the aliases as well.
+    "2wikimultihopqa": DataSet(
+        archives=(Archive("https://www.dropbox.com/s/ms2m13252h6xubs/data_ids_april7.zip?dl=1"),),
+        folder_variable="TWOWIKIMULTIHOPQA_DATA",
+        default_folder="~/.cache/2wikimultihopqa",
+    ),
+    # The official archive lies on Google Drive, which gives no stable address; this copy has its files unchanged. Two
+    # people who compared copies agree on the digest of the development set.
+    "musique": DataSet(
+        archives=(
+            Archive(f"{_MUSIQUE}/musique_ans_v1.0_train.jsonl"),
+            Archive(
+                f"{_MUSIQUE}/musique_ans_v1.0_dev.jsonl",
+                "15fa63794d18a94ce12411aca6e2327e65b6e83b0b1490efab3f1962e48abf3b",
+            ),
+        ),
+        folder_variable="MUSIQUE_DATA",
+        default_folder="~/.cache/musique",
+    ),
 }
 """Data sets by the name `steppo-gym download` takes."""

@@ -1,9 +1,11 @@
-"""The `steppo-gym` command: fetch official data, list the environments, play one.
+"""The `steppo-gym` command: fetch official data, list the environments, play one, index a corpus and serve it.
 
 Examples:
     steppo-gym envs
     steppo-gym play steppo/KeyDoor-v0 --expert
     steppo-gym download alfworld
+    steppo-gym index wiki.jsonl.gz
+    steppo-gym serve-search wiki.jsonl.gz --port 8000
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "--data-dir", type=Path, help="target folder; default: the data set's own variable, or its cache"
     )
     fetch.add_argument(
-        "--url", action="append", help="fetch this zip file instead of the official ones; may be repeated"
+        "--url", action="append", help="fetch this file instead of the official ones; may be repeated"
     )
     fetch.add_argument("--quiet", action="store_true", help="no progress bar")
     fetch.set_defaults(run=_download)
@@ -73,7 +75,26 @@ def _parser() -> argparse.ArgumentParser:
     game.add_argument("--expert", action="store_true", help="watch the expert")
     game.add_argument("--env-arg", action="append", default=[], metavar="NAME=VALUE", help="passed on; may be repeated")
     game.set_defaults(run=_play)
+
+    index = commands.add_parser("index", help="build the search index of a corpus, if it is not there")
+    index.add_argument("corpus", type=Path, help="JSON lines of {title, text} or {id, contents}, also as .gz")
+    _add_index_options(index)
+    index.set_defaults(run=_index)
+
+    server = commands.add_parser("serve-search", help="answer searches over HTTP, as Search-R1's /retrieve")
+    server.add_argument("source", help="a corpus, or the folder that `steppo-gym index` printed")
+    server.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    server.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
+    server.add_argument("--topk", type=int, default=3, help="hits where a request asks for none (default: %(default)s)")
+    _add_index_options(server)
+    server.set_defaults(run=_serve_search)
     return parser
+
+
+def _add_index_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", choices=("bm25", "tantivy"), help="default: bm25 up to a million passages")
+    parser.add_argument("--rebuild", action="store_true", help="build the index again")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def _list_envs(options: argparse.Namespace) -> int:
@@ -128,8 +149,31 @@ def _download(options: argparse.Namespace) -> int:
             digest = file_sha256(path)
             lock.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
             print(f"SHA-256 {digest}: not known before, written to {lock}; later downloads must have it.")
-        print(f"{extract_zip(path, folder)} files unpacked into {folder}")
-    print(f"Done. The zip files may be deleted. Use them with data={str(folder)!r}.")
+        if path.suffix == ".zip":
+            print(f"{extract_zip(path, folder)} files unpacked into {folder}; the zip file may be deleted.")
+    print(f"Done. Use it with data={str(folder)!r}.")
+    return 0
+
+
+def _index(options: argparse.Namespace) -> int:
+    # The engines are loaded by the commands that need them.
+    from steppo_gym.retrieval.opening import index_corpus
+
+    print(index_corpus(options.corpus, engine=options.engine, rebuild=options.rebuild, progress=not options.quiet))
+    return 0
+
+
+def _serve_search(options: argparse.Namespace) -> int:
+    from steppo_gym.retrieval.opening import open_retriever
+    from steppo_gym.retrieval.server import PATH, SearchServer, serve_until_signal
+
+    retriever = open_retriever(
+        options.source, engine=options.engine, rebuild=options.rebuild, progress=not options.quiet
+    )
+    with SearchServer(retriever, host=options.host, port=options.port, default_topk=options.topk) as server:
+        print(f"Serving {options.source} on {server.url}{PATH}; Ctrl-C ends it.", flush=True)
+        serve_until_signal(server)
+    print("Stopped.")
     return 0
 
 

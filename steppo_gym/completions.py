@@ -7,16 +7,13 @@ is an `InfrastructureError` at the boundary "model" that says what was expected.
 
 from __future__ import annotations
 
-import email.utils
 import json
 import math
-import time
 from typing import Any, TypeGuard
 
 from steppo_gym.errors import InfrastructureError
+from steppo_gym.patient_client import shorten
 from steppo_gym.policies import Response
-
-_SHOWN_CHARACTERS = 120
 
 
 def read_completion(text: str, prompt_ids: tuple[int, ...], *, keep_log_probs: bool) -> Response:
@@ -34,11 +31,11 @@ def read_completion(text: str, prompt_ids: tuple[int, ...], *, keep_log_probs: b
     token_ids = choice.get("token_ids")
     if not _is_token_list(token_ids):
         raise _error(
-            f"The server's answer has no token ids (choices[0].token_ids is {_shorten(token_ids)}). "
+            f"The server's answer has no token ids (choices[0].token_ids is {shorten(token_ids)}). "
             "Use a server that supports return_token_ids, such as vLLM 0.10.2 or newer."
         )
     if choice.get("finish_reason") not in ("stop", "length"):
-        raise _error(f'Expected finish_reason "stop" or "length", found {_shorten(choice.get("finish_reason"))}.')
+        raise _error(f'Expected finish_reason "stop" or "length", found {shorten(choice.get("finish_reason"))}.')
     seen = choice.get("prompt_token_ids")
     if seen is not None and seen != list(prompt_ids):
         raise _error(
@@ -48,39 +45,14 @@ def read_completion(text: str, prompt_ids: tuple[int, ...], *, keep_log_probs: b
     return Response(tuple(token_ids), _log_probs(choice, len(token_ids)) if keep_log_probs else None)
 
 
-def read_error(text: str) -> str:
-    """What the body of an unsuccessful answer says, shortened."""
-    try:
-        data = json.loads(text)
-        error = data.get("error", data)
-        message = error if isinstance(error, str) else error["message"]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        message = text
-    return _shorten(message)
-
-
-def read_retry_after(header: str | None) -> float | None:
-    """Seconds that a Retry-After header (RFC 9110, section 10.2.3) asks to wait, None if there is nothing to read."""
-    if header is None:
-        return None
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
-        except ValueError:
-            return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
-
-
 def _choice(text: str) -> dict[str, Any]:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):
-        raise _error(f"Expected JSON from the server, found {_shorten(text)}. Check the address.") from None
+        raise _error(f"Expected JSON from the server, found {shorten(text)}. Check the address.") from None
     choices = data.get("choices") if isinstance(data, dict) else None
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
-        raise _error(f"Expected one choice in the server's answer, found {_shorten(text)}. Check the address.")
+        raise _error(f"Expected one choice in the server's answer, found {shorten(text)}. Check the address.")
     return choices[0]
 
 
@@ -88,7 +60,7 @@ def _log_probs(choice: dict[str, Any], num_tokens: int) -> tuple[float, ...]:
     logprobs = choice.get("logprobs")
     values = logprobs.get("token_logprobs") if isinstance(logprobs, dict) else None
     if not isinstance(values, list) or len(values) != num_tokens or not all(map(_is_log_prob, values)):
-        raise _error(f"Expected one log-probability for each of {num_tokens} tokens, found {_shorten(values)}.")
+        raise _error(f"Expected one log-probability for each of {num_tokens} tokens, found {shorten(values)}.")
     return tuple(map(float, values))
 
 
@@ -101,12 +73,7 @@ def _is_log_prob(value: object) -> bool:
 
 
 def _length(value: object) -> object:
-    return len(value) if isinstance(value, list) else _shorten(value)
-
-
-def _shorten(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
+    return len(value) if isinstance(value, list) else shorten(value)
 
 
 def _error(message: str) -> InfrastructureError:

@@ -10,6 +10,9 @@ import gymnasium
 _ENTRY_POINTS = {
     "steppo/KeyDoor-v0": "steppo_gym.envs.key_door.env:KeyDoorEnv",
     "steppo/ALFWorld-v0": "steppo_gym.envs.alfworld.env:AlfworldEnv",
+    "steppo/HotpotQA-v0": "steppo_gym.envs.multihop_qa.env:HotpotQAEnv",
+    "steppo/2WikiMultihopQA-v0": "steppo_gym.envs.multihop_qa.env:TwoWikiMultihopQAEnv",
+    "steppo/MuSiQue-v0": "steppo_gym.envs.multihop_qa.env:MuSiQueEnv",
 }
 
 

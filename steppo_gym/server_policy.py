@@ -13,17 +13,15 @@ switched off, so that the distribution is the one given here.
 from __future__ import annotations
 
 import os
-import random
 import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from types import TracebackType
 
-import httpx
 import numpy as np
 
-from steppo_gym.completions import read_completion, read_error, read_retry_after
-from steppo_gym.errors import InfrastructureError
+from steppo_gym.completions import read_completion
+from steppo_gym.patient_client import PatientClient
 from steppo_gym.policies import Request, Response
 
 _FIXED_OPTIONS = {
@@ -34,8 +32,6 @@ _FIXED_OPTIONS = {
     "return_token_ids": True,
     "add_special_tokens": False,
 }
-_FIRST_DELAY_SECONDS = 0.5
-_MAX_DELAY_SECONDS = 60.0
 
 
 class ServerPolicy:
@@ -82,17 +78,8 @@ class ServerPolicy:
         api_key_env: str = "OPENAI_API_KEY",
         processed_log_probs: bool = False,
     ) -> None:
-        _check_arguments(
-            base_url,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            timeout=timeout,
-            max_retries=max_retries,
-            max_concurrency=max_concurrency,
-        )
+        _check_arguments(max_tokens, temperature, top_p)
         self.url = base_url.rstrip("/").removesuffix("/v1") + "/v1/completions"
-        self.max_retries = max_retries
         self._body = {
             "model": model,
             "max_tokens": max_tokens,
@@ -103,13 +90,13 @@ class ServerPolicy:
         }
         self._keeps_log_probs = processed_log_probs or (temperature == 1.0 and top_p == 1.0)
         self._seeds = None if seed is None else np.random.default_rng(seed)
-        self._jitter = random.Random(0)
-        # An address may hold a password, which error messages must not show.
-        self._shown_url = str(httpx.URL(self.url).copy_with(userinfo=b""))
         key = os.environ.get(api_key_env)
-        self._client = httpx.Client(
-            timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
-            limits=httpx.Limits(max_connections=max_concurrency, max_keepalive_connections=max_concurrency),
+        self._client = PatientClient(
+            self.url,
+            "model",
+            timeout=timeout,
+            max_retries=max_retries,
+            max_concurrency=max_concurrency,
             headers={"Authorization": f"Bearer {key}"} if key else {},
         )
         self._threads = ThreadPoolExecutor(max_concurrency, thread_name_prefix="completions")
@@ -151,49 +138,15 @@ class ServerPolicy:
 
     def _complete(self, prompt_ids: tuple[int, ...], seed: int | None, stop: threading.Event) -> Response:
         body = self._body | {"prompt": list(prompt_ids)} | ({} if seed is None else {"seed": seed})
-        problem = ""
-        for attempt in range(self.max_retries + 1):
-            retry_after = None
-            try:
-                answer = self._client.post(self.url, json=body)
-            except httpx.RequestError as error:
-                problem = f"{type(error).__name__}: {error}"
-            else:
-                if answer.status_code == httpx.codes.OK:
-                    return read_completion(answer.text, prompt_ids, keep_log_probs=self._keeps_log_probs)
-                problem = f"HTTP {answer.status_code}: {read_error(answer.text)}"
-                if not _is_worth_retrying(answer.status_code):
-                    raise InfrastructureError("model", f"{self._shown_url} refused the request with {problem}.")
-                retry_after = read_retry_after(answer.headers.get("Retry-After"))
-            if attempt == self.max_retries or stop.wait(self._delay(attempt, retry_after)):
-                break
-        raise InfrastructureError(
-            "model",
-            f"{self._shown_url} gave no response in {self.max_retries + 1} attempts, the last problem was {problem}. "
-            "Check that the server runs and is not overloaded; raise timeout and max_retries if it is slow.",
+        return self._client.post(
+            body, lambda text: read_completion(text, prompt_ids, keep_log_probs=self._keeps_log_probs), stop
         )
 
-    def _delay(self, attempt: int, retry_after: float | None) -> float:
-        if retry_after is not None:
-            return min(retry_after, _MAX_DELAY_SECONDS)
-        # Spread, so that requests that failed together do not come back together.
-        return min(_FIRST_DELAY_SECONDS * 2**attempt, _MAX_DELAY_SECONDS) * (0.5 + self._jitter.random() / 2)
 
-
-def _is_worth_retrying(status: int) -> bool:
-    return status in (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS) or status >= 500
-
-
-def _check_arguments(base_url: str, **options: float) -> None:
-    if not base_url.startswith(("http://", "https://")):
-        raise ValueError(f"base_url must start with http:// or https://, got {base_url!r}.")
-    for name in ("max_tokens", "max_concurrency"):
-        if options[name] < 1:
-            raise ValueError(f"{name} must be at least 1, got {options[name]}.")
-    for name in ("temperature", "max_retries"):
-        if options[name] < 0:
-            raise ValueError(f"{name} must be 0 or more, got {options[name]}.")
-    if not 0 < options["top_p"] <= 1:
-        raise ValueError(f"top_p must be above 0 and at most 1, got {options['top_p']}.")
-    if options["timeout"] <= 0:
-        raise ValueError(f"timeout must be positive, got {options['timeout']}.")
+def _check_arguments(max_tokens: int, temperature: float, top_p: float) -> None:
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
+    if temperature < 0:
+        raise ValueError(f"temperature must be 0 or more, got {temperature}.")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be above 0 and at most 1, got {top_p}.")

@@ -28,6 +28,15 @@ EPISODES: dict[str, dict[str, Any]] = {
         "id": "steppo/ALFWorld-v0",
         "kwargs": {"difficulty": "full", "split": "valid_seen", "protocol": "verl-agent"},
     },
+    "hotpotqa_append": {"id": "steppo/HotpotQA-v0", "kwargs": {"split": "validation", "context": "append", "top_k": 2}},
+    "2wikimultihopqa_tool_call": {
+        "id": "steppo/2WikiMultihopQA-v0",
+        "kwargs": {"split": "validation", "context": "rebuilt", "action_format": "tool_call"},
+    },
+    "musique_search_r1": {
+        "id": "steppo/MuSiQue-v0",
+        "kwargs": {"split": "validation", "context": "rebuilt", "protocol": "search-r1"},
+    },
 }
 UNREADABLE = "I would rather not say."
 

@@ -50,6 +50,14 @@ def test_download_fetches_unpacks_and_remembers_the_digest(tmp_path, archive, ca
     assert not (tmp_path / "data.zip").exists()
 
 
+def test_download_of_a_plain_file_leaves_it_as_it_is(tmp_path, capsys):
+    with serve(Served(b"[]")) as served:
+        url = served.url.replace("data.zip", "hotpot_train_v1.1.json")
+        assert main(["download", "hotpotqa", "--data-dir", str(tmp_path), "--quiet", "--url", url]) == 0
+    assert (tmp_path / "hotpot_train_v1.1.json").read_bytes() == b"[]"
+    assert "unpacked" not in capsys.readouterr().out
+
+
 def test_download_of_a_broken_archive_is_one_line(tmp_path, capsys):
     with serve(Served(b"no zip")) as served:
         assert main(["download", "alfworld", "--data-dir", str(tmp_path), "--quiet", "--url", served.url]) == 1

@@ -15,6 +15,7 @@ from steppo_gym.errors import EpisodeOverError
 from steppo_gym.testing import ContractError, check_text_env
 
 ARGUMENTS = {"steppo/ALFWorld-v0": {"difficulty": "easy"}}
+SEARCH_ENVS = ("steppo/HotpotQA-v0", "steppo/2WikiMultihopQA-v0", "steppo/MuSiQue-v0")
 
 
 def make_env(env_id, **kwargs):
@@ -23,7 +24,8 @@ def make_env(env_id, **kwargs):
 
 @pytest.mark.parametrize("env_id", steppo_gym.registered_ids())
 def test_contract(env_id):
-    check_text_env(functools.partial(make_env, env_id))
+    tag = "search" if env_id in SEARCH_ENVS else "action"
+    check_text_env(functools.partial(make_env, env_id), tag=tag)
 
 
 @pytest.mark.parametrize("env_id", steppo_gym.registered_ids())

@@ -21,7 +21,10 @@ HEAVY = (
     "textworld",
     "matplotlib",
     "httpx",
+    "bm25s",
+    "tantivy",
     "steppo_gym.envs",
+    "steppo_gym.retrieval",
     "steppo_gym.trainers",
 )
 FOLDERS = {

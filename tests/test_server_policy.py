@@ -1,21 +1,20 @@
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import socket
-import threading
 import time
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from json_server import Server
 
-from steppo_gym import server_policy
+from steppo_gym import patient_client
 from steppo_gym.codec import ByteCodec
-from steppo_gym.completions import read_completion, read_retry_after
+from steppo_gym.completions import read_completion
 from steppo_gym.errors import InfrastructureError
+from steppo_gym.patient_client import read_retry_after
 from steppo_gym.policies import Request
 from steppo_gym.rollout import Assignment, collect
 from steppo_gym.server_policy import ServerPolicy
@@ -32,7 +31,7 @@ def no_proxy(monkeypatch):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(server_policy, "_FIRST_DELAY_SECONDS", 0.01)
+    monkeypatch.setattr(patient_client, "FIRST_DELAY_SECONDS", 0.01)
 
 
 def completion(body, **changes):
@@ -48,57 +47,6 @@ def completion(body, **changes):
         "token_ids": token_ids,
     }
     return {"id": "cmpl-1", "object": "text_completion", "model": body["model"], "choices": [choice | changes]}
-
-
-class Server:
-    """A real HTTP server. `answer(server, body)` gives status, headers and body of each answer."""
-
-    def __init__(self, answer):
-        self.answer, self.bodies, self.headers, self.paths = answer, [], [], []
-        self.active = self.most_active = 0
-        self.lock = threading.Lock()
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with server.lock:
-                    server.bodies.append(body)
-                    server.headers.append(dict(self.headers))
-                    server.paths.append(self.path)
-                    server.active += 1
-                    server.most_active = max(server.most_active, server.active)
-                    number = len(server.bodies)
-                status, headers, content = server.answer(number, body)
-                data = content.encode() if isinstance(content, str) else json.dumps(content).encode()
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    self.send_response(status)
-                    for name, value in headers.items():
-                        self.send_header(name, value)
-                    self.send_header("Content-Length", str(len(data)))
-                    self.end_headers()
-                    self.wfile.write(data)
-                with server.lock:
-                    server.active -= 1
-
-            def log_message(self, *arguments):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01})
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *error):
-        self.http.shutdown()
-        self.thread.join()
-        self.http.server_close()
 
 
 def well(number, body):
@@ -212,7 +160,7 @@ def test_a_retried_request_keeps_its_seed(quick):
 
 
 def test_delays_grow(monkeypatch):
-    monkeypatch.setattr(server_policy, "_FIRST_DELAY_SECONDS", 0.1)
+    monkeypatch.setattr(patient_client, "FIRST_DELAY_SECONDS", 0.1)
     times = []
 
     def fails(number, body):
@@ -281,7 +229,7 @@ def test_a_server_that_is_down(quick):
 
 
 def test_the_first_failure_stops_the_waiting_of_the_others(monkeypatch):
-    monkeypatch.setattr(server_policy, "_FIRST_DELAY_SECONDS", 20.0)
+    monkeypatch.setattr(patient_client, "FIRST_DELAY_SECONDS", 20.0)
 
     def one_is_refused(number, body):
         return (400, {}, {"message": "prompt too long"}) if body["prompt"] == [3] else (503, {}, "")
@@ -352,7 +300,7 @@ def test_a_prompt_the_server_does_not_repeat_is_not_checked():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"base_url": "localhost:8000"}, "base_url must start with http"),
+        ({"base_url": "localhost:8000"}, "address must start with http"),
         ({"max_tokens": 0}, "max_tokens must be at least 1, got 0"),
         ({"max_concurrency": 0}, "max_concurrency must be at least 1"),
         ({"temperature": -0.1}, "temperature must be 0 or more"),

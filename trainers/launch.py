@@ -70,7 +70,7 @@ def launch(
         visible=config.process_index == 0,
     )
     console.say(f"{algorithm} on {preset.env_id} {_describe(run)}, seed {config.seed}, into {folder}")
-    kwargs = _env_kwargs(run)
+    kwargs = _env_kwargs(run, preset, model_config)
     trainer = _build_trainer(run, config, model_config, preset, make_rule(config), console)
     write_config(folder, run, config, model_config, preset, algorithm)
     tests = [first_tasks(split, preset.spec(split, kwargs), run.test_tasks) for split in preset.test_splits]
@@ -113,7 +113,7 @@ def _build_trainer(
     console: Console,
 ) -> StepTrainer:
     """The trainer with its policy, which may have to be warm-started first."""
-    kwargs = _env_kwargs(run)
+    kwargs = _env_kwargs(run, preset, model_config)
     penalty = {} if run.invalid_action_reward is None else {"invalid_action_reward": run.invalid_action_reward}
     train_spec = preset.spec(preset.train_split, kwargs | penalty)
     model, tokenizer = _policy(run, config, model_config, preset, kwargs)
@@ -164,8 +164,10 @@ def _summarise(before: Scores, after: Scores, tests: Sequence[EvaluationSet]) ->
     }
 
 
-def _env_kwargs(run: RunArguments) -> dict[str, Any]:
+def _env_kwargs(run: RunArguments, preset: Preset, model_config: ModelConfig) -> dict[str, Any]:
+    small = {} if model_config.model_name_or_path else preset.small_policy_kwargs
     kwargs = {
+        **small,
         "data": run.data,
         "difficulty": run.difficulty,
         "protocol": run.protocol,

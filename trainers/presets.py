@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from steppo_gym.trainers.small_policy import SmallPolicyConfig
 from steppo_gym.trainers.warm_start import WarmStartConfig
 from steppo_gym.workers import EnvSpec
 
@@ -30,6 +31,8 @@ class Preset:
     """Which split of the official data stands in for one that only the built-in data has."""
     small_policy_settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the run that differ from the defaults when the default policy is trained."""
+    small_policy_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Keywords of all environments, those of the tests too, when the default policy is trained."""
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
 
     def spec(self, split: str, kwargs: Mapping[str, Any]) -> EnvSpec:
@@ -37,6 +40,36 @@ class Preset:
         if kwargs.get("data") is not None:
             split = self.official_splits.get(split, split)
         return EnvSpec(self.env_id, {"split": split, **kwargs})
+
+
+def _multihop_qa(env_id: str) -> Preset:
+    return Preset(
+        env_id=env_id,
+        train_split="train",
+        validation_splits=("validation",),
+        test_splits=("test",),
+        demonstration_kwargs={"expert": "hasty"},
+        training_kwargs={"invalid_action_reward": -0.05},
+        official_splits={"test": "validation"},
+        small_policy_settings={
+            "learning_rate": 5e-4,
+            "critic_learning_rate": 1e-3,
+            "max_completion_length": 12,
+            "iterations": 20,
+            "updates_per_iteration": 4,
+            "evaluate_every": 5,
+            "save_every": 5,
+            "max_tokens_per_micro_batch": 4096,
+        },
+        # Two passages a search: a small policy reads slowly.
+        small_policy_kwargs={"top_k": 2},
+        warm_start=WarmStartConfig(
+            num_demonstrations=5000,
+            num_copy_updates=400,
+            num_updates=1500,
+            policy=SmallPolicyConfig(tokenizer="words"),
+        ),
+    )
 
 
 PRESETS: dict[str, Preset] = {
@@ -75,4 +108,7 @@ PRESETS: dict[str, Preset] = {
         # Few updates: with 150 the imitation alone solves every task, and nothing is left to learn.
         warm_start=WarmStartConfig(num_demonstrations=300, num_updates=60),
     ),
+    "hotpotqa": _multihop_qa("steppo/HotpotQA-v0"),
+    "2wiki": _multihop_qa("steppo/2WikiMultihopQA-v0"),
+    "musique": _multihop_qa("steppo/MuSiQue-v0"),
 }

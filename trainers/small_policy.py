@@ -11,14 +11,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from steppo_gym.trainers.word_tokenizer import build_word_tokenizer
+
 PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
 STOP = "</action>"
 """Ends a response as the end of a message does; saves the small policy a token per step."""
+STOPS = tuple(blank + tag for tag in (STOP, "</search>", "</answer>") for blank in ("", " "))
+"""The same for all tasks; a tokenizer has those of its own task."""
 
 CHAT_TEMPLATE = (
     # A model trained from scratch on one task has no use for instructions, so the system prompt is left out.
@@ -35,13 +40,28 @@ _NAME = re.compile(r" ([a-z]+) (\d{1,2})(?!\d)")
 class SmallPolicyConfig:
     """Size of the default policy."""
 
+    tokenizer: Literal["names", "words"] = "names"
+    """"names": see above. "words": every word is a token, for tasks whose texts are sentences."""
     hidden_size: int = 96
     num_layers: int = 2
     num_heads: int = 4
     vocab_size: int = 512
-    """Size of the BPE part; names with numbers come on top."""
+    """Size of the BPE part; names with numbers come on top. With "words" the texts decide."""
     initializer_range: float = 0.1
     """Transformers' usual 0.02 is too small for so narrow a model."""
+
+
+def make_tokenizer(texts: Sequence[str], config: SmallPolicyConfig) -> PreTrainedTokenizerFast:
+    """The tokenizer of the default policy for the task `texts` were taken from. Lossless for any text."""
+    if config.tokenizer == "names":
+        return train_tokenizer(texts, config.vocab_size)
+    return _with_template(build_word_tokenizer(texts, [PAD, END, USER, ASSISTANT]))
+
+
+def stop_token_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """The tokens of `STOPS` that the tokenizer has."""
+    ids = tokenizer.get_vocab()
+    return [ids[text] for text in STOPS if text in ids]
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int = 512) -> PreTrainedTokenizerFast:
@@ -74,14 +94,7 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int = 512) -> PreTrainedTo
     phrases = [phrase for text in texts for phrase in split.split(text)[::2]]
     tokenizer.train_from_iterator(phrases, trainer)
     tokenizer.add_tokens([AddedToken(text, normalized=False, special=False) for text in [STOP, *added]])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        eos_token=END,
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-        chat_template=CHAT_TEMPLATE,
-    )
+    return _with_template(tokenizer)
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, config: SmallPolicyConfig, *, seed: int) -> Qwen3ForCausalLM:
@@ -113,10 +126,21 @@ def build_model(tokenizer: PreTrainedTokenizerFast, config: SmallPolicyConfig, *
             )
         )
         numbers = config.initializer_range * torch.randn(100, config.hidden_size)
-    model.generation_config.eos_token_id = [ids[END], ids[STOP]]  # type: ignore[union-attr]
+    model.generation_config.eos_token_id = [ids[END], *stop_token_ids(tokenizer)]  # type: ignore[union-attr]
     embeddings: torch.Tensor = model.get_input_embeddings().weight.data  # type: ignore[assignment]
     for text, token in ids.items():
         name = _NAME.fullmatch(text)
         if name is not None and f" {name[1]}" in ids:
             embeddings[token] = (embeddings[ids[f" {name[1]}"]] + numbers[int(name[2])]) / 2**0.5
     return model
+
+
+def _with_template(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        chat_template=CHAT_TEMPLATE,
+    )

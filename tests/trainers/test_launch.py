@@ -15,7 +15,7 @@ from transformers import Qwen3ForCausalLM
 from steppo_gym.episode import read_episodes
 from steppo_gym.trainers.arguments import HELP_GROUPS, parse_arguments
 from steppo_gym.trainers.credit import StepLevelGAE
-from steppo_gym.trainers.launch import launch
+from steppo_gym.trainers.launch import _env_kwargs, launch
 from steppo_gym.trainers.presets import PRESETS
 from steppo_gym.trainers.report import read_metrics
 from steppo_gym.trainers.step_config import StepPOConfig
@@ -190,6 +190,16 @@ def test_own_values_go_before_those_of_the_task():
     _, config, _, preset = parse_arguments(StepPOConfig, "StepPO", ["--env=key_door", "--learning_rate=0.5"])
     assert config.learning_rate == 0.5
     assert config.critic_learning_rate == preset.small_policy_settings["critic_learning_rate"]
+
+
+def test_only_the_default_policy_gets_the_keywords_meant_for_it(policy_folder):
+    for flags, top_k in (((), 2), (("--model_name_or_path", str(policy_folder)), None)):
+        run_arguments, _, model, preset = parse_arguments(StepPOConfig, "StepPO", ["--env", "hotpotqa", *flags])
+        kwargs = _env_kwargs(run_arguments, preset, model)
+        assert kwargs.get("top_k") == top_k
+        assert kwargs["context"] == ("append" if top_k else "rebuilt")
+        assert preset.spec("test", kwargs).kwargs["split"] == "test"
+        assert preset.spec("test", {**kwargs, "data": "folder"}).kwargs["split"] == "validation"
 
 
 def test_a_model_of_the_users_gets_the_general_values(policy_folder):

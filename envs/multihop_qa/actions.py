@@ -1,0 +1,125 @@
+"""From a response to a search or an answer.
+
+>>> parse_action("<think>Who directed it?</think><search> Golden Tower </search>", "tag", max_searches=4)
+Search(queries=('Golden Tower',))
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from steppo_gym.actions import ActionFormat, Call, Invalid, format_tag, format_tool_call, parse_tag, parse_tool_calls
+
+SEARCH, ANSWER = "search", "answer"
+"""Names of the tags; in the tool-call format searching is a tool and answering stays a tag, as in the StepPO recipe."""
+ARGUMENT = "query"
+
+MAX_QUERY_CHARS = 1000
+MAX_ANSWER_CHARS = 1000
+
+TOOLS: list[dict[str, Any]] = [
+    {
+        "type": "function",
+        "function": {
+            "name": SEARCH,
+            "description": "Find passages of the encyclopaedia.",
+            "parameters": {
+                "type": "object",
+                "properties": {ARGUMENT: {"type": "string", "description": "What to look for: a name or a few words."}},
+                "required": [ARGUMENT],
+            },
+        },
+    }
+]
+
+
+@dataclass(frozen=True)
+class Search:
+    """Look for passages; each query is one printable line."""
+
+    queries: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answer the question, which ends the episode."""
+
+    text: str
+
+
+def parse_action(response: str, action_format: ActionFormat, *, max_searches: int) -> Search | Answer | Invalid:
+    """Read the searches or the answer of a response. Never raises.
+
+    Args:
+        response: the agent's full text.
+        action_format: "tag" for one `<search>` or `<answer>`, "tool_call" for calls of `search` or one `<answer>`.
+        max_searches: most calls in one response of the tool-call format.
+    """
+    if action_format == "tag":
+        call = parse_tag(response, (SEARCH, ANSWER))
+        if isinstance(call, Invalid):
+            return call
+        text = call.arguments["text"]
+        return _answer(text) if call.name == ANSWER else _search([text])
+    said = response.rpartition("</think>")[2]
+    if "<tool_call>" not in said:
+        call = parse_tag(response, (ANSWER,))
+        if isinstance(call, Invalid):
+            return Invalid(f'{call.reason[:-1]} and no <tool_call> of "{SEARCH}" either.')
+        return _answer(call.arguments["text"])
+    if f"<{ANSWER}>" in said:
+        return Invalid("Expected either searches or the answer, found both.")
+    calls = parse_tool_calls(response, max_calls=max_searches)
+    return calls if isinstance(calls, Invalid) else _search_calls(calls)
+
+
+def format_action(action: Search | Answer, action_format: ActionFormat) -> str:
+    """The response that `parse_action` reads back; the tag format takes one query."""
+    # Blanks inside the tags make the words the same tokens as in running text.
+    match action:
+        case Answer(text):
+            return format_tag(ANSWER, f" {text} ")
+        case Search(queries) if action_format == "tag":
+            (query,) = queries
+            return format_tag(SEARCH, f" {query} ")
+        case Search(queries):
+            return "".join(format_tool_call(SEARCH, {ARGUMENT: query}) for query in queries)
+
+
+def one_line(text: str, length: int) -> str:
+    """One printable line of at most `length` characters, to quote text of any size and content."""
+    start = "".join(character if character.isprintable() else " " for character in text[: 4 * length])
+    line = " ".join(start.split())
+    return line if len(line) <= length and len(text) <= 4 * length else f"{line[: length - 3]}..."
+
+
+def _answer(text: str) -> Answer | Invalid:
+    if len(text) > MAX_ANSWER_CHARS:
+        return Invalid(f"Expected an answer of at most {MAX_ANSWER_CHARS} characters, found {len(text)}.")
+    return Answer(text)
+
+
+def _search_calls(calls: tuple[Call, ...]) -> Search | Invalid:
+    queries = []
+    for call in calls:
+        if call.name != SEARCH:
+            return Invalid(f'Expected calls of "{SEARCH}", found {one_line(call.name, 100)!r}.')
+        query = call.arguments.get(ARGUMENT)
+        if set(call.arguments) != {ARGUMENT} or not isinstance(query, str):
+            found = one_line(str(sorted(call.arguments)), 100)
+            return Invalid(f'Expected the single argument "{ARGUMENT}" with a text, found {found}.')
+        queries.append(query)
+    return _search(queries)
+
+
+def _search(texts: list[str]) -> Search | Invalid:
+    queries = []
+    for text in texts:
+        if len(text) > MAX_QUERY_CHARS:
+            return Invalid(f"Expected a query of at most {MAX_QUERY_CHARS} characters, found {len(text)}.")
+        query = one_line(text, MAX_QUERY_CHARS)
+        if not query:
+            return Invalid("Expected words in the query, found nothing.")
+        queries.append(query)
+    return Search(tuple(queries))

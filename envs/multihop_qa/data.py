@@ -1,0 +1,198 @@
+"""Where questions come from: the generator, or official files read unchanged.
+
+    ProceduralQuestions("hotpotqa", "train").load("hotpotqa/train/00017")
+    QuestionFiles("hotpotqa", "~/hotpotqa", "validation").load("5a8b57f25542995d1e6f1371")
+
+Both know the corpus that belongs to a question: its encyclopaedia, or the paragraphs of all rows of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+from steppo_gym.env import check_choice, unknown_task_message
+from steppo_gym.envs.multihop_qa.encyclopaedia import KEPT_WORLDS, encyclopaedia
+from steppo_gym.envs.multihop_qa.files import find_files, read_aliases, read_rows
+from steppo_gym.envs.multihop_qa.generate import SPLIT_SIZES, generate_row, task_ids, world_number
+from steppo_gym.envs.multihop_qa.questions import Paragraph, Question, read_row
+from steppo_gym.envs.multihop_qa.scoring import Dataset
+from steppo_gym.errors import DataError, UnknownTaskError
+from steppo_gym.retrieval import Passage, Retriever, open_retriever_for
+
+
+class Questions(Protocol):
+    """The questions of a split, and what can be searched to answer them."""
+
+    @property
+    def task_ids(self) -> Sequence[str]:
+        """Ids of all questions, in a fixed order."""
+        ...
+
+    def has(self, task_id: str) -> bool:
+        """Whether there is a question of this id."""
+        ...
+
+    def load(self, task_id: str) -> Question:
+        """Make or look up one question."""
+        ...
+
+    def retriever(self, task_id: str) -> Retriever:
+        """BM25 over the corpus of a question."""
+        ...
+
+
+class ProceduralQuestions:
+    """The generator's questions. Ids are `<data set>/<split>/<number>`.
+
+    Args:
+        dataset: whose mix of questions.
+        split: a key of `SPLIT_SIZES`.
+
+    Raises:
+        ValueError: an unknown split.
+    """
+
+    def __init__(self, dataset: Dataset, split: str) -> None:
+        self.dataset: Dataset = dataset
+        self.split = split
+        self.task_ids: Sequence[str] = task_ids(dataset, split)
+        self._indices = {task_id: index for index, task_id in enumerate(self.task_ids)}
+
+    def has(self, task_id: str) -> bool:
+        """Whether there is a question of this id."""
+        return task_id in self._indices
+
+    def load(self, task_id: str) -> Question:
+        """Generate a question.
+
+        Raises:
+            UnknownTaskError: no such id.
+        """
+        question = read_row(generate_row(self.dataset, self.split, self._index(task_id)))
+        assert question is not None, "generated questions have answers"
+        return question
+
+    def retriever(self, task_id: str) -> Retriever:
+        """BM25 over the question's encyclopaedia.
+
+        Raises:
+            UnknownTaskError: no such id.
+        """
+        return _world_retriever(self.split, world_number(self.dataset, self.split, self._index(task_id)))
+
+    def _index(self, task_id: str) -> int:
+        if task_id not in self._indices:
+            raise UnknownTaskError(unknown_task_message(task_id, self.task_ids))
+        return self._indices[task_id]
+
+
+class QuestionFiles:
+    """Questions of official files. Ids are the files' own.
+
+    Args:
+        dataset: which data set it is.
+        data: a file, or the folder that holds the official files (see `find_files`). `~` and variables are expanded.
+        split: which of the files of a folder; a single file is what it is.
+
+    Raises:
+        DataError: there is no such file, or it is damaged.
+        ValueError: an unknown split.
+    """
+
+    def __init__(self, dataset: Dataset, data: str | Path, split: str) -> None:
+        check_choice("split", split, tuple(SPLIT_SIZES))
+        paths = find_files(dataset, data, split)
+        self._set = _open_files(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
+        self.task_ids: Sequence[str] = tuple(self._set.questions)
+
+    def has(self, task_id: str) -> bool:
+        """Whether there is a question of this id."""
+        return task_id in self._set.questions
+
+    def load(self, task_id: str) -> Question:
+        """Look up a question.
+
+        Raises:
+            UnknownTaskError: no such id.
+        """
+        if task_id not in self._set.questions:
+            raise UnknownTaskError(unknown_task_message(task_id, self.task_ids))
+        return self._set.questions[task_id]
+
+    def retriever(self, task_id: str) -> Retriever:
+        """BM25 over the paragraphs of all rows, each once.
+
+        Raises:
+            DataError: the files hold questions only.
+        """
+        del task_id
+        return self._set.retriever()
+
+
+class QuestionSet:
+    """The rows of files in memory, and a retriever over their paragraphs that is opened when it is asked for.
+
+    Args:
+        paths: read one after the other.
+
+    Raises:
+        DataError: a file is missing or damaged, an id comes twice, or there is no question.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.questions: dict[str, Question] = {}
+        self._source = ", ".join(map(str, paths))
+        self._retriever: Retriever | None = None
+        paragraphs: dict[Paragraph, None] = {}
+        aliases = read_aliases(paths[0].parent)
+        for path in paths:
+            for number, row in enumerate(read_rows(path)):
+                try:
+                    question = read_row(row, aliases)
+                except DataError as error:
+                    raise DataError(f"Row {number} of {path}: {error}") from error
+                if question is not None:
+                    self._add(question, paragraphs)
+        if not self.questions:
+            raise DataError(f"Expected questions in {self._source}, found none. Is it the right file?")
+        self._paragraphs = tuple(paragraphs)
+
+    def retriever(self) -> Retriever:
+        """See `QuestionFiles.retriever`."""
+        if self._retriever is None:
+            if not self._paragraphs:
+                raise DataError(
+                    f"{self._source} holds questions without paragraphs, so there is nothing to search. Pass a corpus "
+                    "file or the address of a search server as retriever=."
+                )
+            self._retriever = open_retriever_for(
+                [Passage(str(i), paragraph.title, paragraph.text) for i, paragraph in enumerate(self._paragraphs)]
+            )
+            # The index has them now.
+            self._paragraphs = ()
+        return self._retriever
+
+    def _add(self, question: Question, paragraphs: dict[Paragraph, None]) -> None:
+        if question.task_id in self.questions:
+            raise DataError(f"Expected every id once in {self._source}, found {question.task_id!r} again.")
+        paragraphs.update(dict.fromkeys(question.paragraphs))
+        # Distractors are needed in the corpus only; full training sets are large.
+        self.questions[question.task_id] = question.without_paragraphs()
+
+
+@lru_cache(maxsize=4)
+def _open_files(files: tuple[tuple[Path, int, int], ...]) -> QuestionSet:
+    """One copy for all environments of a process; a file that has changed is read again."""
+    return QuestionSet([path for path, _, _ in files])
+
+
+@lru_cache(maxsize=KEPT_WORLDS)
+def _world_retriever(split: str, number: int) -> Retriever:
+    world = encyclopaedia(split, number)
+    return open_retriever_for(
+        [Passage(str(i), title, "".join(world.sentences(title))) for i, title in enumerate(world.things)],
+        progress=False,
+    )

@@ -1,0 +1,238 @@
+"""`steppo/HotpotQA-v0`, `steppo/2WikiMultihopQA-v0`, `steppo/MuSiQue-v0`: wires search, texts and scores together.
+
+env = gymnasium.make("steppo/HotpotQA-v0")
+observation, info = env.reset(seed=0)
+observation, reward, terminated, truncated, info = env.step("<search>Golden Tower</search>")
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from steppo_gym.actions import ActionFormat, Invalid
+from steppo_gym.env import Context, TextEnv, Transition, check_choice
+from steppo_gym.envs.multihop_qa import render
+from steppo_gym.envs.multihop_qa.actions import TOOLS, Answer, Search, format_action, one_line, parse_action
+from steppo_gym.envs.multihop_qa.data import ProceduralQuestions, QuestionFiles, Questions
+from steppo_gym.envs.multihop_qa.expert import expert_action, wrong_search
+from steppo_gym.envs.multihop_qa.questions import Question
+from steppo_gym.envs.multihop_qa.reward import PROTOCOLS, REWARDS, RewardName, answer_reward, recall
+from steppo_gym.envs.multihop_qa.scoring import AnswerScores, Dataset, scores
+from steppo_gym.envs.multihop_qa.search_state import SearchState
+from steppo_gym.retrieval import Retriever, open_retriever
+
+EXPERTS = ("search", "hasty")
+NO_ACTION = "(no action)"
+"""How the history shows a response that was no action."""
+_SHOWN_CHARS = 200
+
+
+class MultihopQAEnv(TextEnv):
+    """Answer a question that takes several searches.
+
+    Args:
+        split: "train", "validation" or "test".
+        data: None for built-in questions, or the official files (see `QuestionFiles`).
+        protocol: "steppo" (5 steps, 5 passages a query, the question searched for first) or "search-r1".
+        max_steps: overrides the protocol's.
+        action_format: "tag" or "tool_call" (several searches in one response).
+        context: "rebuilt" (every observation is a complete prompt) or "append" (only what is new).
+        render_mode: None or "ansi".
+        retriever: None for BM25 over the data's own corpus, or a corpus file or the address of a search server.
+        top_k: passages per query; overrides the protocol's.
+        reward: "em" or "f1".
+        expert: who writes `expert_response`: "search", or "hasty", which errs.
+        invalid_action_reward: overrides the protocol's; 0 or negative.
+
+    Raises:
+        ValueError: an argument outside its range.
+        DataError: no questions in `data`, or no corpus.
+    """
+
+    dataset: Dataset
+
+    def __init__(
+        self,
+        *,
+        split: str = "train",
+        data: str | Path | None = None,
+        protocol: str = "steppo",
+        max_steps: int | None = None,
+        action_format: ActionFormat = "tag",
+        context: Context = "rebuilt",
+        render_mode: str | None = None,
+        retriever: str | Path | None = None,
+        top_k: int | None = None,
+        reward: RewardName = "em",
+        expert: str = "search",
+        invalid_action_reward: float | None = None,
+    ) -> None:
+        check_choice("protocol", protocol, tuple(PROTOCOLS))
+        check_choice("reward", reward, REWARDS)
+        check_choice("expert", expert, EXPERTS)
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}.")
+        if invalid_action_reward is not None and not -1e6 <= invalid_action_reward <= 0:
+            raise ValueError(f"invalid_action_reward must be 0 or negative, got {invalid_action_reward}.")
+        changes = {"max_steps": max_steps, "top_k": top_k, "invalid_action_reward": invalid_action_reward}
+        self.protocol = dataclasses.replace(
+            PROTOCOLS[protocol], **{name: value for name, value in changes.items() if value is not None}
+        )
+        super().__init__(
+            max_steps=self.protocol.max_steps, action_format=action_format, context=context, render_mode=render_mode
+        )
+        self.questions: Questions = (
+            ProceduralQuestions(self.dataset, split) if data is None else QuestionFiles(self.dataset, data, split)
+        )
+        self.task_ids = self.questions.task_ids
+        self.reward: RewardName = reward
+        self.expert = expert
+        self._given_retriever: Retriever | None = None if retriever is None else open_retriever(retriever)
+        self._question: Question
+        self._search = SearchState(same_texts=retriever is None)
+        self._expert_seed = 0
+
+    @property
+    def system_prompt(self) -> str:
+        """What the agent is told once, before the first observation."""
+        return render.system_prompt(self.action_format, self.protocol.max_searches)
+
+    @property
+    def tools(self) -> list[dict[str, Any]]:
+        """The JSON schema of `search`, empty in the tag format."""
+        return copy.deepcopy(TOOLS) if self.action_format == "tool_call" else []
+
+    def expert_response(self) -> str:
+        """What the expert writes in the current state."""
+        seed = self._expert_seed if self.expert == "hasty" else None
+        last_step = self.num_steps >= self.max_steps - 1
+        found, is_found = self._search.passages, self._search.has
+        action = expert_action(
+            self._question, found=found, queries=self._search.queries, last_step=last_step, is_found=is_found, seed=seed
+        )
+        wrong = None
+        if seed is not None and not last_step:
+            useless = self._search.others(self._question.supporting)
+            wrong = wrong_search(useless, seed=seed, step=self.num_steps)
+        self.expert_slip = wrong is not None
+        return format_action(wrong or action, self.action_format)
+
+    def close(self) -> None:
+        """Release the retriever that was given; the data's own is shared."""
+        if self._given_retriever is not None:
+            self._given_retriever.close()
+
+    def has_task(self, task_id: str) -> bool:
+        """Whether there is such a question."""
+        return self.questions.has(task_id)
+
+    def _start(self, task_id: str) -> str:
+        self._question = self.questions.load(task_id)
+        self._search = SearchState(same_texts=self._given_retriever is None)
+        # With the task in it, one seed for many tasks does not make the hasty expert err in all or none of them.
+        drawn = f"{self.np_random.integers(2**32)} {task_id}"
+        self._expert_seed = int.from_bytes(hashlib.sha256(drawn.encode()).digest()[:6])
+        self.expert_slip = False
+        if self.protocol.searches_first:
+            (hits,) = self._retriever.search([self._question.text], self.protocol.top_k)
+            self._search.add_first([hit.passage for hit in hits])
+        return render.first_feedback(self._question.text, self._search.passages)
+
+    def _apply(self, response: str) -> Transition:
+        match parse_action(response, self.action_format, max_searches=self.protocol.max_searches):
+            case Invalid(reason):
+                self._search.problems.append(reason)
+                feedback = render.invalid_feedback(reason, self.action_format, self.protocol.max_searches)
+                return Transition(feedback, NO_ACTION, self.protocol.invalid_action_reward, invalid_action=reason)
+            case Search(queries):
+                before = len(self._search.passages)
+                hits = self._retriever.search(queries, self.protocol.top_k)
+                new = self._search.add(queries, [[hit.passage for hit in found] for found in hits])
+                action = "; ".join(f"search {one_line(query, _SHOWN_CHARS)}" for query in queries)
+                return Transition(render.search_feedback(queries, new, before), action)
+            case Answer(text):
+                self._search.answer = text
+                reward = answer_reward(self._scores(), self.reward, self.protocol)
+                return Transition(render.ANSWERED, f"answer {one_line(text, _SHOWN_CHARS)}", reward, terminated=True)
+
+    def _observation(self, feedback: str) -> str:
+        if self.context == "append":
+            return feedback
+        return render.rebuilt_prompt(
+            question=self._question.text,
+            queries=self._search.queries,
+            passages=self._search.passages,
+            problems=self._search.problems,
+            steps_left=max(0, self.max_steps - self.num_steps),
+            action_format=self.action_format,
+            max_searches=self.protocol.max_searches,
+        )
+
+    def _state_key(self) -> str:
+        """Of the question, the passages found and the answer.
+
+        Rewards and what a search will bring depend on nothing else; wording, order and number of the searches are
+        counted in the metrics and change nothing that follows.
+        """
+        parts = [self.task_id, sorted(self._search.identities), self._search.answer]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+    def _admissible_actions(self) -> None:
+        return None
+
+    def _success(self) -> bool:
+        return self._scores().em == 1.0
+
+    def _metrics(self) -> dict[str, float]:
+        """`em`, `f1`, `searches`, `repeats` (searches for the same once more), `recall` of the supporting passages."""
+        scored, kind = self._scores(), self._question.kind
+        return {
+            "em": scored.em,
+            "f1": scored.f1,
+            **({f"em/{kind}": scored.em} if kind else {}),
+            **recall([self._search.has(paragraph) for paragraph in self._question.supporting]),
+            "searches": float(len(self._search.queries)),
+            "repeats": float(self._search.num_repeats),
+        }
+
+    def _get_task_state(self) -> dict[str, Any]:
+        return {**self._search.get_state(), "expert_seed": self._expert_seed}
+
+    def _set_task_state(self, state: Mapping[str, Any]) -> None:
+        self._question = self.questions.load(self.task_id)
+        self._search = SearchState.from_state(state, same_texts=self._given_retriever is None)
+        self._expert_seed = int(state["expert_seed"])
+        self.expert_slip = False
+
+    def _scores(self) -> AnswerScores:
+        if self._search.answer is None:
+            return AnswerScores(0.0, 0.0)
+        return scores(self._search.answer, self._question.answers, self.dataset)
+
+    @property
+    def _retriever(self) -> Retriever:
+        return self._given_retriever or self.questions.retriever(self.task_id)
+
+
+class HotpotQAEnv(MultihopQAEnv):
+    """HotpotQA (arXiv:1809.09600)."""
+
+    dataset: Dataset = "hotpotqa"
+
+
+class TwoWikiMultihopQAEnv(MultihopQAEnv):
+    """2WikiMultihopQA (arXiv:2011.01060)."""
+
+    dataset: Dataset = "2wikimultihopqa"
+
+
+class MuSiQueEnv(MultihopQAEnv):
+    """MuSiQue (arXiv:2108.00573)."""
+
+    dataset: Dataset = "musique"

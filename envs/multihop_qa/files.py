@@ -1,0 +1,121 @@
+"""Official files on disk: which one is meant, and the rows in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from steppo_gym.envs.multihop_qa.scoring import Dataset
+from steppo_gym.errors import DataError
+
+OFFICIAL_FILES: dict[Dataset, dict[str, str]] = {
+    "hotpotqa": {"train": "hotpot_train_v1.1.json", "validation": "hotpot_dev_distractor_v1.json"},
+    "2wikimultihopqa": {"train": "train.json", "validation": "dev.json", "test": "test.json"},
+    "musique": {"train": "musique_ans_v1.0_train.jsonl", "validation": "musique_ans_v1.0_dev.jsonl"},
+}
+"""Names by split. The answers of the official test sets are not public."""
+ALIAS_FILE = "id_aliases.json"
+"""Lies beside the files of 2WikiMultihopQA v1.1."""
+
+_SPLIT_WORDS = {"train": ("train",), "validation": ("dev", "valid"), "test": ("test",)}
+_SUFFIXES = (".json", ".jsonl", ".parquet")
+_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+
+
+def find_files(dataset: Dataset, data: str | Path, split: str) -> list[Path]:
+    """The files of a split.
+
+    Args:
+        dataset: whose names to look for.
+        data: a file, which is taken as it is; or a folder. In it and the folders right below, the official file is
+            looked for first, then the only one whose name says the split ("train", "dev" or "valid", "test"); several
+            are taken only if they are the numbered parts of one.
+        split: "train", "validation" or "test".
+
+    Raises:
+        DataError: there is none, or more than one that could be meant.
+    """
+    path = Path(os.path.expandvars(data)).expanduser()
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DataError(f"Expected a file or folder with {dataset} in {path}, found nothing. {_advice(dataset)}")
+    files = sorted(
+        file for pattern in ("*", "*/*") for file in path.glob(pattern) if file.is_file() and file.suffix in _SUFFIXES
+    )
+    official = [file for file in files if file.name == OFFICIAL_FILES[dataset].get(split)]
+    if official:
+        return official[:1]
+    named = [file for file in files if any(word in file.name for word in _SPLIT_WORDS[split])]
+    if len({_SHARD.sub("", file.stem) for file in named}) == 1:
+        return named
+    found = ", ".join(file.name for file in named or files) or "nothing"
+    raise DataError(
+        f"Expected one file of the split {split!r} in {path}, found {found}. Pass the file itself as data=. "
+        f"{_advice(dataset)}"
+    )
+
+
+def read_rows(path: Path) -> Iterator[Any]:
+    """The rows of a JSON list, of JSON lines (`.jsonl`) or of a parquet file.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    if path.suffix == ".parquet":
+        yield from _parquet_rows(path)
+        return
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".jsonl":
+            yield from (json.loads(line) for line in content.splitlines() if line.strip())
+            return
+        rows = json.loads(content)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not readable JSON ({error}). Download it again.") from error
+    if not isinstance(rows, list):
+        raise DataError(f"{path} must hold a list of questions, found {type(rows).__name__}. Is it the right file?")
+    yield from rows
+
+
+def read_aliases(folder: Path) -> Mapping[str, Sequence[str]]:
+    """Further names of answers by their id, from `id_aliases.json` in the folder; empty if it is not there.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = folder / ALIAS_FILE
+    if not path.is_file():
+        return {}
+    try:
+        lines = [json.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+        # The official evaluation counts demonyms ("French") as names as well.
+        return {line["Q_id"]: [*line.get("aliases", ()), *line.get("demonyms", ())] for line in lines}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} does not read like the official file ({error!r}). Download it again.") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[Any]:
+    try:
+        # Only these files need it.
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise DataError(f"Reading {path} needs another package. Run `pip install pyarrow`.") from None
+    try:
+        with ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                yield from batch.to_pylist()
+    except (OSError, ArrowException) as error:
+        raise DataError(f"{path} is not a readable parquet file ({error}). Download it again.") from error
+
+
+def _advice(dataset: Dataset) -> str:
+    return (
+        f"`steppo-gym download {dataset}` fetches the official files; leave data out to play built-in questions, which "
+        "need no download."
+    )

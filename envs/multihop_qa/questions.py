@@ -1,0 +1,154 @@
+"""Rows of the official files, whatever their layout, as one type.
+
+    question = read_row({"_id": "5ab9..", "question": "..", "answer": "..", "context": [..], "supporting_facts": [..]})
+
+Layouts are told apart by their keys: HotpotQA's and 2WikiMultihopQA's JSON, the same as the Hub has it, MuSiQue's JSON
+lines, and files that hold questions only (`golden_answers`, or the `prompt` and `reward_model` of RL training sets).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from steppo_gym.errors import DataError
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph that comes with a question."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """One task."""
+
+    task_id: str
+    text: str
+    answers: tuple[str, ...]
+    """The answer and its aliases, at least one."""
+    kind: str
+    """The data set's own type: "bridge", "comparison", "2hop", ...; empty if it has none."""
+    supporting: tuple[Paragraph, ...] = ()
+    """What the answer follows from, in the order of the hops where the file says it."""
+    paragraphs: tuple[Paragraph, ...] = ()
+    """All paragraphs of the row, distractors included."""
+
+    def without_paragraphs(self) -> Question:
+        """The same without what only the corpus needs."""
+        return replace(self, paragraphs=())
+
+
+def read_row(row: Any, aliases: Mapping[str, Sequence[str]] | None = None) -> Question | None:
+    """One row, None if it is an unanswerable question of MuSiQue-Full.
+
+    Args:
+        row: as parsed from the file.
+        aliases: further names by the id that 2WikiMultihopQA calls `answer_id`.
+
+    Raises:
+        DataError: a key is missing, a value has another type, or there is no answer.
+    """
+    if not isinstance(row, Mapping):
+        raise DataError(f"Expected every row to be an object, found {type(row).__name__}.")
+    try:
+        if not {"answer", "golden_answers", "answers", "reward_model"} & set(row):
+            raise DataError("The row has no answer. Those of the official test sets are not public; use another split.")
+        if "paragraphs" in row:
+            return _musique(row) if row.get("answerable", True) else None
+        if "context" in row:
+            return _hotpot(row, aliases or {})
+        return _question_only(row)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"Expected a row as in the official files, found the keys {', '.join(map(str, row))} and could not read it "
+            f"({type(error).__name__}: {error})."
+        ) from error
+
+
+def _hotpot(row: Row, aliases: Mapping[str, Sequence[str]]) -> Question:
+    """HotpotQA and 2WikiMultihopQA. HotpotQA's sentences begin with their blank, 2WikiMultihopQA's do not."""
+    paragraphs = tuple(Paragraph(title, _joined(sentences)) for title, sentences in _contexts(row["context"]))
+    titles = list(dict.fromkeys(_supporting_titles(row.get("supporting_facts") or ())))
+    by_title = {paragraph.title: paragraph for paragraph in reversed(paragraphs)}
+    return Question(
+        task_id=_text(row["_id"] if "_id" in row else row["id"]),
+        text=_text(row["question"]).strip(),
+        answers=_answers(row, [_text(row["answer"]), *aliases.get(row.get("answer_id") or "", ())]),
+        kind=_text(row.get("type") or ""),
+        # A fact of 2WikiMultihopQA may name a paragraph that the row lacks.
+        supporting=tuple(by_title[title] for title in titles if title in by_title),
+        paragraphs=paragraphs,
+    )
+
+
+def _contexts(context: Any) -> list[tuple[str, Sequence[str]]]:
+    if isinstance(context, Mapping):
+        pairs = list(zip(context["title"], context["sentences"], strict=True))
+    else:
+        pairs = [(title, sentences) for title, sentences in context]
+    return [(_text(title), [_text(sentence) for sentence in sentences]) for title, sentences in pairs]
+
+
+def _supporting_titles(facts: Any) -> list[str]:
+    return list(map(_text, facts["title"])) if isinstance(facts, Mapping) else [_text(fact[0]) for fact in facts]
+
+
+def _joined(sentences: Sequence[str]) -> str:
+    text = ""
+    for sentence in sentences:
+        blank = "" if not text or text[-1].isspace() or sentence[:1].isspace() else " "
+        text += blank + sentence
+    return text.strip()
+
+
+def _musique(row: Row) -> Question:
+    paragraphs = tuple(Paragraph(_text(p["title"]), _text(p["paragraph_text"]).strip()) for p in row["paragraphs"])
+    order = [step["paragraph_support_idx"] for step in row.get("question_decomposition") or ()]
+    positions = {p["idx"]: i for i, p in enumerate(row["paragraphs"])}
+    marked = [p["idx"] for p in row["paragraphs"] if p["is_supporting"]]
+    supporting = dict.fromkeys(idx for idx in (*order, *marked) if idx in marked)
+    task_id = _text(row["id"])
+    return Question(
+        task_id=task_id,
+        text=_text(row["question"]).strip(),
+        answers=_answers(row, [_text(row["answer"]), *row.get("answer_aliases", ())]),
+        kind=hops[0] if (hops := re.match(r"\dhop", task_id)) else "",
+        supporting=tuple(paragraphs[positions[idx]] for idx in supporting),
+        paragraphs=paragraphs,
+    )
+
+
+def _question_only(row: Row) -> Question:
+    if "reward_model" in row:
+        gold, extra = row["reward_model"]["ground_truth"], row.get("extra_info") or {}
+        task_id = row.get("id") or extra.get("question_id") or extra.get("index")
+        text = row.get("question") or row["prompt"][-1]["content"]
+        kind = extra.get("type") or ""
+    else:
+        gold = next(row[key] for key in ("golden_answers", "answers", "answer") if key in row)
+        task_id, text, kind = row["_id"] if "_id" in row else row["id"], row["question"], row.get("type") or ""
+    if isinstance(gold, Mapping):
+        gold = gold["target"]
+    answers = [gold] if isinstance(gold, str) else list(gold)
+    return Question(str(task_id), _text(text).strip(), _answers(row, answers), _text(kind))
+
+
+def _answers(row: Row, answers: Sequence[Any]) -> tuple[str, ...]:
+    unique = tuple(dict.fromkeys(map(_text, answers)))
+    if not any(unique):
+        raise DataError(f"Expected an answer in every row, found none in {str(row)[:200]}.")
+    return unique
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, found {type(value).__name__}")
+    return value

@@ -1,0 +1,14 @@
+"""Search over a corpus of passages: an index in this process, on disk, or behind a server.
+
+    retriever = open_retriever("corpus.jsonl.gz")        # the index is built once and cached by content
+    retriever = open_retriever("http://127.0.0.1:8000")  # a server with Search-R1's /retrieve
+    (hits,) = retriever.search(["Who directed Doctor Strange?"], k=5)
+
+`steppo_gym.retrieval.dense` and `steppo_gym.retrieval.fusion` have the optional dense retriever.
+"""
+
+from steppo_gym.retrieval.corpus import read_corpus
+from steppo_gym.retrieval.opening import open_retriever, open_retriever_for
+from steppo_gym.retrieval.retriever import Hit, Passage, Retriever
+
+__all__ = ["Hit", "Passage", "Retriever", "open_retriever", "open_retriever_for", "read_corpus"]

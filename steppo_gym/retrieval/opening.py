@@ -1,0 +1,186 @@
+"""Opening a retriever: whatever the corpus is, its index is built once and shared by all who use it.
+
+Indexes lie in the cache, named by the content of their corpus; see `steppo_gym.cache`. Within a process every index is
+open once, and processes share its memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, get_args
+
+from tqdm import tqdm
+
+from steppo_gym.cache import cache_dir
+from steppo_gym.errors import DataError
+from steppo_gym.retrieval.bm25 import BM25Retriever, build_bm25
+from steppo_gym.retrieval.corpus import hash_passages, read_corpus, scan_corpus
+from steppo_gym.retrieval.index_folder import VERSION, Description, build_folder, check_folder
+from steppo_gym.retrieval.retriever import Passage, Retriever
+
+Engine = Literal["bm25", "tantivy"]
+
+LARGE_CORPUS = 1_000_000
+"""Passages above which tantivy is the default: BM25 in this process adds up a score for every passage."""
+
+_NO_PASSAGES = "Expected at least one passage in the corpus, found none."
+
+_OPEN: weakref.WeakValueDictionary[Path, Retriever] = weakref.WeakValueDictionary()
+_LOCK = threading.RLock()
+
+
+def open_retriever(
+    source: str | Path, *, engine: Engine | None = None, rebuild: bool = False, progress: bool = True
+) -> Retriever:
+    """A retriever over a corpus.
+
+    Args:
+        source: a corpus file (see `read_corpus`), of which the index is built and cached; the folder of an index that
+            `steppo-gym index` built, which is used as it is and spares reading the corpus; or the address of a search
+            server, starting with http:// or https://.
+        engine: "bm25" holds its index in shared memory, "tantivy" on disk; None takes "bm25" up to a million passages.
+        rebuild: build the index of a corpus file again.
+        progress: show progress bars while building, on a terminal.
+
+    Returns:
+        The retriever. Close it when done; one with an index in this process may be shared, so its `close` does nothing.
+
+    Raises:
+        DataError: the corpus or the index is missing or damaged.
+        ValueError: an option that does not fit the source.
+    """
+    if str(source).startswith(("http://", "https://")):
+        from steppo_gym.retrieval.client import SearchClient
+
+        _check_no_options("a search server", engine, rebuild)
+        return SearchClient(str(source))
+    path = Path(source).expanduser()
+    if path.is_dir():
+        _check_no_options("an index folder", engine, rebuild)
+        return _open_index(path)
+    return _open_index(index_corpus(path, engine=engine, rebuild=rebuild, progress=progress), fresh=rebuild)
+
+
+def open_retriever_for(
+    passages: Sequence[Passage], *, engine: Engine | None = None, rebuild: bool = False, progress: bool = True
+) -> Retriever:
+    """A retriever over passages in memory; as `open_retriever` otherwise.
+
+    Raises:
+        DataError: the cached index is damaged.
+        ValueError: an id appears twice.
+    """
+    check_passages(passages)
+    folder = _index(hash_passages(passages), len(passages), lambda: passages, engine, rebuild, progress)
+    return _open_index(folder, fresh=rebuild)
+
+
+def index_corpus(
+    path: str | Path, *, engine: Engine | None = None, rebuild: bool = False, progress: bool = True
+) -> Path:
+    """Build the index of a corpus file, if it is not in the cache, and return its folder; see `open_retriever`."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise DataError(f"Expected a corpus of JSON lines in {path}, found no such file.")
+    status = path.stat()
+    corpus, num_lines = _scan(path, status.st_size, status.st_mtime_ns)
+    return _index(corpus, num_lines, lambda: read_corpus(path), engine, rebuild, progress)
+
+
+def index_cached(engine: str, corpus: str, fill: Callable[[Path], Description], *, rebuild: bool) -> Path:
+    """The checked folder of an index in the cache, filled if it is not there.
+
+    Args:
+        engine: all that decides what the index of a corpus is.
+        corpus: SHA-256 of the corpus, in hex.
+        fill: writes the index into a folder.
+        rebuild: fill it in any case.
+
+    Raises:
+        DataError: the index is damaged, or is not what its name says.
+    """
+    name = hashlib.sha256(f"{engine}\n{VERSION}\n{corpus}".encode()).hexdigest()[:32]
+    folder = cache_dir("retrieval", f"{engine.split()[0]}-{name}")
+    with _LOCK:
+        build_folder(folder, fill, rebuild=rebuild)
+    found = check_folder(folder)
+    if (found.engine, found.corpus) != (engine, corpus):
+        raise DataError(
+            f"Expected the {engine} index of the corpus {corpus[:12]} in {folder}, found the {found.engine} index of "
+            f"{found.corpus[:12]}. Build it again with rebuild=True or `steppo-gym index --rebuild`."
+        )
+    return folder
+
+
+def check_passages(passages: Sequence[Passage]) -> None:
+    """Raise unless there are passages and each has an id of its own."""
+    if not passages:
+        raise DataError(_NO_PASSAGES)
+    if len({passage.id for passage in passages}) != len(passages):
+        raise ValueError(f"Expected {len(passages)} passages with different ids, found some twice.")
+
+
+def _index(
+    corpus: str,
+    size: int,
+    passages: Callable[[], Iterable[Passage]],
+    engine: Engine | None,
+    rebuild: bool,
+    progress: bool,
+) -> Path:
+    engine = engine or ("bm25" if size <= LARGE_CORPUS else "tantivy")
+    if engine not in get_args(Engine):
+        raise ValueError(f"Expected the engine to be one of {', '.join(get_args(Engine))}, got {engine!r}.")
+
+    def fill(folder: Path) -> Description:
+        # `disable=None`: only on a terminal.
+        shown = tqdm(passages(), desc="Passages", total=size, unit="", disable=None if progress else True)
+        if engine == "bm25":
+            num_passages = build_bm25(shown, folder, progress=progress)
+        else:
+            from steppo_gym.retrieval.tantivy_index import build_tantivy
+
+            num_passages = build_tantivy(shown, folder)
+        if num_passages == 0:
+            raise DataError(_NO_PASSAGES)
+        return Description(engine, corpus, num_passages)
+
+    return index_cached(engine, corpus, fill, rebuild=rebuild)
+
+
+def _open_index(folder: Path, *, fresh: bool = False) -> Retriever:
+    folder = folder.resolve()
+    with _LOCK:
+        retriever = None if fresh else _OPEN.get(folder)
+        if retriever is None:
+            _OPEN[folder] = retriever = _open_engine(folder)
+        return retriever
+
+
+def _open_engine(folder: Path) -> Retriever:
+    match check_folder(folder).engine:
+        case "bm25":
+            return BM25Retriever(folder)
+        case "tantivy":
+            from steppo_gym.retrieval.tantivy_index import TantivyRetriever
+
+            return TantivyRetriever(folder)
+        case engine:
+            raise DataError(f"Expected an index of bm25 or tantivy in {folder}, found one of {engine!r:.80}.")
+
+
+@lru_cache(maxsize=64)
+def _scan(path: Path, size: int, changed: int) -> tuple[str, int]:
+    """SHA-256 and lines of a file, read again when its size or time of change differ."""
+    del size, changed
+    return scan_corpus(path)
+
+
+def _check_no_options(source: str, engine: Engine | None, rebuild: bool) -> None:
+    if engine is not None or rebuild:
+        raise ValueError(f"engine and rebuild are for a corpus file, got them with {source}.")
