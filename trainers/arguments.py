@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import HfArgumentParser
@@ -40,8 +40,11 @@ class RunArguments:
     invalid_action_reward: float | None = _setting(
         None, "Reward of an invalid action in training; evaluation keeps the protocol's."
     )
-    test_tasks: int = _setting(100, "Held-out tasks per test split, played before and after training only.")
+    test_tasks: int = _setting(100, "Held-out tasks per test split, played before and after training; 0 for none.")
     validation_tasks: int = _setting(50, "Held-out tasks per validation split, played during training.")
+    watch: Literal["validation", "test"] = _setting(
+        "validation", "Which held-out tasks are played during training; test only where nothing is chosen by them."
+    )
     demonstrations: int | None = _setting(None, "Expert episodes the default policy is warm-started on.")
     warm_start_updates: int | None = _setting(None, "Supervised updates of the warm start.")
     resume: bool = _setting(False, "Continue the run in --output_dir from its last checkpoint.")
@@ -55,13 +58,13 @@ HELP_GROUPS = {
     ),
     "training": (
         "iterations", "episodes_per_iteration", "updates_per_iteration", "num_generations", "num_iterations",
-        "learning_rate", "critic_learning_rate", "gamma", "gae_lambda", "ratio", "epsilon", "beta",
-        "max_tokens_per_micro_batch", "seed",
+        "learning_rate", "critic_learning_rate", "gamma", "gae_lambda", "ratio", "loss_average", "epsilon", "beta",
+        "kl_in", "max_tokens_per_micro_batch", "seed",
     ),
     "rollouts": ("num_slots", "num_env_workers", "env_step_timeout", "max_prompt_tokens"),
     "watching": (
-        "output_dir", "resume", "test_tasks", "validation_tasks", "evaluate_every", "save_every", "save_episodes",
-        "report_to",
+        "output_dir", "resume", "test_tasks", "validation_tasks", "watch", "evaluate_every", "save_every",
+        "save_episodes", "report_to",
     ),
 }  # fmt: skip
 
@@ -73,7 +76,7 @@ OUR_WORDS = {
     "use_vllm": "Sample with vLLM; all of TRL's --vllm_* flags work",
     "num_iterations": "Passes over the episodes of an iteration",
     "epsilon": "Clip range of the ratio; --epsilon_high for another upper one",
-    "beta": "Weight of the KL divergence from the starting policy",
+    "beta": "Weight of the KL divergence from the starting policy; 0 for none",
     "seed": "Of everything: warm start, tasks, sampling, order",
     "output_dir": "The run's folder; runs/<env>-<algorithm>-seed<seed> by default",
     "report_to": "tensorboard, trackio, wandb, ... or none",
@@ -94,7 +97,7 @@ def parse_arguments(
     argv = list(sys.argv[1:] if argv is None else argv)
     preset = PRESETS[_peek(argv, "env", "alfworld", tuple(PRESETS))]
     parser = HfArgumentParser((RunArguments, config_class, ModelConfig), add_help=False, allow_abbrev=False)  # type: ignore[arg-type]
-    parser.prog = f"{algorithm.lower()}.py"
+    parser.prog = f"{script_name(algorithm)}.py"
     parser.set_defaults(**_defaults(preset, argv))
     if {"-h", "--help", "--help_all"} & set(argv):
         print(parser.format_help() if "--help_all" in argv else short_help(parser, algorithm))
@@ -105,6 +108,11 @@ def parse_arguments(
         sys.exit(f"{parser.prog}: {error}")
     _complete(run, preset, model)
     return run, config, model, preset
+
+
+def script_name(algorithm: str) -> str:
+    """The name of an algorithm's script, which is also that of its runs' folders."""
+    return algorithm.lower().replace("++", "_pp")
 
 
 def short_help(parser: argparse.ArgumentParser, algorithm: str) -> str:
@@ -145,6 +153,8 @@ def _complete(run: RunArguments, preset: Preset, model: ModelConfig) -> None:
     run.context = run.context or ("rebuilt" if model.model_name_or_path else "append")
     if run.data is not None and run.difficulty is not None:
         sys.exit("--difficulty chooses among built-in tasks and cannot be combined with --data.")
+    if run.watch == "test" and not run.test_tasks:
+        sys.exit("--watch test plays the test tasks during training, but --test_tasks is 0.")
     if run.difficulty is not None and run.difficulty not in preset.difficulties:
         known = ", ".join(preset.difficulties) or "(this task has none)"
         sys.exit(f"--difficulty must be one of {known}, got {run.difficulty!r}.")

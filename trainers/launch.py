@@ -32,7 +32,14 @@ from steppo_gym.trainers.console import Console
 from steppo_gym.trainers.credit import CreditRule
 from steppo_gym.trainers.evaluation import EvaluationSet, evaluation_metrics, first_tasks
 from steppo_gym.trainers.presets import Preset
-from steppo_gym.trainers.report import RunRecorder, draw_learning_curve, percent, write_summary
+from steppo_gym.trainers.report import (
+    METRICS_FILE,
+    RunRecorder,
+    draw_learning_curve,
+    percent,
+    read_metrics,
+    write_summary,
+)
 from steppo_gym.trainers.run_folder import prepare_folder, write_config
 from steppo_gym.trainers.step_config import StepConfig
 from steppo_gym.trainers.step_trainer import StepTrainer
@@ -73,7 +80,8 @@ def launch(
     kwargs = _env_kwargs(run)
     trainer = _build_trainer(run, config, model_config, preset, make_rule(config), console)
     write_config(folder, run, config, model_config, preset, algorithm)
-    tests = [first_tasks(split, preset.spec(split, kwargs), run.test_tasks) for split in preset.test_splits]
+    splits = preset.test_splits if run.test_tasks else ()
+    tests = [first_tasks(split, preset.spec(split, kwargs), run.test_tasks) for split in splits]
     try:
         before, after = _train_and_test(trainer, tests, console, checkpoint)
     finally:
@@ -89,6 +97,7 @@ def launch(
         "iterations": config.iterations,
         "episodes": config.iterations * config.episodes_per_iteration,
         "updates": config.max_steps,
+        "tokens": sum(entry.get("generated_tokens", 0) for entry in read_metrics(folder / METRICS_FILE)),
         "wall_seconds": round(time.perf_counter() - started, 1),
         "resumed": checkpoint is not None,
         "command": shlex.join([Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)]),
@@ -96,11 +105,12 @@ def launch(
     if config.process_index == 0:
         draw_learning_curve(folder)
         write_summary(folder, summary)
-    console.say(
-        f"greedy success on {summary['evaluation_tasks']} held-out tasks: "
-        f"{100 * summary['success_before']:.1f} % before, {100 * summary['success_after']:.1f} % after; "
-        f"{summary['wall_seconds']:.0f} s; see {folder}/learning_curve.png"
-    )
+    if tests:
+        console.say(
+            f"greedy success on {summary['evaluation_tasks']} held-out tasks: "
+            f"{100 * summary['success_before']:.1f} % before, {100 * summary['success_after']:.1f} % after"
+        )
+    console.say(f"{summary['wall_seconds']:.0f} s; see {folder}/learning_curve.png")
     return summary
 
 
@@ -124,15 +134,21 @@ def _build_trainer(
         task_ids=_task_ids(train_spec),
         rule=rule,
         processing_class=tokenizer,
-        evaluation_sets=[
-            first_tasks(split, preset.spec(split, kwargs), run.validation_tasks) for split in preset.validation_splits
-        ],
+        evaluation_sets=_watched(run, preset, kwargs),
         on_episode=console.on_episode,
         peft_config=get_peft_config(model_config),
         callbacks=[console, RunRecorder(Path(str(config.output_dir)), config.updates_in_iteration)],
     )
     _settle_callbacks(trainer, Path(str(config.output_dir)))
     return trainer
+
+
+def _watched(run: RunArguments, preset: Preset, kwargs: dict[str, Any]) -> list[EvaluationSet]:
+    """The held-out tasks that are played during training."""
+    splits, number = preset.validation_splits, run.validation_tasks
+    if run.watch == "test":
+        splits, number = preset.test_splits, run.test_tasks
+    return [first_tasks(split, preset.spec(split, kwargs), number) for split in splits]
 
 
 def _train_and_test(
@@ -224,10 +240,10 @@ def _successes(episodes: Sequence[Episode]) -> list[float]:
     return [float(episode.success) for episode in episodes if episode.ended != "failed"]
 
 
-def _pooled(scores: dict[str, dict[str, float]], tests: Sequence[EvaluationSet]) -> float:
-    """Success over the tasks of all test splits."""
+def _pooled(scores: dict[str, dict[str, float]], tests: Sequence[EvaluationSet]) -> float | None:
+    """Success over the tasks of all test splits, None if none were played."""
     total = sum(len(test.task_ids) for test in tests)
-    return sum(scores[test.name]["success"] * len(test.task_ids) for test in tests) / total
+    return None if not tests else sum(scores[test.name]["success"] * len(test.task_ids) for test in tests) / total
 
 
 def _task_ids(spec: EnvSpec) -> list[str]:

@@ -66,13 +66,15 @@ PRESETS: dict[str, Preset] = {
         train_split="train",
         validation_splits=("validation",),
         test_splits=("test",),
-        demonstration_kwargs={},
+        demonstration_kwargs={"expert": "hasty"},
         small_policy_settings={
-            "learning_rate": 3e-4,
+            "learning_rate": 5e-4,
             "critic_learning_rate": 2e-3,
             "max_completion_length": 12,
+            "iterations": 8,
+            "updates_per_iteration": 8,
+            "evaluate_every": 2,
         },
-        # Few updates: with 150 the imitation alone solves every task, and nothing is left to learn.
-        warm_start=WarmStartConfig(num_demonstrations=300, num_updates=60),
+        warm_start=WarmStartConfig(num_demonstrations=300, num_updates=150),
     ),
 }

@@ -13,12 +13,12 @@ from trainer_runs import fixed_metrics
 from transformers import Qwen3ForCausalLM
 
 from steppo_gym.episode import read_episodes
+from steppo_gym.trainers.algorithm_configs import StepPOConfig
 from steppo_gym.trainers.arguments import HELP_GROUPS, parse_arguments
-from steppo_gym.trainers.credit import StepLevelGAE
+from steppo_gym.trainers.credit_rules import StepLevelGAE
 from steppo_gym.trainers.launch import launch
 from steppo_gym.trainers.presets import PRESETS
 from steppo_gym.trainers.report import read_metrics
-from steppo_gym.trainers.step_config import StepPOConfig
 
 FLAGS = {
     "env": "key_door",
