@@ -65,6 +65,7 @@ class Job:
         """The training script's arguments, but for the folder."""
         return [
             *("--env", self.protocol.env, *self.protocol.arguments, *self.protocol.machine_arguments),
+            *(self.protocol.grid_arguments if self.stage == "grid" else ()),
             *self.algorithm.arguments,
             *("--learning_rate", str(self.point.learning_rate), "--epsilon", str(self.point.epsilon)),
             *("--seed", str(self.seed), *WATCHED[self.stage]),

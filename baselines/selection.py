@@ -31,11 +31,11 @@ def choose(protocol: Protocol, algorithm: Algorithm, lines: Sequence[Mapping[str
     """
     if len(protocol.grid) == 1:
         return protocol.grid[0]
-    absent = list(missing(grid_jobs(protocol, [algorithm], protocol.grid_seeds), lines))
+    jobs = grid_jobs(protocol, [algorithm], protocol.grid_seeds)
+    absent = list(missing(jobs, lines))
     if absent:
-        raise IncompleteGridError(
-            f"The grid of {algorithm.key} lacks {len(absent)} runs: " + "; ".join(job.name for job in absent) + "."
-        )
+        named = "; ".join(job.name for job in absent)
+        raise IncompleteGridError(f"The grid of {algorithm.key} lacks {len(absent)} of {len(jobs)} runs: {named}.")
     return min(protocol.grid, key=lambda point: _rank(protocol, algorithm, point, lines))
 
 
