@@ -7,7 +7,6 @@ them. Decisions are steps or tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -36,25 +35,22 @@ def ragged_gae(
         advantages and returns, (N,) float each.
     """
     ends = np.cumsum(lengths)
-    next_values = np.append(values[1:], 0.0)[: len(values)]
-    next_values[ends[lengths > 0] - 1] = final_values[lengths > 0]
-    deltas = rewards + gamma * next_values - values
+    # The temporal differences; the sums over them replace them in place.
+    advantages = rewards.copy()
+    advantages[:-1] += gamma * values[1:]
+    lasts = (ends - 1)[lengths > 0]
+    advantages[lasts] = rewards[lasts] + gamma * final_values[lengths > 0]
+    advantages -= values
 
-    # Sorted by the number of decisions that follow in the episode, longest episodes first: the episodes with a decision
-    # at distance d from their end are then the first ones of those with a decision at distance d - 1.
-    rank = np.empty(len(lengths), np.int64)
-    rank[np.argsort(-lengths, kind="stable")] = np.arange(len(lengths))
-    distance = np.repeat(ends, lengths) - 1 - np.arange(len(rewards))
-    counts = np.bincount(distance)
-    starts = np.cumsum(counts) - counts
-    place = starts[distance] + np.repeat(rank, lengths)
-    sums = np.empty_like(deltas)
-    sums[place] = deltas
-    decay = gamma * lam
-    bounds = list(zip(starts.tolist(), counts.tolist(), strict=True))
-    for (later, _), (start, count) in pairwise(bounds):
-        sums[start : start + count] += decay * sums[later : later + count]
-    advantages = sums[place]
+    # Longest episodes first: those that still have a decision at distance d from their end are then the first ones.
+    position = ends[np.argsort(-lengths, kind="stable")]
+    later = np.zeros(len(lengths))
+    for count in (len(lengths) - np.cumsum(np.bincount(lengths, minlength=1))).tolist():
+        position, later = position[:count], later[:count]
+        position -= 1
+        later *= gamma * lam
+        later += advantages.take(position)
+        advantages[position] = later
     return advantages, advantages + values
 
 
