@@ -40,11 +40,10 @@ def play_control(protocol: Protocol, control: str, seed: int) -> dict[str, Any]:
     from steppo_gym.trainers.algorithm_configs import StepPOConfig
     from steppo_gym.trainers.arguments import parse_arguments
     from steppo_gym.trainers.evaluation import EvaluationSet, evaluation_metrics, first_tasks
-    from steppo_gym.trainers.launch import _env_kwargs
 
     started = time.perf_counter()
     run, _, _, preset = parse_arguments(StepPOConfig, "StepPO", ["--env", protocol.env, *protocol.arguments])
-    kwargs = _env_kwargs(run)
+    kwargs = run.env_kwargs
     tests = [first_tasks(split, preset.spec(split, kwargs), run.test_tasks) for split in preset.test_splits]
 
     def scores(test: EvaluationSet) -> Mapping[str, float]:

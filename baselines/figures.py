@@ -33,8 +33,9 @@ def draw_curves(protocol: Protocol, lines: Sequence[Line], path: Path) -> None:
     # A fixed salt and no date, so that the file changes only with the numbers.
     with rc_context({"svg.hashsalt": "steppo-gym", "font.size": 8}):
         figure = Figure(figsize=(2.4 * min(COLUMNS, len(groups)), 2.0 * rows + 0.3), layout="constrained")
-        axes = figure.subplots(rows, min(COLUMNS, len(groups)), sharex=True, sharey=True, squeeze=False).flat
-        for panel, (key, group) in zip(axes, groups.items(), strict=False):
+        axes = figure.subplots(rows, min(COLUMNS, len(groups)), sharex=True, sharey=True, squeeze=False)
+        panels = list(axes.flat)
+        for panel, (key, group) in zip(panels, groups.items(), strict=False):
             x, heights = _curves(group)
             if key != REFERENCE and REFERENCE in groups:
                 reference_x, reference = _curves(groups[REFERENCE])
@@ -46,7 +47,7 @@ def draw_curves(protocol: Protocol, lines: Sequence[Line], path: Path) -> None:
             panel.plot(x, [e.mean for e in estimates], color="C0", linewidth=1.5)
             panel.set(title=group[0]["title"], ylim=(-0.02, 1.02))
             panel.grid(alpha=0.3)
-        for panel in list(axes)[len(groups) :]:
+        for panel in panels[len(groups) :]:
             panel.set_visible(False)
         figure.supxlabel("iteration")
         figure.supylabel("greedy success")

@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,12 @@ class _Running:
         """Of its iterations."""
         if not self.has_policy:
             return 0.0
-        iterations = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))["config"]["iterations"]
-        return max(entry["iteration"] for entry in read_lines(self.folder / "metrics.jsonl")) / iterations
+        try:
+            config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))["config"]
+            return read_lines(self.folder / "metrics.jsonl")[-1]["iteration"] / config["iterations"]
+        except (ValueError, IndexError):
+            # Read while the run was writing it; half a second later it will be whole.
+            return 0.0
 
 
 def run_jobs(
@@ -102,12 +106,14 @@ def run_jobs(
                     (run.folder / JOB_FILE).unlink()
                     progress.end(f"{run.job.name}: failed, see {run.folder / LOG_FILE}")
             warm_seeds |= {run.job.seed for run in running if run.has_policy}
-            while len(running) < num_processes and (job := _next(waiting, running, warm_seeds)) is not None:
+            cold_seeds = {run.job.seed for run in running} - warm_seeds
+            while len(running) < num_processes and (job := next_job(waiting, cold_seeds)) is not None:
                 waiting.remove(job)
                 if _has_ended(job, runs / job.folder, threads):
                     progress.end(_finish(job, runs / job.folder, on_end))
                 else:
                     running.append(_start(job, runs / job.folder, threads))
+                    cold_seeds |= {job.seed} - warm_seeds
             progress.show([(run.seconds, run.share_done) for run in running], len(waiting))
             time.sleep(POLL_SECONDS)
     finally:
@@ -132,16 +138,30 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
 
 
-def _next(waiting: Sequence[Job], running: Sequence[_Running], warm_seeds: Set[int]) -> Job | None:
-    """The first job whose policy is not being made at this moment."""
-    making = {run.job.seed for run in running} - warm_seeds
-    return next((job for job in waiting if job.seed not in making), None)
+def next_job(waiting: Sequence[Job], cold_seeds: Set[int]) -> Job | None:
+    """The first job of a seed whose policy is not being made at this moment.
+
+    Args:
+        waiting: jobs that have not begun.
+        cold_seeds: seeds of runs under way that have not shown yet that the policy they start from is made.
+    """
+    return next((job for job in waiting if job.seed not in cold_seeds), None)
+
+
+def may_resume(folder: Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether a folder holds an interrupted run of exactly this job, and a checkpoint of it.
+
+    Args:
+        folder: of the run.
+        wanted: what its `job.json` must say.
+    """
+    return _read_job(folder) == wanted and any(folder.glob("checkpoint-*"))
 
 
 def _start(job: Job, folder: Path, threads: int) -> _Running:
     """Go on with the run in the folder if it is this job's, else begin anew."""
-    known, wanted = _read_job(folder), _job_record(job, threads) | {"commit": checked_out_commit()}
-    resume = known == wanted and any(folder.glob("checkpoint-*"))
+    wanted = job_record(job, threads, checked_out_commit())
+    resume = may_resume(folder, wanted)
     if not resume and folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -160,9 +180,9 @@ def _start(job: Job, folder: Path, threads: int) -> _Running:
 
 
 def _has_ended(job: Job, folder: Path, threads: int) -> bool:
-    """Whether the folder holds a whole run of the job that has not been recorded."""
+    """Whether the folder holds a whole run of the job that has not been recorded, of whatever commit."""
     known = _read_job(folder)
-    same = known is not None and {**known, "commit": None} == _job_record(job, threads) | {"commit": None}
+    same = known is not None and known == job_record(job, threads, known["commit"])
     return same and (folder / "summary.json").exists()
 
 
@@ -172,9 +192,10 @@ def _finish(job: Job, folder: Path, on_end: Callable[[Job, Path, str], str]) -> 
     return said
 
 
-def _job_record(job: Job, threads: int) -> dict[str, Any]:
+def job_record(job: Job, threads: int, commit: str) -> dict[str, Any]:
+    """What `job.json` says: all that two halves of a run must share."""
     # With another number of threads, sums are added up in another order.
-    return {"script": job.algorithm.script, "arguments": job.arguments, "threads": threads}
+    return {"script": job.algorithm.script, "arguments": job.arguments, "threads": threads, "commit": commit}
 
 
 def _read_job(folder: Path) -> dict[str, Any] | None:

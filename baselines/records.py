@@ -18,6 +18,9 @@ from steppo_gym.baselines.protocol import Protocol
 
 RESULTS = Path(__file__).parent / "results"
 
+RUN_CODE = ("steppo_gym", "envs", "trainers")
+"""Folders of the repository that a run's results depend on."""
+
 SETTINGS = (
     "iterations", "episodes_per_iteration", "updates_per_iteration", "num_iterations", "num_generations",
     "learning_rate", "critic_learning_rate", "critic_warmup_iterations", "lr_scheduler_type", "max_grad_norm",
@@ -122,13 +125,12 @@ def _pooled_curve(splits: Mapping[str, Sequence[Sequence[float]]]) -> list[list[
     ]
 
 
-def checked_out_commit() -> str:
-    """The commit that is checked out, with "+" if files that are not results or text differ from it."""
+def checked_out_commit(repository: Path = REPOSITORY) -> str:
+    """The commit that is checked out, with "+" if code that results depend on differs from it."""
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
-    written = (":(exclude)*.md", ":(exclude)baselines/results", ":(exclude)baselines/figures")
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", *written)
+    changed = git("status", "--porcelain", "--", *RUN_CODE)
     return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")

@@ -90,7 +90,7 @@ def table(protocol: Protocol, lines: Sequence[Line], controls: Sequence[Line]) -
     )
     parts = [title, markdown(HEADER, [*_untrained(lines, controls), *rows, *_expert(controls)])]
     if any(line["curve"] for line in lines):
-        parts.append(f"Learning curves: [{protocol.name}.svg](baselines/figures/{protocol.name}.svg).")
+        parts.append(f"[Learning curves](baselines/figures/{protocol.name}.svg) of all runs.")
     return "\n\n".join([*parts, _footer(protocol, lines)]) + "\n"
 
 
@@ -142,8 +142,10 @@ def _footer(protocol: Protocol, lines: Sequence[Line]) -> str:
         clips = ", ".join(str(clip) for clip in sorted({point.epsilon for point in protocol.grid}))
         tuned = (
             f"learning rates {rates} and clip ranges {clips} for every algorithm, chosen on validation tasks with "
-            f"{len(protocol.grid_seeds)} other seeds"
+            f"{_count(len(protocol.grid_seeds), 'other seed')}"
         )
+        if protocol.grid_arguments:
+            tuned += f" and `{' '.join(protocol.grid_arguments)}`"
     commands = [f"python baselines/run.py {protocol.name}{flag}" for flag in (" --grid", "")]
     said = " and then ".join(f"`{command}`" for command in (commands if len(protocol.grid) > 1 else commands[1:]))
     return (
@@ -157,9 +159,13 @@ def _said(value: Any) -> str:
     if isinstance(value, str):
         return value
     if "cpu_count" in value:
-        threads = f", {value['torch_threads']} threads" if "torch_threads" in value else ""
-        return value.get("accelerator") or f"{value['cpu_count']} x {value['machine']} CPU cores{threads} a run"
+        machine = value["accelerator"] or _count(value["cpu_count"], value["machine"] + " core")
+        return f"{machine}, {_count(value['torch_threads'], 'thread')} a run"
     return ", ".join(f"{name} {number}" for name, number in value.items())
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 if __name__ == "__main__":

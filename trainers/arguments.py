@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import torch
@@ -48,6 +48,18 @@ class RunArguments:
     demonstrations: int | None = _setting(None, "Expert episodes the default policy is warm-started on.")
     warm_start_updates: int | None = _setting(None, "Supervised updates of the warm start.")
     resume: bool = _setting(False, "Continue the run in --output_dir from its last checkpoint.")
+
+    @property
+    def env_kwargs(self) -> dict[str, Any]:
+        """Keywords of all environments of the run."""
+        kwargs = {
+            "data": self.data,
+            "difficulty": self.difficulty,
+            "protocol": self.protocol,
+            "context": self.context,
+            "action_format": self.action_format,
+        }
+        return {name: value for name, value in kwargs.items() if value is not None}
 
 
 HELP_GROUPS = {
@@ -100,7 +112,7 @@ def parse_arguments(
     parser.prog = f"{script_name(algorithm)}.py"
     parser.set_defaults(**_defaults(preset, argv))
     if {"-h", "--help", "--help_all"} & set(argv):
-        print(parser.format_help() if "--help_all" in argv else short_help(parser, algorithm))
+        print(parser.format_help() if "--help_all" in argv else short_help(parser, config_class, algorithm))
         sys.exit(0)
     try:
         run, config, model = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
@@ -115,17 +127,19 @@ def script_name(algorithm: str) -> str:
     return algorithm.lower().replace("++", "_pp")
 
 
-def short_help(parser: argparse.ArgumentParser, algorithm: str) -> str:
-    """The flags that matter, in groups, with their values unless changed."""
+def short_help(parser: argparse.ArgumentParser, config_class: type[StepConfig], algorithm: str) -> str:
+    """The flags that matter, in groups, those of the algorithm alone last, with their values unless changed."""
+    own = tuple(f.name for f in fields(config_class) if f.name not in StepConfig.__dataclass_fields__)
+    groups = HELP_GROUPS | ({algorithm: own} if own else {})
     # A flag that is on by default has a second action that turns it off; the first one holds the default.
     actions = {action.dest: action for action in reversed(parser._actions)}
-    width = max(len(name) for names in HELP_GROUPS.values() for name in names) + 4
+    width = max(len(name) for names in groups.values() for name in names) + 4
     lines = [
         f"Train a policy with {algorithm}.",
         "",
         f"usage: python trainers/{parser.prog} --env TASK [--flag VALUE ...]",
     ]
-    for group, names in HELP_GROUPS.items():
+    for group, names in groups.items():
         lines += ["", f"{group}:"]
         for name in names:
             text = OUR_WORDS.get(name) or (actions[name].help or "").replace("%%", "%").rstrip(".")

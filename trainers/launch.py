@@ -77,7 +77,7 @@ def launch(
         visible=config.process_index == 0,
     )
     console.say(f"{algorithm} on {preset.env_id} {_describe(run)}, seed {config.seed}, into {folder}")
-    kwargs = _env_kwargs(run)
+    kwargs = run.env_kwargs
     trainer = _build_trainer(run, config, model_config, preset, make_rule(config), console)
     write_config(folder, run, config, model_config, preset, algorithm)
     splits = preset.test_splits if run.test_tasks else ()
@@ -123,7 +123,7 @@ def _build_trainer(
     console: Console,
 ) -> StepTrainer:
     """The trainer with its policy, which may have to be warm-started first."""
-    kwargs = _env_kwargs(run)
+    kwargs = run.env_kwargs
     penalty = {} if run.invalid_action_reward is None else {"invalid_action_reward": run.invalid_action_reward}
     train_spec = preset.spec(preset.train_split, kwargs | penalty)
     model, tokenizer = _policy(run, config, model_config, preset, kwargs)
@@ -178,17 +178,6 @@ def _summarise(before: Scores, after: Scores, tests: Sequence[EvaluationSet]) ->
         "before": before,
         "after": after,
     }
-
-
-def _env_kwargs(run: RunArguments) -> dict[str, Any]:
-    kwargs = {
-        "data": run.data,
-        "difficulty": run.difficulty,
-        "protocol": run.protocol,
-        "context": run.context,
-        "action_format": run.action_format,
-    }
-    return {name: value for name, value in kwargs.items() if value is not None}
 
 
 def _policy(

@@ -38,9 +38,11 @@ class StepForward:
         0 where there is no state (terminated episodes).
         """
         decisions = num_steps if unit == "step" else num_tokens
+        # DDP exchanges buffers in every pass, and the processes have different numbers of passes, some none.
+        critic = self.trainer.accelerator.unwrap_model(self.trainer.critic)
         with torch.no_grad():
             parts = (
-                (self._values(batch), _value_numbers(batch, unit, num_steps, num_tokens))
+                (self._values(critic, batch), _value_numbers(batch, unit, num_steps, num_tokens))
                 for batch in self._batches(rows)
             )
             return collect(parts, decisions + num_episodes)
@@ -108,7 +110,7 @@ class StepForward:
     def _value_loss(self, batch: Batch, iteration: Iteration, sums: UpdateSums) -> Tensor:
         credit = iteration.credit
         assert credit.values is not None and credit.returns is not None
-        values = self._values(batch)
+        values = self._values(self.trainer.critic, batch)
         if credit.unit == "token":
             values, index = values[:, :-1], batch["token_index"][:, 1:]
         else:
@@ -135,9 +137,9 @@ class StepForward:
         entropy = out.log_probs.new_zeros(out.log_probs.shape) if out.entropy is None else out.entropy.detach()
         return out.log_probs, entropy
 
-    def _values(self, batch: Batch) -> Tensor:
+    def _values(self, critic: Any, batch: Batch) -> Tensor:
         with self.trainer.accelerator.autocast():
-            return self.trainer.critic(batch["input_ids"], batch["attention_mask"])
+            return critic(batch["input_ids"], batch["attention_mask"])
 
     @torch.no_grad()
     def _collect_log_probs(self, model: Any, rows: Sequence[Row], number: int) -> Array:
