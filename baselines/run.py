@@ -1,74 +1,145 @@
-"""Run a training script once per seed and record what came out.
+"""Run what is missing of a benchmark and record one line per run.
 
-    python baselines/run.py --env alfworld --seeds 0 1 2
+    python baselines/run.py key_door --grid     # every algorithm on the same grid, scored on validation tasks
+    python baselines/run.py key_door            # every algorithm at its best grid point, scored on test tasks
 
-Each run is a process of its own. When it has ended, one JSON line is appended to
-`baselines/results/<env>-<algorithm>.jsonl`: the run's summary, the commit and the arguments. A seed that has a line for
-the same arguments is not run again.
+A run is a process of its own. When it has ended, its line is appended to a file in `baselines/results/`; runs that have
+a line are not repeated, and interrupted ones go on from their checkpoint. `python baselines/table.py` makes the tables.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
+import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-REPOSITORY = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results"
+from steppo_gym.baselines.controls import CONTROLS, control_seeds, play_control
+from steppo_gym.baselines.jobs import Job, Stage, grid_jobs, matrix_jobs, missing, stage_folder
+from steppo_gym.baselines.processes import BusyError, Failure, exclusive, run_jobs
+from steppo_gym.baselines.protocol import PROTOCOLS, Algorithm, Protocol
+from steppo_gym.baselines.records import (
+    RESULTS,
+    MixedProtocolsError,
+    append_line,
+    read_results,
+    record,
+    results_file,
+)
+from steppo_gym.baselines.selection import IncompleteGridError, choose
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Read the command line and run what is missing."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the command line and run what is missing; exits with 1 if a run failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--env", default="alfworld", help="task of the training script")
-    parser.add_argument("--algorithm", default="steppo", help="which script in trainers/")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each")
-    parser.add_argument("--runs", type=Path, default=Path("runs", "baselines"), help="where the runs' folders go")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the records go")
-    arguments, passed_on = parser.parse_known_args(argv)
-    path = arguments.results / f"{arguments.env}-{arguments.algorithm}.jsonl"
-    for seed in arguments.seeds:
-        if any(line["seed"] == seed and line["arguments"] == passed_on for line in read_results(path)):
-            print(f"seed {seed}: recorded in {path}")
-            continue
-        folder = arguments.runs / f"{arguments.env}-{arguments.algorithm}-seed{seed}"
-        summary = run_seed(arguments.env, arguments.algorithm, seed, passed_on, folder)
-        path.parent.mkdir(exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**summary, "arguments": passed_on, "commit": commit()}) + "\n")
+    parser.add_argument("protocol", choices=PROTOCOLS, help="what is compared: see protocol.py")
+    parser.add_argument("--grid", action="store_true", help="the runs that choose learning rate and clip range")
+    parser.add_argument("--algorithms", nargs="+", metavar="KEY", help="only these rows; all by default")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="only these; the protocol's by default")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="runs at a time [%(default)s]"
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs", "baselines"), help="folder of the runs [%(default)s]")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the recorded lines")
+    options = parser.parse_args(argv)
+    protocol = PROTOCOLS[options.protocol]
+    known = {algorithm.key: algorithm for algorithm in protocol.algorithms}
+    unknown = [key for key in options.algorithms or () if key not in known]
+    if unknown:
+        parser.error(f"{protocol.name} has no algorithm {', '.join(unknown)}; it has {', '.join(known)}.")
+    if options.jobs < 1:
+        parser.error(f"--jobs must be at least 1, got {options.jobs}.")
+    stage: Stage = "grid" if options.grid else "matrix"
+    allowed = protocol.grid_seeds if options.grid else protocol.seeds
+    if set(options.seeds or ()) - set(allowed):
+        parser.error(f"--seeds of this stage are {' '.join(map(str, allowed))}, got {options.seeds}.")
+    # So that `kill` stops the runs as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        failures = run(
+            protocol,
+            stage,
+            [known[key] for key in options.algorithms or known],
+            options.seeds or allowed,
+            runs=options.runs,
+            results=options.results,
+            num_processes=options.jobs,
+        )
+    except (BusyError, IncompleteGridError, MixedProtocolsError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("Stopped. The same command goes on where it was.")
+    if failures:
+        logs = "\n".join(f"  {failure.job.name}: {failure.log}" for failure in failures)
+        sys.exit(f"{len(failures)} runs failed; the same command tries them again.\n{logs}")
 
 
-def run_seed(env: str, algorithm: str, seed: int, passed_on: list[str], folder: Path) -> dict[str, Any]:
-    """Run one seed to its end, going on from a checkpoint if a run was interrupted, and return its summary.
+def run(
+    protocol: Protocol,
+    stage: Stage,
+    algorithms: Sequence[Algorithm],
+    seeds: Sequence[int],
+    *,
+    runs: Path,
+    results: Path,
+    num_processes: int,
+) -> list[Failure]:
+    """Run and record what has no line yet, and return the runs that failed.
 
     Raises:
-        subprocess.CalledProcessError: the run failed; its own message has been printed.
+        IncompleteGridError: the matrix needs grid runs that have not been recorded.
+        MixedProtocolsError: a file of results holds lines of another protocol.
+        BusyError: another process is at it.
     """
-    script = REPOSITORY / "trainers" / f"{algorithm}.py"
-    command = [sys.executable, str(script), "--env", env, "--seed", str(seed), "--output_dir", str(folder), *passed_on]
-    if any(folder.glob("checkpoint-*")):
-        command.append("--resume")
-    subprocess.run(command, check=True, env=os.environ)
-    return json.loads((folder / "summary.json").read_text())
+    with exclusive(runs / stage_folder(protocol, stage)):
+        path, lines = results_file(results, protocol, stage), read_results(results, protocol, stage)
+        if stage == "grid":
+            jobs = grid_jobs(protocol, algorithms, seeds)
+        else:
+            jobs = matrix_jobs(protocol, _chosen(protocol, algorithms, results), seeds)
+            record_controls(protocol, results)
+        left = list(missing(jobs, lines))
+        print(f"{protocol.name} ({protocol.hash}), {stage}: {len(jobs) - len(left)} of {len(jobs)} recorded in {path}")
+
+        def on_end(job: Job, folder: Path, commit: str) -> str:
+            line = record(job, folder, commit)
+            append_line(path, line)
+            return f"{job.name}: success {100 * line['curve'][-1][1]:.1f} %, {line['wall_seconds']:.0f} s"
+
+        durations = [line["wall_seconds"] for line in lines]
+        return run_jobs(left, runs, num_processes=num_processes, on_end=on_end, durations=durations)
 
 
-def read_results(path: Path) -> list[dict[str, Any]]:
-    """The recorded lines, none if there is no file yet."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+def record_controls(protocol: Protocol, results: Path) -> None:
+    """Play and record the rows without training that have no line yet."""
+    recorded = [(line["algorithm"], line["seed"]) for line in read_results(results, protocol, "control")]
+    for control in CONTROLS:
+        for seed in control_seeds(protocol, control):
+            if (control, seed) not in recorded:
+                line = play_control(protocol, control, seed)
+                append_line(results_file(results, protocol, "control"), line)
+                print(f"{line['title']}, seed {seed}: success {100 * line['success_after']:.1f} %")
 
 
-def commit() -> str:
-    """The commit that is checked out, with "+" if files differ from it."""
+def _chosen(protocol: Protocol, algorithms: Sequence[Algorithm], results: Path) -> dict:
+    """The grid point of every algorithm.
 
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-
-    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if git("status", "--porcelain", "-uno") else "")
+    Raises:
+        IncompleteGridError: with the command that completes the grid.
+    """
+    lines = read_results(results, protocol, "grid")
+    chosen, problems = {}, []
+    for algorithm in algorithms:
+        try:
+            chosen[algorithm] = choose(protocol, algorithm, lines)
+        except IncompleteGridError as error:
+            problems.append(str(error))
+    if problems:
+        command = f"python baselines/run.py {protocol.name} --grid"
+        raise IncompleteGridError("\n".join([*problems, f"Run `{command}` first."]))
+    return chosen
 
 
 if __name__ == "__main__":

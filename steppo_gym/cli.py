@@ -59,9 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument(
         "--data-dir", type=Path, help="target folder; default: the data set's own variable, or its cache"
     )
-    fetch.add_argument(
-        "--url", action="append", help="fetch this file instead of the official ones; may be repeated"
-    )
+    fetch.add_argument("--url", action="append", help="fetch this file instead of the official ones; may be repeated")
     fetch.add_argument("--quiet", action="store_true", help="no progress bar")
     fetch.set_defaults(run=_download)
 

@@ -42,6 +42,11 @@ class PolicyLoss:
     ratio_max: Tensor
     """0 without terms; over micro-batches, take the maximum."""
     num_tokens: Tensor
+    num_tokens_outside: Tensor
+    """Tokens whose own ratio is outside the clip range, whatever the ratio of the loss."""
+    num_steps: Tensor
+    num_steps_outside: Tensor
+    """Steps whose geometric ratio is outside the clip range, whatever the ratio of the loss."""
     kl_sum: Tensor
     """Sum over tokens of the k3 estimate of KL(old policy || policy)."""
 
@@ -113,6 +118,8 @@ def policy_loss(
     plain = ratios * term_advantages
     clipped = ratios.clamp(1.0 - clip_low, 1.0 + clip_high) * term_advantages
     with torch.no_grad():
+        low, high = 1.0 - clip_low, 1.0 + clip_high
+        step_means, _ = _per_step(z, z, step_index[trained], "geometric", None)
         kl = kl_k3(torch.zeros_like(z), z)
         ratio_max = ratios.max() if ratios.numel() else ratios.new_zeros(())
     return PolicyLoss(
@@ -122,6 +129,9 @@ def policy_loss(
         ratio_sum=ratios.detach().sum(),
         ratio_max=ratio_max,
         num_tokens=torch.tensor(z.numel(), device=z.device),
+        num_tokens_outside=((z.exp() < low) | (z.exp() > high)).sum(),
+        num_steps=torch.tensor(step_means.numel(), device=z.device),
+        num_steps_outside=((step_means.exp() < low) | (step_means.exp() > high)).sum(),
         kl_sum=kl.sum(),
     )
 

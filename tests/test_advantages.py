@@ -11,14 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steppo_gym.advantages import (
-    discounted_returns,
-    gae,
-    gigpo_advantages,
-    group_advantages,
-    step_advantages,
-    token_advantages,
-)
+from steppo_gym.advantages import discounted_returns, gae, step_advantages, token_advantages
+from steppo_gym.group_advantages import gigpo_advantages, group_advantages
 
 seeds = st.integers(0, 2**32 - 1)
 discounts = st.one_of(st.just(1.0), st.just(0.0), st.floats(0.0, 1.0))

@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 import torch
 from transformers import HfArgumentParser
@@ -40,11 +40,27 @@ class RunArguments:
     invalid_action_reward: float | None = _setting(
         None, "Reward of an invalid action in training; evaluation keeps the protocol's."
     )
-    test_tasks: int = _setting(100, "Held-out tasks per test split, played before and after training only.")
+    test_tasks: int = _setting(100, "Held-out tasks per test split, played before and after training; 0 for none.")
     validation_tasks: int = _setting(50, "Held-out tasks per validation split, played during training.")
+    watch: Literal["validation", "test"] = _setting(
+        "validation", "Which held-out tasks are played during training; test only where nothing is chosen by them."
+    )
     demonstrations: int | None = _setting(None, "Expert episodes the default policy is warm-started on.")
     warm_start_updates: int | None = _setting(None, "Supervised updates of the warm start.")
     resume: bool = _setting(False, "Continue the run in --output_dir from its last checkpoint.")
+
+
+def env_kwargs(run: RunArguments, preset: Preset, model: ModelConfig) -> dict[str, Any]:
+    """Keywords of all environments of a run."""
+    small = {} if model.model_name_or_path else preset.small_policy_kwargs
+    chosen = {
+        "data": run.data,
+        "difficulty": run.difficulty,
+        "protocol": run.protocol,
+        "context": run.context,
+        "action_format": run.action_format,
+    }
+    return {**small, **{name: value for name, value in chosen.items() if value is not None}}
 
 
 HELP_GROUPS = {
@@ -55,13 +71,13 @@ HELP_GROUPS = {
     ),
     "training": (
         "iterations", "episodes_per_iteration", "updates_per_iteration", "num_generations", "num_iterations",
-        "learning_rate", "critic_learning_rate", "gamma", "gae_lambda", "ratio", "epsilon", "beta",
-        "max_tokens_per_micro_batch", "seed",
+        "learning_rate", "critic_learning_rate", "gamma", "gae_lambda", "ratio", "loss_average", "epsilon", "beta",
+        "kl_in", "max_tokens_per_micro_batch", "seed",
     ),
     "rollouts": ("num_slots", "num_env_workers", "env_step_timeout", "max_prompt_tokens"),
     "watching": (
-        "output_dir", "resume", "test_tasks", "validation_tasks", "evaluate_every", "save_every", "save_episodes",
-        "report_to",
+        "output_dir", "resume", "test_tasks", "validation_tasks", "watch", "evaluate_every", "save_every",
+        "save_episodes", "report_to",
     ),
 }  # fmt: skip
 
@@ -73,7 +89,7 @@ OUR_WORDS = {
     "use_vllm": "Sample with vLLM; all of TRL's --vllm_* flags work",
     "num_iterations": "Passes over the episodes of an iteration",
     "epsilon": "Clip range of the ratio; --epsilon_high for another upper one",
-    "beta": "Weight of the KL divergence from the starting policy",
+    "beta": "Weight of the KL divergence from the starting policy; 0 for none",
     "seed": "Of everything: warm start, tasks, sampling, order",
     "output_dir": "The run's folder; runs/<env>-<algorithm>-seed<seed> by default",
     "report_to": "tensorboard, trackio, wandb, ... or none",
@@ -94,10 +110,10 @@ def parse_arguments(
     argv = list(sys.argv[1:] if argv is None else argv)
     preset = PRESETS[_peek(argv, "env", "alfworld", tuple(PRESETS))]
     parser = HfArgumentParser((RunArguments, config_class, ModelConfig), add_help=False, allow_abbrev=False)  # type: ignore[arg-type]
-    parser.prog = f"{algorithm.lower()}.py"
+    parser.prog = f"{script_name(algorithm)}.py"
     parser.set_defaults(**_defaults(preset, argv))
     if {"-h", "--help", "--help_all"} & set(argv):
-        print(parser.format_help() if "--help_all" in argv else short_help(parser, algorithm))
+        print(parser.format_help() if "--help_all" in argv else short_help(parser, config_class, algorithm))
         sys.exit(0)
     try:
         run, config, model = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
@@ -107,17 +123,24 @@ def parse_arguments(
     return run, config, model, preset
 
 
-def short_help(parser: argparse.ArgumentParser, algorithm: str) -> str:
-    """The flags that matter, in groups, with their values unless changed."""
+def script_name(algorithm: str) -> str:
+    """The name of an algorithm's script, which is also that of its runs' folders."""
+    return algorithm.lower().replace("++", "_pp")
+
+
+def short_help(parser: argparse.ArgumentParser, config_class: type[StepConfig], algorithm: str) -> str:
+    """The flags that matter, in groups, those of the algorithm alone last, with their values unless changed."""
+    own = tuple(f.name for f in fields(config_class) if f.name not in StepConfig.__dataclass_fields__)
+    groups = HELP_GROUPS | ({algorithm: own} if own else {})
     # A flag that is on by default has a second action that turns it off; the first one holds the default.
     actions = {action.dest: action for action in reversed(parser._actions)}
-    width = max(len(name) for names in HELP_GROUPS.values() for name in names) + 4
+    width = max(len(name) for names in groups.values() for name in names) + 4
     lines = [
         f"Train a policy with {algorithm}.",
         "",
         f"usage: python trainers/{parser.prog} --env TASK [--flag VALUE ...]",
     ]
-    for group, names in HELP_GROUPS.items():
+    for group, names in groups.items():
         lines += ["", f"{group}:"]
         for name in names:
             text = OUR_WORDS.get(name) or (actions[name].help or "").replace("%%", "%").rstrip(".")
@@ -145,6 +168,8 @@ def _complete(run: RunArguments, preset: Preset, model: ModelConfig) -> None:
     run.context = run.context or ("rebuilt" if model.model_name_or_path else "append")
     if run.data is not None and run.difficulty is not None:
         sys.exit("--difficulty chooses among built-in tasks and cannot be combined with --data.")
+    if run.watch == "test" and not run.test_tasks:
+        sys.exit("--watch test plays the test tasks during training, but --test_tasks is 0.")
     if run.difficulty is not None and run.difficulty not in preset.difficulties:
         known = ", ".join(preset.difficulties) or "(this task has none)"
         sys.exit(f"--difficulty must be one of {known}, got {run.difficulty!r}.")

@@ -1,21 +1,22 @@
-"""Credit rules: from the records of an iteration to advantages and value targets.
+"""What a credit rule reads and what it says.
 
-All rules read the same records and fill the same `Credit`; what differs between algorithms is the unit a decision is (a
-step or a token) and the formula in `steppo_gym.advantages`.
+All rules read the same `Records` and fill the same `Credit`; what differs between algorithms is the unit a decision is
+(a step or a token), whether there is a critic, and the formula. The rules themselves are in `credit_rules.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from functools import cached_property
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from steppo_gym.advantages import step_advantages
 from steppo_gym.episode import Episode
-from steppo_gym.whitening import Moments, merge_moments, moments, whiten
+from steppo_gym.ragged import sum_per_episode
+from steppo_gym.whitening import Moments
 
 Array = npt.NDArray[np.float64]
 Unit = Literal["step", "token"]
@@ -24,61 +25,107 @@ GatherMoments = Callable[[Moments], Sequence[Moments]]
 
 
 @dataclass(frozen=True)
+class Records:
+    """The episodes of this process in one iteration: E episodes, N steps, M response tokens."""
+
+    episodes: Sequence[Episode]
+    """Terminated or truncated."""
+    values: Array
+    """What a rule with a critic asks for: one for each step (N) or each response token (M), then one for each episode's
+    final state, 0 if it terminated. Empty for rules without a critic.
+    """
+    token_rewards: Array | None = None
+    """(M,) to be added to the rewards of tokens: the KL penalty, where it is part of the reward."""
+
+    @cached_property
+    def steps_per_episode(self) -> list[int]:
+        """Lengths (E,)."""
+        return [episode.num_steps for episode in self.episodes]
+
+    @cached_property
+    def tokens_per_step(self) -> list[int]:
+        """Lengths (N,)."""
+        return [len(step.response_ids) for episode in self.episodes for step in episode.steps]
+
+    @cached_property
+    def environment_rewards(self) -> Array:
+        """(N,) as the environment gave them."""
+        return np.array([step.reward for episode in self.episodes for step in episode.steps], np.float64)
+
+    @cached_property
+    def rewards(self) -> Array:
+        """(N,) rewards of whole steps, what is added to their tokens included."""
+        if self.token_rewards is None:
+            return self.environment_rewards
+        return self.environment_rewards + sum_per_episode(self.token_rewards, np.array(self.tokens_per_step, np.int64))
+
+    @cached_property
+    def returns(self) -> Array:
+        """(E,) undiscounted sums of `rewards`."""
+        return sum_per_episode(self.rewards, np.array(self.steps_per_episode, np.int64))
+
+    @cached_property
+    def group_ids(self) -> list[int]:
+        """The group of each episode (E,)."""
+        return [episode.group for episode in self.episodes]
+
+    @cached_property
+    def state_keys(self) -> list[str]:
+        """(N,) equal exactly for equal hidden states."""
+        return [step.state_key for episode in self.episodes for step in episode.steps]
+
+    @cached_property
+    def observation_keys(self) -> list[tuple[int, ...]]:
+        """(N,) the tokens that the environment added to the prompt before each step.
+
+        In the append context that is the observation; in the rebuilt context the whole prompt, history included.
+        """
+        keys: list[tuple[int, ...]] = []
+        for episode in self.episodes:
+            before: tuple[int, ...] = ()
+            for step in episode.steps:
+                extends = step.prompt_ids[: len(before)] == before
+                keys.append(step.prompt_ids[len(before) :] if extends else step.prompt_ids)
+                before = step.prompt_ids + step.response_ids
+        return keys
+
+    def split_values(self, number: int) -> tuple[Array, Array]:
+        """Values of the `number` decisions, and those of the final states."""
+        return self.values[:number], self.values[number:]
+
+
+@dataclass(frozen=True)
 class Credit:
-    """What a rule says of N decisions, numbered as in `steppo_gym.rows`."""
+    """What a rule says of its decisions, numbered as in `steppo_gym.rows`."""
 
     unit: Unit
-    """Whether decisions are steps or response tokens."""
+    """Whether decisions are steps (N) or response tokens (M)."""
     advantages: Array
-    """(N,) as they enter the loss."""
+    """(N,) or (M,) as they enter the loss."""
     values: Array | None = None
-    """(N,) the critic's values before the update; None for rules without a critic."""
+    """The critic's values before the update; None for rules without a critic."""
     returns: Array | None = None
-    """(N,) the critic's targets."""
+    """The critic's targets."""
     raw: Moments | None = None
-    """Count, mean and spread of the advantages before whitening, over all processes."""
+    """Count, mean and spread of the advantages before whitening, over all processes; None where nothing is whitened."""
+    state_group_sizes: npt.NDArray[np.int64] | None = None
+    """(N,) how many steps each step was compared with, itself included, in rules that compare equal states."""
 
 
 class CreditRule(Protocol):
     """How an algorithm assigns credit."""
 
-    needs_critic: bool
+    critic: ClassVar[Unit | None]
+    """Where it needs the critic's values: before each step, before each token, or nowhere."""
 
-    def __call__(self, episodes: Sequence[Episode], values: Array, gather: GatherMoments) -> Credit:
-        """Assign credit to all decisions of `episodes`.
+    def __call__(self, records: Records, gather: GatherMoments) -> Credit:
+        """Assign credit to all decisions.
 
         Args:
-            episodes: terminated or truncated.
-            values: by number as in `steppo_gym.rows`: one for each step, then one for each episode's final state (0 if
-                it terminated); empty for rules without a critic.
+            records: of this process.
             gather: collects moments from all processes.
         """
         ...
-
-
-@dataclass(frozen=True)
-class StepLevelGAE:
-    """StepPO: GAE over steps, one advantage per step, whitened over the steps of the iteration (arXiv 2604.18401)."""
-
-    gamma: float
-    gae_lambda: float
-    whiten_advantages: bool = True
-    needs_critic = True
-
-    def __call__(self, episodes: Sequence[Episode], values: Array, gather: GatherMoments) -> Credit:
-        """See `CreditRule`."""
-        rewards = np.array([step.reward for episode in episodes for step in episode.steps], np.float64)
-        advantages, returns = step_advantages(
-            rewards,
-            values[: len(rewards)],
-            values[len(rewards) :],
-            steps_per_episode=[episode.num_steps for episode in episodes],
-            gamma=self.gamma,
-            lam=self.gae_lambda,
-        )
-        raw = merge_moments(gather(moments(advantages)))
-        whitened = whiten(advantages, raw) if self.whiten_advantages else advantages
-        return Credit("step", whitened, values[: len(rewards)], returns, raw)
 
 
 def explained_variance(values: Array, returns: Array) -> float:

@@ -27,12 +27,19 @@ from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config
 
 from steppo_gym.episode import Episode, write_episodes
-from steppo_gym.trainers.arguments import RunArguments, parse_arguments
+from steppo_gym.trainers.arguments import RunArguments, env_kwargs, parse_arguments
 from steppo_gym.trainers.console import Console
 from steppo_gym.trainers.credit import CreditRule
 from steppo_gym.trainers.evaluation import EvaluationSet, evaluation_metrics, first_tasks
 from steppo_gym.trainers.presets import Preset
-from steppo_gym.trainers.report import RunRecorder, draw_learning_curve, percent, write_summary
+from steppo_gym.trainers.report import (
+    METRICS_FILE,
+    RunRecorder,
+    draw_learning_curve,
+    percent,
+    read_metrics,
+    write_summary,
+)
 from steppo_gym.trainers.run_folder import prepare_folder, write_config
 from steppo_gym.trainers.step_config import StepConfig
 from steppo_gym.trainers.step_trainer import StepTrainer
@@ -70,10 +77,11 @@ def launch(
         visible=config.process_index == 0,
     )
     console.say(f"{algorithm} on {preset.env_id} {_describe(run)}, seed {config.seed}, into {folder}")
-    kwargs = _env_kwargs(run, preset, model_config)
+    kwargs = env_kwargs(run, preset, model_config)
     trainer = _build_trainer(run, config, model_config, preset, make_rule(config), console)
     write_config(folder, run, config, model_config, preset, algorithm)
-    tests = [first_tasks(split, preset.spec(split, kwargs), run.test_tasks) for split in preset.test_splits]
+    splits = preset.test_splits if run.test_tasks else ()
+    tests = [first_tasks(split, preset.spec(split, kwargs), run.test_tasks) for split in splits]
     try:
         before, after = _train_and_test(trainer, tests, console, checkpoint)
     finally:
@@ -89,6 +97,7 @@ def launch(
         "iterations": config.iterations,
         "episodes": config.iterations * config.episodes_per_iteration,
         "updates": config.max_steps,
+        "tokens": sum(entry.get("generated_tokens", 0) for entry in read_metrics(folder / METRICS_FILE)),
         "wall_seconds": round(time.perf_counter() - started, 1),
         "resumed": checkpoint is not None,
         "command": shlex.join([Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)]),
@@ -96,11 +105,12 @@ def launch(
     if config.process_index == 0:
         draw_learning_curve(folder)
         write_summary(folder, summary)
-    console.say(
-        f"greedy success on {summary['evaluation_tasks']} held-out tasks: "
-        f"{100 * summary['success_before']:.1f} % before, {100 * summary['success_after']:.1f} % after; "
-        f"{summary['wall_seconds']:.0f} s; see {folder}/learning_curve.png"
-    )
+    if tests:
+        console.say(
+            f"greedy success on {summary['evaluation_tasks']} held-out tasks: "
+            f"{100 * summary['success_before']:.1f} % before, {100 * summary['success_after']:.1f} % after"
+        )
+    console.say(f"{summary['wall_seconds']:.0f} s; see {folder}/learning_curve.png")
     return summary
 
 
@@ -113,7 +123,7 @@ def _build_trainer(
     console: Console,
 ) -> StepTrainer:
     """The trainer with its policy, which may have to be warm-started first."""
-    kwargs = _env_kwargs(run, preset, model_config)
+    kwargs = env_kwargs(run, preset, model_config)
     penalty = {} if run.invalid_action_reward is None else {"invalid_action_reward": run.invalid_action_reward}
     train_spec = preset.spec(preset.train_split, kwargs | penalty)
     model, tokenizer = _policy(run, config, model_config, preset, kwargs)
@@ -124,15 +134,21 @@ def _build_trainer(
         task_ids=_task_ids(train_spec),
         rule=rule,
         processing_class=tokenizer,
-        evaluation_sets=[
-            first_tasks(split, preset.spec(split, kwargs), run.validation_tasks) for split in preset.validation_splits
-        ],
+        evaluation_sets=_watched(run, preset, kwargs),
         on_episode=console.on_episode,
         peft_config=get_peft_config(model_config),
         callbacks=[console, RunRecorder(Path(str(config.output_dir)), config.updates_in_iteration)],
     )
     _settle_callbacks(trainer, Path(str(config.output_dir)))
     return trainer
+
+
+def _watched(run: RunArguments, preset: Preset, kwargs: dict[str, Any]) -> list[EvaluationSet]:
+    """The held-out tasks that are played during training."""
+    splits, number = preset.validation_splits, run.validation_tasks
+    if run.watch == "test":
+        splits, number = preset.test_splits, run.test_tasks
+    return [first_tasks(split, preset.spec(split, kwargs), number) for split in splits]
 
 
 def _train_and_test(
@@ -162,19 +178,6 @@ def _summarise(before: Scores, after: Scores, tests: Sequence[EvaluationSet]) ->
         "before": before,
         "after": after,
     }
-
-
-def _env_kwargs(run: RunArguments, preset: Preset, model_config: ModelConfig) -> dict[str, Any]:
-    small = {} if model_config.model_name_or_path else preset.small_policy_kwargs
-    kwargs = {
-        **small,
-        "data": run.data,
-        "difficulty": run.difficulty,
-        "protocol": run.protocol,
-        "context": run.context,
-        "action_format": run.action_format,
-    }
-    return {name: value for name, value in kwargs.items() if value is not None}
 
 
 def _policy(
@@ -226,10 +229,10 @@ def _successes(episodes: Sequence[Episode]) -> list[float]:
     return [float(episode.success) for episode in episodes if episode.ended != "failed"]
 
 
-def _pooled(scores: dict[str, dict[str, float]], tests: Sequence[EvaluationSet]) -> float:
-    """Success over the tasks of all test splits."""
+def _pooled(scores: dict[str, dict[str, float]], tests: Sequence[EvaluationSet]) -> float | None:
+    """Success over the tasks of all test splits, None if none were played."""
     total = sum(len(test.task_ids) for test in tests)
-    return sum(scores[test.name]["success"] * len(test.task_ids) for test in tests) / total
+    return None if not tests else sum(scores[test.name]["success"] * len(test.task_ids) for test in tests) / total
 
 
 def _task_ids(spec: EnvSpec) -> list[str]:

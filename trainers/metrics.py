@@ -23,6 +23,9 @@ class UpdateSums:
     value_loss: float = 0.0
     terms: float = 0.0
     clipped: float = 0.0
+    steps: float = 0.0
+    tokens_outside: float = 0.0
+    steps_outside: float = 0.0
     ratio: float = 0.0
     ratio_max: float = 0.0
     tokens: float = 0.0
@@ -38,6 +41,9 @@ class UpdateSums:
         self.policy_loss += float(loss.loss.detach())
         self.terms += float(loss.num_terms)
         self.clipped += float(loss.num_clipped)
+        self.steps += float(loss.num_steps)
+        self.tokens_outside += float(loss.num_tokens_outside)
+        self.steps_outside += float(loss.num_steps_outside)
         self.ratio += float(loss.ratio_sum)
         self.ratio_max = max(self.ratio_max, float(loss.ratio_max))
         self.tokens += float(loss.num_tokens)
@@ -69,6 +75,8 @@ class UpdateSums:
         logged = {
             "policy_loss": self.policy_loss,
             "clip_fraction": self.clipped / terms,
+            "tokens_outside_clip": self.tokens_outside / tokens,
+            "steps_outside_clip": self.steps_outside / max(self.steps, 1.0),
             "ratio_mean": self.ratio / terms,
             "ratio_max": self.ratio_max,
             "approx_kl": self.kl / tokens,
@@ -109,23 +117,51 @@ def task_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
     return {name: _mean(values) for name, values in sorted(columns.items())}
 
 
+def group_metrics(episodes: Sequence[Sequence[Episode]]) -> dict[str, float]:
+    """Sizes of the groups of episodes and how many of them say nothing, nothing at all where no group has two."""
+    groups: dict[tuple[int, int], list[float]] = {}
+    for rank, part in enumerate(episodes):
+        for episode in part:
+            if episode.ended != "failed":
+                groups.setdefault((rank, episode.group), []).append(episode.total_reward)
+    returns = [group for group in groups.values() if len(group) > 1]
+    if not returns:
+        return {}
+    return {
+        "group_size": _mean([len(group) for group in groups.values()]),
+        "group_return_std": _mean([float(np.std(group, ddof=1)) for group in returns]),
+        "uninformative_groups": _mean([max(group) == min(group) for group in groups.values()]),
+    }
+
+
 def rollout_metrics(episodes: Sequence[Sequence[Episode]], stats: Sequence[RolloutStats]) -> dict[str, float]:
     """Scores and speed of an iteration's rollouts, from the records of all processes."""
     every = [episode for part in episodes for episode in part]
     seconds = max(part.seconds for part in stats)
-    return episode_metrics(every) | {
-        "rollout_seconds": seconds,
-        "generation_seconds": max(part.generation_seconds for part in stats),
-        "environment_wait_seconds": max(part.environment_wait_seconds for part in stats),
-        "episodes_per_second": len(every) / seconds,
-        "generated_tokens_per_second": sum(part.num_generated_tokens for part in stats) / seconds,
-        "generation_batch_size": _mean([part.mean_batch_size for part in stats]),
-    }
+    return (
+        episode_metrics(every)
+        | group_metrics(episodes)
+        | {
+            "rollout_seconds": seconds,
+            "generated_tokens": sum(part.num_generated_tokens for part in stats),
+            "generation_seconds": max(part.generation_seconds for part in stats),
+            "environment_wait_seconds": max(part.environment_wait_seconds for part in stats),
+            "episodes_per_second": len(every) / seconds,
+            "generated_tokens_per_second": sum(part.num_generated_tokens for part in stats) / seconds,
+            "generation_batch_size": _mean([part.mean_batch_size for part in stats]),
+        }
+    )
 
 
 def credit_metrics(credit: Credit, gather: Callable[[Any], list[Any]]) -> dict[str, float]:
     """Advantages before whitening and the critic's fit to its targets, over all processes."""
     logged = {} if credit.raw is None else {"advantage_mean": credit.raw.mean, "advantage_std": credit.raw.std}
+    if credit.state_group_sizes is not None:
+        sizes = np.concatenate(gather(credit.state_group_sizes))
+        if len(sizes):
+            # A group of n steps is in the list n times.
+            logged["state_group_size"] = float(len(sizes) / (1.0 / sizes).sum())
+            logged["lone_states"] = float((sizes == 1).mean())
     if credit.values is None or credit.returns is None:
         return logged
     values, returns = np.concatenate(gather(credit.values)), np.concatenate(gather(credit.returns))

@@ -10,7 +10,7 @@ from pathlib import Path
 from transformers.trainer_utils import get_last_checkpoint
 from trl.trainer.model_config import ModelConfig
 
-from steppo_gym.trainers.arguments import RunArguments
+from steppo_gym.trainers.arguments import RunArguments, script_name
 from steppo_gym.trainers.presets import Preset
 from steppo_gym.trainers.step_config import StepConfig
 
@@ -19,7 +19,9 @@ def prepare_folder(run: RunArguments, config: StepConfig, algorithm: str) -> str
     """Settle the run's folder and return the checkpoint to go on from, if any."""
     chosen = config.output_dir not in (None, "trainer_output")
     folder = (
-        Path(str(config.output_dir)) if chosen else Path("runs", f"{run.env}-{algorithm.lower()}-seed{config.seed}")
+        Path(str(config.output_dir))
+        if chosen
+        else Path("runs", f"{run.env}-{script_name(algorithm)}-seed{config.seed}")
     )
     if run.resume:
         checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None

@@ -15,6 +15,7 @@ from transformers import IntervalStrategy
 from trl.trainer.grpo_config import GRPOConfig
 
 from steppo_gym.losses import RATIOS
+from steppo_gym.trainers.step_data import LOSS_AVERAGES
 
 WITHOUT_EFFECT = (
     "entropy_coef", "importance_sampling_level", "log_completions", "loss_type", "mask_truncated_completions",
@@ -25,6 +26,9 @@ WITHOUT_EFFECT = (
 """Settings of GRPOConfig that belong to what is replaced here; changing one is refused, so that none is silently
 ignored.
 """
+
+
+CHOICES = {"ratio": RATIOS, "loss_average": LOSS_AVERAGES, "kl_in": ("loss", "reward")}
 
 
 def _setting(default: object, text: str) -> object:
@@ -46,6 +50,14 @@ class StepConfig(GRPOConfig):
     gamma: float = _setting(0.99, "Discount per decision (step or token).")  # type: ignore[assignment]
     gae_lambda: float = _setting(0.95, "Lambda of generalized advantage estimation.")  # type: ignore[assignment]
     ratio: Literal["token", "geometric", "sqrt_centered"] = _setting("token", "Unit of the importance ratio.")  # type: ignore[assignment]
+    loss_average: Literal["tokens", "steps", "episodes", "constant"] = _setting(
+        "tokens",
+        "What counts the same in the policy loss and its KL term; constant: tokens, over episodes x "
+        "max_completion_length (Dr. GRPO).",
+    )  # type: ignore[assignment]
+    kl_in: Literal["loss", "reward"] = _setting(
+        "loss", "Where the KL divergence of --beta counts: in the loss, or in the rewards of the tokens."
+    )  # type: ignore[assignment]
     whiten_advantages: bool = _setting(
         True, "Normalise advantages over the iteration to mean 0 and standard deviation 1."
     )  # type: ignore[assignment]
@@ -119,8 +131,12 @@ class StepConfig(GRPOConfig):
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}.")
-        if self.ratio not in RATIOS:
-            raise ValueError(f"ratio must be one of {', '.join(RATIOS)}, got {self.ratio!r}.")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
+        self._check_what_is_trls()
+
+    def _check_what_is_trls(self) -> None:
         if self.generation_batch_size is not None:
             raise ValueError("Set episodes_per_iteration instead of generation_batch_size.")
         if self.max_steps not in (-1, self.iterations * self.updates_in_iteration):
@@ -155,15 +171,3 @@ class StepConfig(GRPOConfig):
     def updates_in_iteration(self) -> int:
         """Optimiser steps of one iteration: passes (TRL's `num_iterations`) times updates per pass."""
         return int(self.num_iterations or 1) * self.updates_per_iteration
-
-
-@dataclass
-class StepPOConfig(StepConfig):
-    """StepPO (arXiv 2604.18401 v2-v4): step-level GAE, one ratio per step.
-
-    The papers' runs have lambda 1, clip 3e-4 and learning rates 1e-6 and 1e-5 for models of billions of parameters; the
-    clip range here is the one of PPO, because the ratio of a small policy with short responses moves further in an
-    update.
-    """
-
-    ratio: Literal["token", "geometric", "sqrt_centered"] = _setting("geometric", "Unit of the importance ratio.")  # type: ignore[assignment]

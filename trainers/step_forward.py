@@ -13,6 +13,7 @@ from torch import Tensor
 
 from steppo_gym.losses import kl_k3, policy_loss, token_log_ratio_sum_and_count, value_loss
 from steppo_gym.rows import ABSENT, Row, collate, collect, spread, token_budget_batches
+from steppo_gym.trainers.credit import Unit
 from steppo_gym.trainers.metrics import UpdateSums
 from steppo_gym.trainers.step_data import Iteration, Slice
 
@@ -28,13 +29,23 @@ class StepForward:
 
     def __init__(self, trainer: StepTrainer) -> None:
         self.trainer = trainer
-        self.term_denominator = self.token_denominator = self.value_denominator = 1.0
+        self.policy_denominator = self.value_denominator = 1.0
         self.center: float | None = None
 
-    def values(self, rows: Sequence[Row], number: int) -> Array:
-        """(number,) the critic's values by value number, 0 where there is none (terminated episodes)."""
+    def values(self, rows: Sequence[Row], unit: Unit, num_steps: int, num_tokens: int, num_episodes: int) -> Array:
+        """(N + E,) or (M + E,) the critic's values before each step or response token, then of the final states.
+
+        0 where there is no state (terminated episodes).
+        """
+        decisions = num_steps if unit == "step" else num_tokens
+        # DDP exchanges buffers in every pass, and the processes have different numbers of passes, some none.
+        critic = self.trainer.accelerator.unwrap_model(self.trainer.critic)
         with torch.no_grad():
-            return collect(((self._values(batch), batch["value_index"]) for batch in self._batches(rows)), number)
+            parts = (
+                (self._values(critic, batch), _value_numbers(batch, unit, num_steps, num_tokens))
+                for batch in self._batches(rows)
+            )
+            return collect(parts, decisions + num_episodes)
 
     def log_probs(self, rows: Sequence[Row], number: int) -> Array:
         """(number,) log-probability of each response token under the policy."""
@@ -52,11 +63,17 @@ class StepForward:
 
         DDP averages gradients over the processes, so a denominator is the count of all divided by their number.
         """
-        counts = np.array([sum(part.num_steps for part in window), sum(part.num_tokens for part in window)], np.float64)
-        everywhere = gather(counts)
-        steps, tokens = np.maximum(np.sum(everywhere, axis=0), 1.0) / len(everywhere)
-        self.term_denominator = float(tokens if self.trainer.args.ratio == "token" else steps)
-        self.token_denominator = float(tokens)
+        counts = np.sum([(part.num_steps, part.num_tokens, part.num_episodes) for part in window], axis=0)
+        everywhere = gather(counts.astype(np.float64))
+        steps, tokens, episodes = np.maximum(np.sum(everywhere, axis=0), 1.0) / len(everywhere)
+        self.policy_denominator = float(
+            {
+                "tokens": tokens,
+                "steps": steps,
+                "episodes": episodes,
+                "constant": episodes * float(self.trainer.max_completion_length or 1),
+            }[self.trainer.args.loss_average]
+        )
         self.value_denominator = float(tokens if iteration.credit.unit == "token" else steps)
         if self.trainer.args.ratio == "sqrt_centered":
             self.center = self._mean_log_ratio(iteration, [row for part in window for row in part.rows], gather)
@@ -65,25 +82,26 @@ class StepForward:
         """The micro-batch's share of the update's loss; its sums are added to `sums`."""
         args = self.trainer.args
         batch = self._to_device(batch)
-        credit, tokens = iteration.credit, batch["token_index"][:, 1:]
+        tokens, steps = batch["token_index"][:, 1:], batch["step_index"][:, 1:]
         log_probs, entropy = self._policy(model, batch)
-        advantages = spread(credit.advantages, batch[f"{credit.unit}_index"][:, 1:])
         policy = policy_loss(
             log_probs,
             spread(iteration.old_log_probs, tokens),
-            advantages,
-            batch["step_index"][:, 1:],
+            spread(iteration.weighted_advantages, tokens),
+            steps,
             ratio=args.ratio,
             clip_low=args.epsilon,
             clip_high=args.epsilon if args.epsilon_high is None else args.epsilon_high,
-            denominator=self.term_denominator,
+            denominator=self.policy_denominator,
             center=self.center,
         )
         total, reference_kl = policy.loss, None
         if iteration.reference_log_probs is not None:
             kl = kl_k3(log_probs, spread(iteration.reference_log_probs, tokens))
             reference_kl = torch.where(tokens != ABSENT, kl, 0.0).sum()
-            total = total + self.trainer.beta * reference_kl / self.token_denominator
+            if args.kl_in == "loss":
+                weighted = torch.where(tokens != ABSENT, kl * spread(iteration.kl_weights, tokens), 0.0).sum()
+                total = total + self.trainer.beta * weighted / self.policy_denominator
         sums.add_policy(policy, torch.where(tokens != ABSENT, entropy, 0.0).sum(), reference_kl)
         if self.trainer.critic is not None:
             total = total + self._value_loss(batch, iteration, sums)
@@ -92,7 +110,7 @@ class StepForward:
     def _value_loss(self, batch: Batch, iteration: Iteration, sums: UpdateSums) -> Tensor:
         credit = iteration.credit
         assert credit.values is not None and credit.returns is not None
-        values = self._values(batch)
+        values = self._values(self.trainer.critic, batch)
         if credit.unit == "token":
             values, index = values[:, :-1], batch["token_index"][:, 1:]
         else:
@@ -119,9 +137,9 @@ class StepForward:
         entropy = out.log_probs.new_zeros(out.log_probs.shape) if out.entropy is None else out.entropy.detach()
         return out.log_probs, entropy
 
-    def _values(self, batch: Batch) -> Tensor:
+    def _values(self, critic: Any, batch: Batch) -> Tensor:
         with self.trainer.accelerator.autocast():
-            return self.trainer.critic(batch["input_ids"], batch["attention_mask"])
+            return critic(batch["input_ids"], batch["attention_mask"])
 
     @torch.no_grad()
     def _collect_log_probs(self, model: Any, rows: Sequence[Row], number: int) -> Array:
@@ -146,6 +164,16 @@ class StepForward:
 
     def _to_device(self, batch: Batch) -> Batch:
         return {name: tensor.to(self.trainer.accelerator.device) for name, tensor in batch.items()}
+
+
+def _value_numbers(batch: Batch, unit: Unit, num_steps: int, num_tokens: int) -> Tensor:
+    """(B, T) which value the critic's output at a position is; values of final states come after all others."""
+    index = batch["value_index"]
+    if unit == "step":
+        return index
+    # The value before a token stands at the token in front of it.
+    numbers = torch.nn.functional.pad(batch["token_index"][:, 1:], (0, 1), value=ABSENT)
+    return torch.where(index >= num_steps, num_tokens + index - num_steps, numbers)
 
 
 @contextlib.contextmanager

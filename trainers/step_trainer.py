@@ -16,9 +16,9 @@ checkpoints. What is replaced, and the private methods of TRL 1.16 and transform
 | used: `_metrics`, `_step`, `_current_train_step_time`, `_signature_columns` | logging, position, columns |
 | read: `_tokenizer`, `eos_token_ids`; `model(..., fused_lm_head=True)` | tokens that stop, log-probabilities |
 
-An update is one optimiser step on `episodes_per_iteration / updates_per_iteration` episodes. Its loss is the mean over
-the update's steps (or tokens, with the token ratio) plus the mean over its values: sums over micro-batches divided by
-counts over all micro-batches and processes, so neither the size of a micro-batch nor accumulation nor the number of
+An update is one optimiser step on `episodes_per_iteration / updates_per_iteration` episodes. Its loss is a mean over
+the update's tokens, steps or episodes (`loss_average`) plus the mean over its values: sums over micro-batches divided
+by counts over all micro-batches and processes, so neither the size of a micro-batch nor accumulation nor the number of
 processes changes it.
 """
 
@@ -47,13 +47,13 @@ from steppo_gym.rollout import Assignment, Rollout
 from steppo_gym.rollout import collect as collect_episodes
 from steppo_gym.rows import Row, build_rows, collate, padding_share, token_budget_batches
 from steppo_gym.trainers.chat import ChatCodec
-from steppo_gym.trainers.credit import CreditRule
+from steppo_gym.trainers.credit import CreditRule, Records
 from steppo_gym.trainers.critic import Critic
 from steppo_gym.trainers.evaluation import EvaluationSet, evaluation_metrics
 from steppo_gym.trainers.generation import BackendPolicy, ModelPolicy
 from steppo_gym.trainers.metrics import UpdateSums, credit_metrics, rollout_metrics, with_prefix
 from steppo_gym.trainers.step_config import StepConfig
-from steppo_gym.trainers.step_data import Iteration, Slice, padding_row, sampled_log_probs, split_rows
+from steppo_gym.trainers.step_data import Iteration, Slice, padding_row, sampled_log_probs, split_rows, weighted
 from steppo_gym.trainers.step_forward import StepForward
 from steppo_gym.workers import EnvPool, EnvSpec
 
@@ -139,7 +139,7 @@ class StepTrainer(GRPOTrainer):
         template_arguments: Any = self.chat_template_kwargs
         self.codec = ChatCodec(self._tokenizer, template_arguments, self.eos_token_ids)
         self.critic: Any = None
-        if rule.needs_critic:
+        if rule.critic is not None:
             critic = Critic(self.accelerator.unwrap_model(self.model)).to(self.accelerator.device)
             self.critic = self.accelerator.prepare_model(critic)
         self._forward = StepForward(self)  # type: ignore[arg-type]
@@ -252,17 +252,26 @@ class StepTrainer(GRPOTrainer):
     def _assign_credit(self, episodes: Sequence[Episode], rows: Sequence[Row], seed: int) -> Iteration:
         num_steps = sum(episode.num_steps for episode in episodes)
         num_tokens = sum(len(step.response_ids) for episode in episodes for step in episode.steps)
-        values = self._forward.values(rows, num_steps + len(episodes)) if self.critic is not None else np.zeros(0)
+        values = np.zeros(0)
+        if self.rule.critic is not None:
+            values = self._forward.values(rows, self.rule.critic, num_steps, num_tokens, len(episodes))
         sampled = (
             None if self.args.bf16 or self.args.fp16 or self.args.recompute_log_probs else sampled_log_probs(episodes)
         )
+        old = self._forward.log_probs(rows, num_tokens) if sampled is None else sampled
         reference = self._forward.reference_log_probs(rows, num_tokens) if self.beta else None
+        penalty = None if reference is None or self.args.kl_in == "loss" else self.beta * (reference - old)
+        records = Records(episodes, values, penalty)
+        credit = self.rule(records, self._gather)
         # Slices are put together so that an update has the same episodes however many slices it is split into.
         slices, updates = split_rows(episodes, rows, self.slices_per_pass, seed), self.args.updates_per_iteration
+        weighted_advantages, kl_weights = weighted(credit, records, self.args.loss_average, self.args.ratio)
         return Iteration(
             slices=tuple(part for update in range(updates) for part in slices[update::updates]),
-            credit=self.rule(episodes, values, self._gather),
-            old_log_probs=self._forward.log_probs(rows, num_tokens) if sampled is None else sampled,
+            credit=credit,
+            weighted_advantages=weighted_advantages,
+            kl_weights=kl_weights,
+            old_log_probs=old,
             reference_log_probs=reference,
         )
 

@@ -1,4 +1,4 @@
-"""Train a policy with StepPO: step-level GAE and one importance ratio per step (arXiv 2604.18401).
+"""Train a policy with StepPO: step-level GAE and one importance ratio per step (arXiv:2604.18401).
 
 python trainers/steppo.py --env alfworld
 """
@@ -7,9 +7,9 @@ python trainers/steppo.py --env alfworld
 def main() -> None:
     """Read the command line and run."""
     # Imported here, because the environments' worker processes import this file as well and need none of it.
-    from steppo_gym.trainers.credit import StepLevelGAE
+    from steppo_gym.trainers.algorithm_configs import StepPOConfig
+    from steppo_gym.trainers.credit_rules import StepLevelGAE
     from steppo_gym.trainers.launch import launch
-    from steppo_gym.trainers.step_config import StepPOConfig
 
     def make_rule(config: StepPOConfig) -> StepLevelGAE:
         return StepLevelGAE(config.gamma, config.gae_lambda, config.whiten_advantages)

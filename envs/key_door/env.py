@@ -9,13 +9,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 from typing import Any
 
 from steppo_gym.actions import ActionFormat, Invalid
 from steppo_gym.env import Context, EnvProtocol, TextEnv, Transition, check_choice
 from steppo_gym.envs.key_door import render, reward
 from steppo_gym.envs.key_door.actions import action_text, parse_action
-from steppo_gym.envs.key_door.game import State, apply_action, expert_action, first_state, possible_actions
+from steppo_gym.envs.key_door.game import (
+    State,
+    apply_action,
+    expert_action,
+    first_state,
+    hasty_action,
+    possible_actions,
+)
 from steppo_gym.envs.key_door.generate import SPLIT_SIZES, Task, generate_task, task_ids
 from steppo_gym.errors import UnknownTaskError
 
@@ -23,6 +31,7 @@ PROTOCOLS = {
     "steppo": EnvProtocol(max_steps=10, success_reward=1.0, invalid_action_reward=0.0, history_length=None),
     "verl-agent": EnvProtocol(max_steps=10, success_reward=10.0, invalid_action_reward=-0.1, history_length=2),
 }
+EXPERTS = ("expert", "hasty")
 INVALID_ACTION = "invalid"
 """How the history shows a response that was no action."""
 
@@ -35,6 +44,8 @@ class KeyDoorEnv(TextEnv):
         data: must be None; the tasks are generated.
         protocol: "steppo" (reward 1) or "verl-agent" (reward 10, -0.1 for an invalid response, last two actions shown).
         max_steps: overrides the protocol's limit.
+        expert: who writes `expert_response`: "expert" takes the shortest way that reads the note first, "hasty" mostly
+            reads the note once more where it should take a key, a fault to be unlearnt.
         action_format: see `TextEnv`.
         context: see `TextEnv`.
         render_mode: see `TextEnv`.
@@ -51,6 +62,7 @@ class KeyDoorEnv(TextEnv):
         data: None = None,
         protocol: str = "steppo",
         max_steps: int | None = None,
+        expert: str = "expert",
         action_format: ActionFormat = "tag",
         context: Context = "rebuilt",
         render_mode: str | None = None,
@@ -60,7 +72,9 @@ class KeyDoorEnv(TextEnv):
         if data is not None:
             raise ValueError(f"KeyDoor generates its tasks and reads no files: data must be None, got {data!r}.")
         check_choice("protocol", protocol, tuple(PROTOCOLS))
+        check_choice("expert", expert, EXPERTS)
         self.protocol = PROTOCOLS[protocol]
+        self.expert = expert
         super().__init__(
             max_steps=self.protocol.max_steps if max_steps is None else max_steps,
             action_format=action_format,
@@ -82,8 +96,12 @@ class KeyDoorEnv(TextEnv):
         return render.tools(self.action_format)
 
     def expert_response(self) -> str:
-        """The shortest way to the goal that reads the note first."""
-        return render.format_response(expert_action(self._task, self._state), self.action_format)
+        """What the expert writes in the current state."""
+        action = expert_action(self._task, self._state)
+        if self.expert == "hasty":
+            # From the state alone, so that a restored environment goes on with the same responses.
+            action = hasty_action(self._task, self._state, random.Random(f"{self.task_id} {len(self.history)}"))
+        return render.format_response(action, self.action_format)
 
     def _start(self, task_id: str) -> str:
         self._task = generate_task(task_id)

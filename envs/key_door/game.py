@@ -5,6 +5,7 @@ Pure functions on `Task` and `State`.
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,6 +13,9 @@ from steppo_gym.envs.key_door.actions import Action, OpenContainer, OpenDoor, Re
 from steppo_gym.envs.key_door.generate import Task
 
 Outcome = Literal["playing", "opened", "broken"]
+
+READS_AGAIN = 0.85
+"""Chance that the hasty expert reads the note instead of taking a key."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,12 @@ def expert_action(task: Task, state: State) -> Action:
     if task.lock_key in visible_keys(state):
         return TakeKey(task.lock_key)
     return OpenContainer(task.lock_container)
+
+
+def hasty_action(task: Task, state: State, rng: random.Random) -> Action:
+    """The expert's action, but where it would take a key it mostly reads the note once more."""
+    action = expert_action(task, state)
+    return ReadNote() if isinstance(action, TakeKey) and rng.random() < READS_AGAIN else action
 
 
 def visible_keys(state: State) -> tuple[str, ...]:

@@ -15,10 +15,10 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from steppo_gym.demonstrations import demonstrate
+from steppo_gym.trainers.algorithm_configs import StepPOConfig
 from steppo_gym.trainers.chat import ChatCodec
-from steppo_gym.trainers.credit import StepLevelGAE
+from steppo_gym.trainers.credit_rules import StepLevelGAE
 from steppo_gym.trainers.small_policy import STOP, SmallPolicyConfig, build_model, train_tokenizer
-from steppo_gym.trainers.step_config import StepPOConfig
 from steppo_gym.trainers.step_trainer import StepTrainer
 from steppo_gym.trainers.warm_start import WarmStartConfig, demonstration_rows, imitate
 from steppo_gym.workers import EnvSpec

@@ -13,12 +13,12 @@ from trainer_runs import fixed_metrics
 from transformers import Qwen3ForCausalLM
 
 from steppo_gym.episode import read_episodes
-from steppo_gym.trainers.arguments import HELP_GROUPS, parse_arguments
-from steppo_gym.trainers.credit import StepLevelGAE
-from steppo_gym.trainers.launch import _env_kwargs, launch
+from steppo_gym.trainers.algorithm_configs import StepPOConfig
+from steppo_gym.trainers.arguments import HELP_GROUPS, env_kwargs, parse_arguments
+from steppo_gym.trainers.credit_rules import StepLevelGAE
+from steppo_gym.trainers.launch import launch
 from steppo_gym.trainers.presets import PRESETS
 from steppo_gym.trainers.report import read_metrics
-from steppo_gym.trainers.step_config import StepPOConfig
 
 FLAGS = {
     "env": "key_door",
@@ -195,7 +195,7 @@ def test_own_values_go_before_those_of_the_task():
 def test_only_the_default_policy_gets_the_keywords_meant_for_it(policy_folder):
     for flags, top_k in (((), 2), (("--model_name_or_path", str(policy_folder)), None)):
         run_arguments, _, model, preset = parse_arguments(StepPOConfig, "StepPO", ["--env", "hotpotqa", *flags])
-        kwargs = _env_kwargs(run_arguments, preset, model)
+        kwargs = env_kwargs(run_arguments, preset, model)
         assert kwargs.get("top_k") == top_k
         assert kwargs["context"] == ("append" if top_k else "rebuilt")
         assert preset.spec("test", kwargs).kwargs["split"] == "test"

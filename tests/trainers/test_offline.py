@@ -23,9 +23,9 @@ socket.socket.connect = refuse("connect")
 socket.socket.connect_ex = refuse("connect")
 socket.getaddrinfo = refuse("look-up")
 
-from steppo_gym.trainers.credit import StepLevelGAE
+from steppo_gym.trainers.credit_rules import StepLevelGAE
 from steppo_gym.trainers.launch import launch
-from steppo_gym.trainers.step_config import StepPOConfig
+from steppo_gym.trainers.algorithm_configs import StepPOConfig
 
 launch(StepPOConfig, lambda config: StepLevelGAE(config.gamma, config.gae_lambda), "StepPO", sys.argv[1:])
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steppo_gym.trainers.step_config import StepConfig, StepPOConfig
+from steppo_gym.trainers.algorithm_configs import StepPOConfig
+from steppo_gym.trainers.step_config import StepConfig
 
 
 def make_config(tmp_folder="unused", **settings):

@@ -1,0 +1,77 @@
+"""Rows without training: random actions and the environment's expert, on the same test tasks as the algorithms."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from steppo_gym.actions import ActionFormat
+from steppo_gym.baselines.protocol import Protocol
+from steppo_gym.baselines.records import checked_out_commit
+from steppo_gym.codec import ByteCodec
+from steppo_gym.policies import ExpertPolicy, Policy, RandomPolicy
+from steppo_gym.rollout import Assignment, collect
+from steppo_gym.workers import EnvPool
+
+CONTROLS = {"random": "random actions", "expert": "expert"}
+"""Key and title of each."""
+
+NUM_SLOTS = 8
+
+
+def control_seeds(protocol: Protocol, control: str) -> tuple[int, ...]:
+    """The seeds a control is played with: one for the expert, who draws nothing."""
+    return protocol.seeds if control == "random" else protocol.seeds[:1]
+
+
+def play_control(protocol: Protocol, control: str, seed: int) -> dict[str, Any]:
+    """Play the protocol's test tasks and return the line to be recorded.
+
+    Args:
+        protocol: whose test tasks.
+        control: a key of `CONTROLS`.
+        seed: of the random actions.
+    """
+    # Imported here, because they bring torch with them, which the matrix itself does not need.
+    from steppo_gym.trainers.algorithm_configs import StepPOConfig
+    from steppo_gym.trainers.arguments import env_kwargs, parse_arguments
+    from steppo_gym.trainers.evaluation import EvaluationSet, evaluation_metrics, first_tasks
+
+    started = time.perf_counter()
+    run, _, model, preset = parse_arguments(StepPOConfig, "StepPO", ["--env", protocol.env, *protocol.arguments])
+    kwargs = env_kwargs(run, preset, model)
+    tests = [first_tasks(split, preset.spec(split, kwargs), run.test_tasks) for split in preset.test_splits]
+
+    def scores(test: EvaluationSet) -> Mapping[str, float]:
+        policy = _policy(control, seed, run.action_format)  # type: ignore[arg-type]
+        assignments = [Assignment(task, seed=position) for position, task in enumerate(test.task_ids)]
+        with EnvPool(test.spec, num_slots=NUM_SLOTS, num_workers=0) as pool:
+            return evaluation_metrics(collect(policy, pool, ByteCodec(), assignments).episodes)
+
+    after = {test.name: scores(test) for test in tests}
+    number = sum(len(test.task_ids) for test in tests)
+    return {
+        "protocol": protocol.name,
+        "protocol_hash": protocol.hash,
+        "stage": "control",
+        "algorithm": control,
+        "title": CONTROLS[control],
+        "seed": seed,
+        "commit": checked_out_commit(),
+        "success_after": sum(after[test.name]["success"] * len(test.task_ids) for test in tests) / number,
+        "after": after,
+        "evaluation_tasks": number,
+        "wall_seconds": round(time.perf_counter() - started, 1),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in ("steppo-gym", "numpy")},
+        "hardware": {"machine": platform.machine(), "cpu_count": os.cpu_count()},
+    }
+
+
+def _policy(control: str, seed: int, action_format: ActionFormat) -> Policy:
+    if control == "expert":
+        return ExpertPolicy(ByteCodec())
+    return RandomPolicy(ByteCodec(), seed=seed, action_format=action_format)

@@ -1,0 +1,110 @@
+"""The runs of a protocol: which there are, which are missing, and the command of each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from steppo_gym.baselines.protocol import Algorithm, GridPoint, Protocol
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+Stage = Literal["grid", "matrix"]
+
+WATCHED = {
+    # Nothing of a grid run touches the test tasks.
+    "grid": ("--watch", "validation", "--test_tasks", "0"),
+    "matrix": ("--watch", "test"),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: an algorithm at a grid point with a seed."""
+
+    protocol: Protocol
+    stage: Stage
+    algorithm: Algorithm
+    point: GridPoint
+    seed: int
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its recorded line begins with; two runs with the same one are the same run."""
+        return {
+            "protocol": self.protocol.name,
+            "protocol_hash": self.protocol.hash,
+            "stage": self.stage,
+            "algorithm": self.algorithm.key,
+            "script": self.algorithm.script,
+            "arguments": list(self.algorithm.arguments),
+            "learning_rate": self.point.learning_rate,
+            "epsilon": self.point.epsilon,
+            "seed": self.seed,
+        }
+
+    @property
+    def name(self) -> str:
+        """For people: what the run is."""
+        return (
+            f"{self.algorithm.key}, learning rate {self.point.learning_rate}, clip {self.point.epsilon}, "
+            f"seed {self.seed}"
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Below the folder of all runs; no two jobs share one."""
+        run = f"{self.algorithm.key}-lr{self.point.learning_rate}-clip{self.point.epsilon}-seed{self.seed}"
+        return stage_folder(self.protocol, self.stage) / run
+
+    @property
+    def arguments(self) -> list[str]:
+        """The training script's arguments, but for the folder."""
+        return [
+            *("--env", self.protocol.env, *self.protocol.arguments, *self.protocol.machine_arguments),
+            *(self.protocol.grid_arguments if self.stage == "grid" else ()),
+            *self.algorithm.arguments,
+            *("--learning_rate", str(self.point.learning_rate), "--epsilon", str(self.point.epsilon)),
+            *("--seed", str(self.seed), *WATCHED[self.stage]),
+        ]
+
+    def command(self, folder: Path) -> list[str]:
+        """The whole command of a run in `folder`."""
+        script = REPOSITORY / "trainers" / f"{self.algorithm.script}.py"
+        return [sys.executable, str(script), *self.arguments, "--output_dir", str(folder)]
+
+
+def stage_folder(protocol: Protocol, stage: Stage) -> Path:
+    """Of all runs of a stage, below the folder of all runs."""
+    return Path(f"{protocol.name}-{protocol.hash}", stage)
+
+
+def grid_jobs(protocol: Protocol, algorithms: Iterable[Algorithm], seeds: Iterable[int]) -> list[Job]:
+    """Every algorithm at every grid point, seed by seed."""
+    algorithms = list(algorithms)
+    return [
+        Job(protocol, "grid", algorithm, point, seed)
+        for seed in seeds
+        for point in protocol.grid
+        for algorithm in algorithms
+    ]
+
+
+def matrix_jobs(protocol: Protocol, chosen: Mapping[Algorithm, GridPoint], seeds: Iterable[int]) -> list[Job]:
+    """Every algorithm at its chosen grid point, seed by seed."""
+    return [Job(protocol, "matrix", algorithm, point, seed) for seed in seeds for algorithm, point in chosen.items()]
+
+
+def missing(jobs: Iterable[Job], lines: Sequence[Mapping[str, Any]]) -> Iterator[Job]:
+    """The jobs that have no line."""
+    for job in jobs:
+        if not any(is_of(line, job) for line in lines):
+            yield job
+
+
+def is_of(line: Mapping[str, Any], job: Job) -> bool:
+    """Whether a recorded line is the job's."""
+    return all(line[name] == value for name, value in job.identity.items())

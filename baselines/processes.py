@@ -1,0 +1,221 @@
+"""Runs jobs as processes, some at a time; an interrupted one goes on from its checkpoint.
+
+The folder of a run holds `job.json` from its start until its line is recorded. If it says the same as what is about to
+run, the commit included, the run goes on from its checkpoint; any other folder is started anew. So no run mixes two
+settings, and a run whose line was deleted is repeated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from steppo_gym.baselines.jobs import Job
+from steppo_gym.baselines.progress import Progress
+from steppo_gym.baselines.records import checked_out_commit, read_lines
+
+JOB_FILE, LOG_FILE = "job.json", "log.txt"
+POLL_SECONDS = 0.5
+STOP_SECONDS = 20.0
+"""What processes are given to end when they are told to."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that ended with an error."""
+
+    job: Job
+    log: Path
+
+
+class BusyError(Exception):
+    """Another process runs the same jobs."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Running:
+    job: Job
+    folder: Path
+    process: subprocess.Popen[bytes]
+    started: float
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def has_policy(self) -> bool:
+        """Whether the policy it starts from has been made: something has been evaluated."""
+        return (self.folder / "metrics.jsonl").exists()
+
+    @property
+    def share_done(self) -> float:
+        """Of its iterations."""
+        if not self.has_policy:
+            return 0.0
+        try:
+            config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))["config"]
+            return read_lines(self.folder / "metrics.jsonl")[-1]["iteration"] / config["iterations"]
+        except (ValueError, IndexError):
+            # Read while the run was writing it; half a second later it will be whole.
+            return 0.0
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    runs: Path,
+    *,
+    num_processes: int,
+    on_end: Callable[[Job, Path, str], str],
+    durations: Sequence[float] = (),
+) -> list[Failure]:
+    """Run all jobs and return those that failed; when one fails, the others go on.
+
+    When it is interrupted, the processes are stopped before the exception is passed on.
+
+    Args:
+        jobs: in the order in which they should start. A job waits while another one of its seed makes the policy that
+            all runs of that seed start from.
+        runs: the folder of all runs.
+        num_processes: at a time; the machine's cores are shared out among them.
+        on_end: called with a job that has ended well, its folder and its commit; returns what to say about it.
+        durations: seconds that runs took in earlier sessions, for the estimate of the time left.
+    """
+    threads = max(1, (os.cpu_count() or 1) // num_processes)
+    waiting, running, failures, warm_seeds = list(jobs), list[_Running](), list[Failure](), set[int]()
+    progress = Progress(len(jobs), num_processes, durations)
+    try:
+        while waiting or running:
+            for run in [run for run in running if run.process.poll() is not None]:
+                running.remove(run)
+                if run.process.returncode == 0:
+                    progress.end(_finish(run.job, run.folder, on_end), run.seconds)
+                else:
+                    failures.append(Failure(run.job, run.folder / LOG_FILE))
+                    # Not to be gone on with: its checkpoint may be why it failed.
+                    (run.folder / JOB_FILE).unlink()
+                    progress.end(f"{run.job.name}: failed, see {run.folder / LOG_FILE}")
+            warm_seeds |= {run.job.seed for run in running if run.has_policy}
+            cold_seeds = {run.job.seed for run in running} - warm_seeds
+            while len(running) < num_processes and (job := next_job(waiting, cold_seeds)) is not None:
+                waiting.remove(job)
+                if _has_ended(job, runs / job.folder, threads):
+                    progress.end(_finish(job, runs / job.folder, on_end))
+                else:
+                    running.append(_start(job, runs / job.folder, threads))
+                    cold_seeds |= {job.seed} - warm_seeds
+            progress.show([(run.seconds, run.share_done) for run in running], len(waiting))
+            time.sleep(POLL_SECONDS)
+    finally:
+        _stop(running)
+        progress.close()
+    return failures
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keep others out of a folder of runs as long as this process works in it.
+
+    Raises:
+        BusyError: somebody does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError(f"Another process works in {folder}. Wait for it, or stop it.") from error
+        yield
+
+
+def next_job(waiting: Sequence[Job], cold_seeds: Set[int]) -> Job | None:
+    """The first job of a seed whose policy is not being made at this moment.
+
+    Args:
+        waiting: jobs that have not begun.
+        cold_seeds: seeds of runs under way that have not shown yet that the policy they start from is made.
+    """
+    return next((job for job in waiting if job.seed not in cold_seeds), None)
+
+
+def may_resume(folder: Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether a folder holds an interrupted run of exactly this job, and a checkpoint of it.
+
+    Args:
+        folder: of the run.
+        wanted: what its `job.json` must say.
+    """
+    return _read_job(folder) == wanted and any(folder.glob("checkpoint-*"))
+
+
+def _start(job: Job, folder: Path, threads: int) -> _Running:
+    """Go on with the run in the folder if it is this job's, else begin anew."""
+    wanted = job_record(job, threads, checked_out_commit())
+    resume = may_resume(folder, wanted)
+    if not resume and folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / JOB_FILE).write_text(json.dumps(wanted, indent=2), encoding="utf-8")
+    with (folder / LOG_FILE).open("ab") as log:
+        process = subprocess.Popen(
+            [*job.command(folder), *(["--resume"] if resume else [])],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            # A group of its own, so that its workers can be stopped with it.
+            start_new_session=True,
+        )
+    return _Running(job, folder, process, time.monotonic())
+
+
+def _has_ended(job: Job, folder: Path, threads: int) -> bool:
+    """Whether the folder holds a whole run of the job that has not been recorded, of whatever commit."""
+    known = _read_job(folder)
+    same = known is not None and known == job_record(job, threads, known["commit"])
+    return same and (folder / "summary.json").exists()
+
+
+def _finish(job: Job, folder: Path, on_end: Callable[[Job, Path, str], str]) -> str:
+    said = on_end(job, folder, json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))["commit"])
+    (folder / JOB_FILE).unlink()
+    return said
+
+
+def job_record(job: Job, threads: int, commit: str) -> dict[str, Any]:
+    """What `job.json` says: all that two halves of a run must share."""
+    # With another number of threads, sums are added up in another order.
+    return {"script": job.algorithm.script, "arguments": job.arguments, "threads": threads, "commit": commit}
+
+
+def _read_job(folder: Path) -> dict[str, Any] | None:
+    path = folder / JOB_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _stop(running: Sequence[_Running]) -> None:
+    """Stop what is still running; what does not end in time is killed."""
+    for run in running:
+        _signal(run, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    for run in running:
+        try:
+            run.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            _signal(run, signal.SIGKILL)
+            run.process.wait()
+
+
+def _signal(run: _Running, number: signal.Signals) -> None:
+    if run.process.poll() is None:
+        os.killpg(run.process.pid, number)

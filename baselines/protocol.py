@@ -1,0 +1,172 @@
+"""What is compared with what: tasks, budgets, grids and algorithms, written down once.
+
+A protocol's hash covers everything that an algorithm's results depend on and all algorithms share. Lines with different
+hashes never meet in a table. The seeds and the algorithms themselves are not part of it, so that rows can be added
+later; what is an algorithm's own stands in each of its lines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A row of the table: a training script and the flags that are its own."""
+
+    key: str
+    """On the command line, in folders and in the recorded lines."""
+    title: str
+    """In tables and figures."""
+    script: str
+    """Name of the file in `trainers/`, without its ending."""
+    arguments: tuple[str, ...] = ()
+    """Flags of the script; budgets and what the grid chooses do not belong here."""
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """One choice of what is tuned, the same choices for every algorithm."""
+
+    learning_rate: float
+    epsilon: float
+    """Clip range of the ratio."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One comparison.
+
+    Raises:
+        ValueError: the protocol contradicts itself.
+    """
+
+    name: str
+    title: str
+    env: str
+    """As the training scripts call the task."""
+    arguments: tuple[str, ...]
+    """Flags that every run gets: budgets, evaluation tasks, and settings that are not tuned."""
+    grid: tuple[GridPoint, ...]
+    """With more than one point, each algorithm's is chosen on validation tasks."""
+    grid_seeds: tuple[int, ...]
+    """Of the runs that choose a grid point; disjoint from `seeds`."""
+    seeds: tuple[int, ...]
+    """Of the runs in the table."""
+    algorithms: tuple[Algorithm, ...]
+    grid_arguments: tuple[str, ...] = field(default=())
+    """Flags of the runs that choose a grid point, instead of those in `arguments`: a smaller budget, for example."""
+    machine_arguments: tuple[str, ...] = field(default=())
+    """Flags that change speed and what is kept on disk, not results."""
+
+    def __post_init__(self) -> None:
+        """Check what a slip would spoil without being seen."""
+        shared = set(self.seeds) & set(self.grid_seeds)
+        if shared:
+            raise ValueError(
+                f"Protocol {self.name}: seeds {sorted(shared)} are both tuned on and reported. Use other grid_seeds."
+            )
+        keys = [algorithm.key for algorithm in self.algorithms]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"Protocol {self.name}: two algorithms have the same key, got {', '.join(keys)}.")
+        if not self.grid or (len(self.grid) > 1 and not self.grid_seeds):
+            raise ValueError(f"Protocol {self.name} needs a grid of one point, or of more points and grid_seeds.")
+
+    @property
+    def hash(self) -> str:
+        """12 hexadecimal digits that change with everything shared that results depend on."""
+        shared = {
+            "env": self.env,
+            "arguments": self.arguments,
+            "grid_arguments": self.grid_arguments,
+            "grid": [[point.learning_rate, point.epsilon] for point in self.grid],
+            "grid_seeds": self.grid_seeds,
+        }
+        return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:12]
+
+    def algorithm(self, key: str) -> Algorithm:
+        """The algorithm of a key.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for algorithm in self.algorithms:
+            if algorithm.key == key:
+                return algorithm
+        raise KeyError(f"Protocol {self.name} has no algorithm {key!r}.")
+
+
+def grid(learning_rates: tuple[float, ...], epsilons: tuple[float, ...]) -> tuple[GridPoint, ...]:
+    """Every learning rate with every clip range."""
+    return tuple(GridPoint(rate, epsilon) for rate in learning_rates for epsilon in epsilons)
+
+
+ONE = ("--num_generations", "1")
+EIGHT = ("--num_generations", "8")
+
+STEPPO = Algorithm("steppo", "StepPO", "steppo", ONE)
+PPO = Algorithm("ppo", "PPO", "ppo", ONE)
+GROUP_RULES = (
+    Algorithm("grpo", "GRPO", "grpo", EIGHT),
+    Algorithm("gigpo", "GiGPO", "gigpo", EIGHT),
+    Algorithm("rloo", "RLOO", "rloo", EIGHT),
+    Algorithm("reinforce_pp", "REINFORCE++", "reinforce_pp", ONE),
+    Algorithm("gspo", "GSPO", "gspo", EIGHT),
+    Algorithm("gagpo", "GAGPO", "gagpo", EIGHT),
+    Algorithm("hgpo", "HGPO", "hgpo", EIGHT),
+)
+CRITICS_IN_GROUPS = (
+    Algorithm("steppo_groups", "StepPO, groups of 8", "steppo", EIGHT),
+    Algorithm("ppo_groups", "PPO, groups of 8", "ppo", EIGHT),
+)
+KEEP_LITTLE = ("--save_episodes", "False", "--save_total_limit", "1", "--report_to", "none")
+
+KEY_DOOR = Protocol(
+    name="key_door",
+    title="KeyDoor",
+    env="key_door",
+    arguments=(
+        "--iterations", "8", "--episodes_per_iteration", "128", "--updates_per_iteration", "8",
+        "--evaluate_every", "2", "--test_tasks", "100", "--validation_tasks", "100",
+        "--critic_learning_rate", "2e-3", "--max_completion_length", "12", "--temperature", "1.0",
+    ),
+    grid=grid((3e-4, 1e-3), (0.05, 0.2)),
+    grid_seeds=(100,),
+    seeds=(0, 1, 2, 3, 4),
+    algorithms=(STEPPO, PPO, *GROUP_RULES, *CRITICS_IN_GROUPS),
+    grid_arguments=("--evaluate_every", "4"),
+    machine_arguments=(*KEEP_LITTLE, "--num_env_workers", "0", "--save_every", "4"),
+)  # fmt: skip
+
+ALFWORLD = Protocol(
+    name="alfworld",
+    title="procedural ALFWorld, easy",
+    env="alfworld",
+    arguments=(
+        "--difficulty", "easy", "--iterations", "4", "--episodes_per_iteration", "128", "--updates_per_iteration", "8",
+        "--evaluate_every", "2", "--test_tasks", "50", "--validation_tasks", "50",
+        "--critic_learning_rate", "2e-3", "--max_completion_length", "12", "--temperature", "1.0",
+    ),
+    # The settings of the main job for all algorithms.
+    grid=grid((1e-3,), (0.2,)),
+    grid_seeds=(),
+    seeds=(0, 1, 2),
+    algorithms=(STEPPO, PPO, *GROUP_RULES),
+    machine_arguments=(*KEEP_LITTLE, "--num_env_workers", "0", "--save_every", "4"),
+)  # fmt: skip
+
+MAIN_JOB = Protocol(
+    name="main_job",
+    title="StepPO on procedural ALFWorld, easy: `make train`",
+    env="alfworld",
+    # Its budget and settings are the script's defaults.
+    arguments=(),
+    grid=(GridPoint(1e-3, 0.2),),
+    grid_seeds=(),
+    seeds=(0, 1, 2),
+    algorithms=(Algorithm("steppo", "StepPO", "steppo"),),
+)
+
+PROTOCOLS = {protocol.name: protocol for protocol in (MAIN_JOB, KEY_DOOR, ALFWORLD)}

@@ -1,0 +1,136 @@
+"""Recorded lines: one JSON object per run, appended when the run has ended and never changed.
+
+README.md in this folder explains every field.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from steppo_gym.baselines.jobs import REPOSITORY, Job
+from steppo_gym.baselines.protocol import Protocol
+
+RESULTS = Path(__file__).parent / "results"
+
+RUN_CODE = ("steppo_gym", "envs", "trainers")
+"""Folders of the repository that a run's results depend on."""
+
+SETTINGS = (
+    "iterations", "episodes_per_iteration", "updates_per_iteration", "num_iterations", "num_generations",
+    "learning_rate", "critic_learning_rate", "critic_warmup_iterations", "lr_scheduler_type", "max_grad_norm",
+    "weight_decay", "gamma", "gae_lambda", "ratio", "loss_average", "epsilon", "epsilon_high", "beta", "kl_in",
+    "whiten_advantages", "value_clip_range", "normalize_std", "anchor", "omega", "history", "alpha", "temperature",
+    "max_completion_length", "max_prompt_tokens", "num_slots", "evaluate_every", "seed",
+)  # fmt: skip
+"""Of the trainer's `config.json`, what a line repeats beside the run's own settings; not every algorithm has all."""
+
+SUMMARISED = (
+    "success_before", "success_after", "sampled_success_before", "sampled_success_after", "evaluation_tasks", "before",
+    "after", "iterations", "episodes", "updates", "tokens", "wall_seconds", "resumed", "versions", "hardware",
+)  # fmt: skip
+"""Of the trainer's `summary.json`, what a line repeats."""
+
+
+class MixedProtocolsError(Exception):
+    """A file of results holds lines of another protocol."""
+
+
+def results_file(folder: Path, protocol: Protocol, stage: str) -> Path:
+    """Where the lines of a stage are: `<protocol>.jsonl` for the matrix, `<protocol>-<stage>.jsonl` for the others."""
+    return folder / (f"{protocol.name}.jsonl" if stage == "matrix" else f"{protocol.name}-{stage}.jsonl")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The recorded lines, none if there is no file yet."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def read_results(folder: Path, protocol: Protocol, stage: str) -> list[dict[str, Any]]:
+    """The lines of one stage of a protocol.
+
+    Raises:
+        MixedProtocolsError: some were recorded under another protocol or in another stage.
+    """
+    path = results_file(folder, protocol, stage)
+    lines = read_lines(path)
+    for number, line in enumerate(lines, 1):
+        found, wanted = (line["protocol_hash"], line["stage"]), (protocol.hash, stage)
+        if found != wanted:
+            raise MixedProtocolsError(
+                f"{path}, line {number}: recorded under protocol {found[0]} in stage {found[1]}, but {protocol.name} "
+                f"is now {wanted[0]} and this file is for stage {wanted[1]}. Results of different protocols are not "
+                "mixed: move the old lines to another folder."
+            )
+    return lines
+
+
+def append_line(path: Path, line: Mapping[str, Any]) -> None:
+    """Add one line in a single write, so that an interruption leaves no half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(line, allow_nan=False) + "\n"
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def record(job: Job, folder: Path, commit: str) -> dict[str, Any]:
+    """The line of a run that has ended, from what it left in its folder."""
+    # Python writes NaN, which is no JSON, for a mean over nothing.
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"), parse_constant=lambda _: None)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    entries = read_lines(folder / "metrics.jsonl")
+    training = [entry for entry in entries if "update_seconds" in entry]
+    splits = _splits(entries)
+    return {
+        **job.identity,
+        "title": job.algorithm.title,
+        "commit": commit,
+        **{name: summary[name] for name in SUMMARISED},
+        "seconds_per_update": statistics.fmean(entry["update_seconds"] for entry in training),
+        "rollout_seconds": sum(entry["rollout_seconds"] for entry in training),
+        "failed_rate": statistics.fmean(entry["failed_rate"] for entry in training),
+        "curve": _pooled_curve(splits),
+        "curve_by_split": splits,
+        "training_curve": [[entry["iteration"], entry.get("success")] for entry in training],
+        "config": config["run"] | {name: config["config"][name] for name in SETTINGS if name in config["config"]},
+    }
+
+
+def _splits(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float]]]:
+    """By split: iteration, success and mean return of every evaluation."""
+    found: dict[str, list[list[float]]] = {}
+    for entry in entries:
+        for name in entry:
+            if name.startswith("eval_") and name.endswith("_success"):
+                point = [entry["iteration"], entry[name], entry[name.removesuffix("success") + "return"]]
+                found.setdefault(name.removeprefix("eval_").removesuffix("_success"), []).append(point)
+    return found
+
+
+def _pooled_curve(splits: Mapping[str, Sequence[Sequence[float]]]) -> list[list[float]]:
+    """Mean over the splits, which have equally many tasks: a protocol asks for no more than the smallest has."""
+    return [
+        [points[0][0], statistics.fmean(point[1] for point in points), statistics.fmean(point[2] for point in points)]
+        for points in zip(*splits.values(), strict=True)
+    ]
+
+
+def checked_out_commit(repository: Path = REPOSITORY) -> str:
+    """The commit that is checked out, with "+" if code that results depend on differs from it."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--", *RUN_CODE)
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")

@@ -1,0 +1,188 @@
+"""Protocols, their runs, and the choice of a grid point."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from baseline_lines import GRPO, POINT, PROTOCOL, STEPPO, grid_line
+
+from steppo_gym.baselines.jobs import Job, grid_jobs, matrix_jobs, missing
+from steppo_gym.baselines.protocol import PROTOCOLS, Algorithm, GridPoint, Protocol, grid
+from steppo_gym.baselines.selection import IncompleteGridError, choose
+
+
+def test_the_hash_is_that_of_what_all_runs_share():
+    # Written out, because it must not change when the code does: nothing could be added to recorded results.
+    text = (
+        '{"arguments": ["--iterations", "4"], "env": "key_door", "grid": [[0.001, 0.1], [0.001, 0.2], [0.01, 0.1], '
+        '[0.01, 0.2]], "grid_arguments": [], "grid_seeds": [100, 101]}'
+    )
+    assert PROTOCOL.hash == hashlib.sha256(text.encode()).hexdigest()[:12] == "606abf3803c6"
+    changed = [
+        replace(PROTOCOL, env="alfworld"),
+        replace(PROTOCOL, arguments=("--iterations", "5")),
+        replace(PROTOCOL, grid=PROTOCOL.grid[1:]),
+        replace(PROTOCOL, grid_seeds=(100,)),
+        replace(PROTOCOL, grid_arguments=("--iterations", "2")),
+    ]
+    assert len({PROTOCOL.hash, *(protocol.hash for protocol in changed)}) == 6
+
+
+def test_rows_seeds_and_speed_can_be_changed_without_another_hash():
+    more = replace(PROTOCOL, algorithms=(STEPPO,), seeds=(0, 9), title="Other", machine_arguments=("--num_slots", "2"))
+    assert more.hash == PROTOCOL.hash
+
+
+def test_a_protocol_must_not_tune_on_the_seeds_it_reports():
+    with pytest.raises(ValueError, match=r"small: seeds \[1\] are both tuned on and reported"):
+        replace(PROTOCOL, grid_seeds=(1, 100))
+
+
+def test_a_protocol_needs_different_keys_and_a_grid():
+    with pytest.raises(ValueError, match="two algorithms have the same key, got steppo, steppo"):
+        replace(PROTOCOL, algorithms=(STEPPO, replace(GRPO, key="steppo")))
+    for change in ({"grid": ()}, {"grid_seeds": ()}):
+        with pytest.raises(ValueError, match="needs a grid of one point, or of more points and grid_seeds"):
+            replace(PROTOCOL, **change)
+
+
+def flags_of(arguments: list[str]) -> dict[str, str]:
+    """The last value of every flag, which is the one that counts."""
+    return dict(zip(arguments[::2], arguments[1::2], strict=True))
+
+
+def jobs_of(protocol: Protocol, stage: str) -> list[Job]:
+    """One job of each algorithm."""
+    return [Job(protocol, stage, algorithm, protocol.grid[0], 0) for algorithm in protocol.algorithms]
+
+
+@pytest.mark.parametrize("stage", ["grid", "matrix"])
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_all_algorithms_of_a_protocol_get_the_same_budget(protocol: Protocol, stage, repository: Path):
+    own = {"--num_generations"}
+    shared = set()
+    for job in jobs_of(protocol, stage):
+        assert (repository / "trainers" / f"{job.algorithm.script}.py").exists()
+        assert set(job.algorithm.arguments[::2]) <= own, "an algorithm has a budget of its own"
+        shared.add(tuple(sorted((name, value) for name, value in flags_of(job.arguments).items() if name not in own)))
+    assert len(shared) == 1
+
+
+@pytest.mark.parametrize("stage", ["grid", "matrix"])
+@pytest.mark.parametrize("protocol", [p for p in PROTOCOLS.values() if p.arguments], ids=lambda protocol: protocol.name)
+def test_the_last_evaluation_is_after_the_last_update(protocol: Protocol, stage):
+    flags = flags_of(jobs_of(protocol, stage)[0].arguments)
+    assert int(flags["--iterations"]) % int(flags["--evaluate_every"]) == 0
+
+
+def test_the_grid_may_have_flags_of_its_own():
+    protocol = replace(PROTOCOL, grid_arguments=("--iterations", "2"))
+    assert [flags_of(jobs_of(protocol, stage)[0].arguments)["--iterations"] for stage in ("grid", "matrix")] == [
+        "2",
+        "4",
+    ]
+
+
+def test_grid_runs_never_see_the_test_tasks():
+    job = grid_jobs(PROTOCOL, [STEPPO], [100])[0]
+    flags = flags_of(job.arguments)
+    assert (flags["--watch"], flags["--test_tasks"]) == ("validation", "0")
+    assert flags_of(matrix_jobs(PROTOCOL, {STEPPO: POINT}, [0])[0].arguments)["--watch"] == "test"
+
+
+def test_the_command_of_a_run(tmp_path: Path):
+    job = Job(PROTOCOL, "matrix", GRPO, GridPoint(3e-4, 0.1), 7)
+    _, script, *arguments = job.command(tmp_path)
+    assert Path(script).parts[-2:] == ("trainers", "grpo.py")
+    assert flags_of(arguments) == {
+        "--env": "key_door",
+        "--iterations": "4",
+        "--num_generations": "8",
+        "--learning_rate": "0.0003",
+        "--epsilon": "0.1",
+        "--seed": "7",
+        "--watch": "test",
+        "--output_dir": str(tmp_path),
+    }
+
+
+def test_no_two_runs_share_a_folder():
+    jobs = [
+        *grid_jobs(PROTOCOL, PROTOCOL.algorithms, PROTOCOL.grid_seeds),
+        *matrix_jobs(PROTOCOL, dict.fromkeys(PROTOCOL.algorithms, POINT), PROTOCOL.seeds),
+        *matrix_jobs(replace(PROTOCOL, env="alfworld"), {STEPPO: POINT}, [0]),
+    ]
+    assert len(jobs) == 2 * 4 * 2 + 2 * 4 + 1
+    assert len({job.folder for job in jobs}) == len(jobs)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"protocol_hash": "0"},
+        {"stage": "matrix"},
+        {"algorithm": "ppo"},
+        {"arguments": []},
+        {"learning_rate": 0.1},
+        {"epsilon": 0.3},
+        {"seed": 5},
+    ],
+)
+def test_a_run_is_missing_unless_a_line_is_exactly_its_own(change):
+    jobs = grid_jobs(PROTOCOL, [GRPO], [100])
+    lines = [grid_line(GRPO, job.point, job.seed, 0.1, 0.2) for job in jobs]
+    assert list(missing(jobs, lines)) == []
+    lines[2] |= change
+    assert list(missing(jobs, lines)) == [jobs[2]]
+
+
+def grid_lines(algorithm: Algorithm, heights: dict[tuple[float, float], list[tuple[float, ...]]]) -> list[dict]:
+    """Lines of all grid points; those that are not named have curves at 0."""
+    lines = []
+    for point in PROTOCOL.grid:
+        curves = heights.get((point.learning_rate, point.epsilon), [(0.0, 0.0, 0.0)] * 2)
+        lines += [grid_line(algorithm, point, seed, *curve) for seed, curve in zip((100, 101), curves, strict=True)]
+    return lines
+
+
+def test_the_best_end_on_validation_tasks_is_chosen_over_the_mean_of_the_seeds():
+    lines = grid_lines(
+        STEPPO,
+        {(1e-3, 0.1): [(0.0, 1.0, 0.9), (0.0, 1.0, 0.1)], (1e-2, 0.2): [(0.0, 0.0, 0.5), (0.0, 0.0, 0.6)]},
+    )
+    assert choose(PROTOCOL, STEPPO, lines) == GridPoint(1e-2, 0.2)
+
+
+def test_ties_go_to_the_larger_area_then_to_the_smaller_learning_rate_and_clip():
+    same = [(0.0, 0.2, 0.5), (0.0, 0.2, 0.7)]
+    lines = grid_lines(STEPPO, {(1e-2, 0.2): [(0.0, 0.3, 0.7), (0.0, 0.2, 0.5)], (1e-3, 0.1): same})
+    assert choose(PROTOCOL, STEPPO, lines) == GridPoint(1e-2, 0.2)
+    lines = grid_lines(STEPPO, {(1e-2, 0.1): same, (1e-3, 0.2): same[::-1]})
+    assert choose(PROTOCOL, STEPPO, lines) == GridPoint(1e-3, 0.2)
+    assert choose(PROTOCOL, STEPPO, grid_lines(STEPPO, {})) == GridPoint(1e-3, 0.1)
+
+
+def test_the_choice_is_each_algorithms_own():
+    best = [(0.0, 0.0, 1.0)] * 2
+    lines = grid_lines(STEPPO, {(1e-2, 0.1): best}) + grid_lines(GRPO, {(1e-3, 0.2): best})
+    assert choose(PROTOCOL, STEPPO, lines) == GridPoint(1e-2, 0.1)
+    assert choose(PROTOCOL, GRPO, lines) == GridPoint(1e-3, 0.2)
+
+
+def test_nothing_is_chosen_from_a_part_of_the_grid():
+    lines = grid_lines(STEPPO, {})
+    del lines[3]
+    message = "The grid of steppo lacks 1 of 8 runs: steppo, learning rate 0.001, clip 0.2, seed 101."
+    with pytest.raises(IncompleteGridError, match=f"^{re.escape(message)}$"):
+        choose(PROTOCOL, STEPPO, lines)
+    with pytest.raises(IncompleteGridError, match="lacks 8 of 8 runs"):
+        choose(PROTOCOL, GRPO, lines)
+
+
+def test_a_grid_of_one_point_needs_no_runs():
+    assert choose(replace(PROTOCOL, grid=(POINT,)), STEPPO, []) == POINT
+    assert grid((1.0, 2.0), (0.1,)) == (GridPoint(1.0, 0.1), GridPoint(2.0, 0.1))

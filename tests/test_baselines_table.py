@@ -1,0 +1,267 @@
+"""Tables, lists and figures from recorded lines."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+from baseline_lines import GRPO, POINT, PROTOCOL, STEPPO, control_line, grid_line, matrix_line
+
+from steppo_gym.baselines.comparison import compare
+from steppo_gym.baselines.figures import draw_curves
+from steppo_gym.baselines.jobs import Job
+from steppo_gym.baselines.listing import listing
+from steppo_gym.baselines.protocol import PROTOCOLS
+from steppo_gym.baselines.records import (
+    RESULTS,
+    SUMMARISED,
+    MixedProtocolsError,
+    append_line,
+    read_lines,
+    read_results,
+    record,
+    results_file,
+)
+from steppo_gym.baselines.table import BEGIN, END, readme_block, table, write_readme
+from steppo_gym.baselines.text_table import percent
+
+OURS = {0: 0.9, 1: 0.5, 2: 0.8, 3: 0.6}
+THEIRS = {0: 0.7, 1: 0.4, 3: 0.4}
+LINES = [matrix_line(GRPO, seed, success) for seed, success in THEIRS.items()]
+LINES += [matrix_line(STEPPO, seed, success) for seed, success in OURS.items()]
+CONTROLS = [control_line("random", 0, 0.02), control_line("random", 1, 0.04), control_line("expert", 0, 1.0)]
+
+
+def cells(text: str) -> list[list[str]]:
+    """The cells of all tables in a text, the rules between head and body left out."""
+    lines = [line for line in text.splitlines() if line.startswith("|") and "---" not in line]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def write_lines(folder: Path, stage: str, lines: list[dict]) -> None:
+    for line in lines:
+        append_line(results_file(folder, PROTOCOL, stage), line)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A folder with lines of all stages."""
+    folder = tmp_path / "results"
+    write_lines(folder, "matrix", LINES)
+    write_lines(folder, "control", CONTROLS)
+    grid = [grid_line(STEPPO, point, seed, 0.1, 0.8) for point in PROTOCOL.grid for seed in PROTOCOL.grid_seeds]
+    write_lines(folder, "grid", [*grid, grid_line(GRPO, POINT, 100, 0.1, 0.6)])
+    return folder
+
+
+def test_a_row_is_over_all_runs_of_its_algorithm():
+    ours, theirs = compare(PROTOCOL, LINES)
+    assert (ours.title, ours.seeds, ours.point) == ("StepPO", (0, 1, 2, 3), POINT)
+    assert ours.greedy.mean == pytest.approx(0.7) and ours.greedy_iqm == pytest.approx(0.7)
+    assert ours.sampled.mean == pytest.approx(0.65)
+    # The curves rise in a line from the warm start to the end.
+    assert ours.area is not None
+    assert ours.area.mean == pytest.approx(fmean((0.1 + 0.01 * seed + end) / 2 for seed, end in OURS.items()))
+    assert ours.seconds_per_update == 0.5
+    assert ours.difference is None
+    assert (theirs.title, theirs.seeds) == ("GRPO", (0, 1, 3))
+
+
+def test_differences_are_over_the_seeds_that_both_have():
+    _, theirs = compare(PROTOCOL, LINES)
+    assert theirs.difference is not None
+    assert theirs.difference.mean == pytest.approx(fmean([-0.2, -0.1, -0.2]))
+    assert (theirs.difference.low, theirs.difference.high) == pytest.approx((-0.2, -0.1))
+    (alone,) = compare(PROTOCOL, [line for line in LINES if line["algorithm"] == "grpo"])
+    assert alone.difference is None
+
+
+def test_an_algorithm_that_the_protocol_no_longer_lists_is_still_shown():
+    assert [row.title for row in compare(replace(PROTOCOL, algorithms=(GRPO,)), LINES)] == ["GRPO", "StepPO"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"protocol_hash": "0" * 12}, "The runs differ in 'protocol_hash': 000000000000, "),
+        ({"protocol": "other"}, "The runs differ in 'protocol': other, small"),
+        ({"stage": "grid"}, "The runs differ in 'stage': grid, matrix"),
+        ({"episodes": 65}, "The runs differ in 'episodes': 64, 65"),
+        ({"updates": 17}, "The runs differ in 'updates': 16, 17"),
+        ({"iterations": 5}, "The runs differ in 'iterations': 4, 5"),
+        ({"evaluation_tasks": 41}, "The runs differ in 'evaluation_tasks': 40, 41"),
+        ({"learning_rate": 0.1}, "The runs of steppo differ in 'learning_rate': 0.001, 0.1"),
+        ({"epsilon": 0.3}, "The runs of steppo differ in 'epsilon': 0.2, 0.3"),
+        ({"arguments": []}, "The runs of steppo differ in 'arguments'"),
+        ({"seed": 2}, r"steppo: seeds \[2\] are recorded more than once"),
+        ({"success_before": 0.5}, "The runs of seed 3, which should start from the same policy, differ in"),
+    ],
+)
+def test_what_does_not_belong_together_is_not_mixed(changes, message):
+    with pytest.raises(MixedProtocolsError, match=message):
+        table(PROTOCOL, [*LINES[:-1], LINES[-1] | changes], CONTROLS)
+
+
+@pytest.mark.parametrize("change", [{"protocol_hash": "0" * 12}, {"stage": "grid"}])
+def test_a_file_with_lines_of_another_protocol_is_refused(results: Path, change: dict):
+    write_lines(results, "matrix", [matrix_line(STEPPO, 9, 0.5) | change])
+    with pytest.raises(
+        MixedProtocolsError, match=r"small\.jsonl, line 8: recorded under protocol .*move the old lines"
+    ):
+        readme_block(results, [PROTOCOL])
+
+
+def test_the_table_has_a_row_for_each_algorithm_and_the_rows_without_training():
+    rows = {row[0]: row for row in cells(table(PROTOCOL, LINES, CONTROLS))[1:]}
+    assert list(rows) == ["random actions", "warm start", "StepPO", "GRPO", "expert"]
+    assert rows["random actions"][5].startswith("3.0 [") and rows["random actions"][3] == "-"
+    assert rows["warm start"][3].startswith("11.5 [") and rows["warm start"][5].startswith("16.5 [")
+    assert rows["StepPO"][1:3] == ["0.001", "0.2"]
+    assert re.fullmatch(r"70\.0 \[5\d\.\d, 8\d\.\d\]", rows["StepPO"][3])
+    assert rows["GRPO"][7] == "-16.7 [-20.0, -10.0]"
+    assert rows["GRPO"][8:] == ["0.50", "3"]
+    assert rows["expert"][3] == "100.0 [100.0, 100.0]"
+
+
+def test_under_the_table_stands_what_it_takes_to_repeat_it():
+    other = LINES[-1] | {"commit": "def5678+"}
+    text = table(PROTOCOL, [*LINES[:-1], other], CONTROLS)
+    for said in (
+        "on 40 test tasks after 64 episodes and 16 updates",
+        "learning rates 0.001, 0.01 and clip ranges 0.1, 0.2 for every algorithm",
+        "with 2 other seeds",
+        "`python baselines/run.py small --grid` and then `python baselines/run.py small`",
+        f"protocol {PROTOCOL.hash}",
+        "commit abc1234; def5678+",
+        "2 x86_64 cores, 1 thread a run",
+        "python 3.11.7, torch 2.13.0",
+    ):
+        assert said in text
+    tuned = replace(PROTOCOL, grid=(POINT,), grid_seeds=())
+    text = table(tuned, [matrix_line(STEPPO, 0, 0.5, protocol=tuned)], [])
+    assert "nothing is tuned" in text and "--grid" not in text
+
+
+def test_lines_without_a_curve_leave_gaps():
+    lines = [line | {"curve": None, "seconds_per_update": None} for line in LINES]
+    row = next(row for row in cells(table(PROTOCOL, lines, [])) if row[0] == "GRPO")
+    assert (row[6], row[8]) == ("-", "-")
+    assert "Learning curves" not in table(PROTOCOL, lines, [])
+
+
+def test_every_run_is_listed(results: Path):
+    rows = cells(listing(results, [PROTOCOL]))
+    matrix = [row for row in rows if len(row) == 14 and row[0] in ("StepPO", "GRPO")]
+    assert [(row[0], row[3]) for row in matrix] == [
+        *(("StepPO", str(seed)) for seed in OURS),
+        *(("GRPO", str(seed)) for seed in THEIRS),
+    ]
+    assert [row[5] for row in matrix] == [percent(share) for share in (*OURS.values(), *THEIRS.values())]
+    grid = [row for row in rows if len(row) == 9 and row[0] in ("StepPO", "GRPO")]
+    assert len(grid) == len(read_lines(results / "small-grid.jsonl")) == 9
+    controls = [row[:3] for row in rows if len(row) == 5]
+    assert controls[1:] == [["random", "0", "2.0"], ["random", "1", "4.0"], ["expert", "0", "100.0"]]
+
+
+def test_the_list_says_what_the_grid_chose_and_where_it_is_not_complete(results: Path):
+    rows = {row[0]: row[1:] for row in cells(listing(results, [PROTOCOL])) if len(row) == 6}
+    assert rows["StepPO"] == ["80.0 (area 45.0)"] * 4 + ["0.001, 0.1"]
+    assert rows["GRPO"] == ["-"] * 4 + ["not complete"]
+
+
+def test_a_resumed_run_is_marked(results: Path):
+    write_lines(results, "matrix", [matrix_line(GRPO, 2, 0.3, resumed=True)])
+    assert "| 12 (resumed) |" in listing(results, [PROTOCOL])
+
+
+def test_the_readme_is_rewritten_between_the_markers_only(results: Path, tmp_path: Path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    write_readme(readme, results, [PROTOCOL])
+    text = readme.read_text()
+    assert text.startswith(f"before\n{BEGIN}\n**A small comparison**") and text.endswith(f"{END}\nafter\n")
+    assert "old" not in text
+    write_readme(readme, results, [PROTOCOL])
+    assert readme.read_text() == text
+    readme.write_text("no markers")
+    with pytest.raises(SystemExit, match="must contain the lines"):
+        write_readme(readme, results, [PROTOCOL])
+
+
+def test_a_figure_shows_every_curve_and_depends_on_nothing_but_the_lines(tmp_path: Path):
+    first, second, other = (tmp_path / f"{name}.svg" for name in ("first", "second", "other"))
+    draw_curves(PROTOCOL, LINES, first)
+    draw_curves(PROTOCOL, LINES[::-1], second)
+    assert first.read_bytes() == second.read_bytes()
+    text = first.read_text()
+    assert "<dc:date>" not in text
+    assert "<!-- StepPO -->" in text and "<!-- GRPO -->" in text
+    changed = LINES[0] | {"curve": [[0.0, 0.1, 0.0], [2.0, 0.2, 0.0], [4.0, 0.21, 0.0]]}
+    draw_curves(PROTOCOL, [changed, *LINES[1:]], other)
+    assert other.read_bytes() != first.read_bytes()
+
+
+def test_a_figure_has_a_panel_for_each_algorithm(tmp_path: Path):
+    algorithms = [replace(GRPO, key=f"rule{number}") for number in range(5)]
+    lines = [matrix_line(algorithm, seed, 0.5) for algorithm in algorithms for seed in (0, 1)]
+    draw_curves(PROTOCOL, lines, tmp_path / "five.svg")
+    assert (tmp_path / "five.svg").read_text().count('<g id="axes_') == 5
+
+
+def test_a_line_pools_splits_and_has_null_for_a_mean_over_nothing(tmp_path: Path):
+    line = matrix_line(STEPPO, 0, 0.5)
+    summary = {name: line[name] for name in SUMMARISED} | {"success_after": float("nan")}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    (tmp_path / "config.json").write_text(json.dumps({"run": {"env": "key_door"}, "config": {"gamma": 0.9, "x": 1}}))
+    evaluation = {"eval_a_success": 0.2, "eval_a_return": 2.0, "eval_b_success": 0.4, "eval_b_return": 1.0}
+    training = {"update_seconds": 0.2, "rollout_seconds": 3.0, "failed_rate": 0.0, "success": None}
+    entries = [
+        {"iteration": 0.0, **evaluation},
+        {"iteration": 1.0, **training},
+        {"iteration": 2.0, **training, "update_seconds": 0.4, "failed_rate": 0.5, "success": 0.7},
+        {"iteration": 2.0, **evaluation, "eval_b_success": 0.8},
+        {"iteration": 2.0, "train_runtime": 9.0},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    recorded = record(Job(PROTOCOL, "matrix", STEPPO, POINT, 0), tmp_path, "abc1234")
+    assert recorded["success_after"] is None
+    assert recorded["curve"] == [[0.0, pytest.approx(0.3), 1.5], [2.0, pytest.approx(0.5), 1.5]]
+    assert recorded["curve_by_split"]["b"] == [[0.0, 0.4, 1.0], [2.0, 0.8, 1.0]]
+    assert recorded["training_curve"] == [[1.0, None], [2.0, 0.7]]
+    assert (recorded["seconds_per_update"], recorded["rollout_seconds"]) == (pytest.approx(0.3), 6.0)
+    assert recorded["failed_rate"] == 0.25
+    assert recorded["config"] == {"env": "key_door", "gamma": 0.9}
+
+
+def test_lines_are_json_without_nan(tmp_path: Path):
+    path = tmp_path / "deep" / "lines.jsonl"
+    append_line(path, {"value": 1})
+    append_line(path, {"value": None})
+    assert path.read_text() == '{"value": 1}\n{"value": null}\n'
+    assert read_lines(path) == [{"value": 1}, {"value": None}]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        append_line(path, {"value": float("nan")})
+    assert len(read_lines(path)) == 2
+
+
+def test_percent_has_no_negative_zero():
+    assert [percent(share, signed=True) for share in (-1e-9, 0.1234, -0.5)] == ["+0.0", "+12.3", "-50.0"]
+
+
+def test_the_readme_and_the_list_show_the_recorded_lines(repository: Path):
+    block = (repository / "README.md").read_text(encoding="utf-8").partition(f"{BEGIN}\n")[2].partition(END)[0]
+    assert block == readme_block(RESULTS, PROTOCOLS.values()), "run python baselines/table.py"
+    page = (repository / "baselines" / "RESULTS.md").read_text(encoding="utf-8")
+    assert page == listing(RESULTS, PROTOCOLS.values()), "run python baselines/table.py"
+
+
+def test_every_file_of_results_belongs_to_a_protocol():
+    known = {results_file(RESULTS, p, stage) for p in PROTOCOLS.values() for stage in ("matrix", "grid", "control")}
+    assert set(RESULTS.glob("*")) <= known
+    for protocol in PROTOCOLS.values():
+        for stage in ("matrix", "grid", "control"):
+            assert all(json.dumps(line) for line in read_results(RESULTS, protocol, stage))
