@@ -150,8 +150,8 @@ KEY_DOOR_ONE_GRID_SEED = replace(
     superseded=(
         "One seed of the grid chose by chance: StepPO, PPO and GRPO got a learning rate that was better by 4 to 8 "
         "points on 100 validation tasks, and all three ended far below the rules that got the other one. The protocol "
-        "that took its place has two more grid seeds for every algorithm and is the same otherwise. It was written after "
-        "these results had been seen."
+        "that took its place has two more grid seeds for every algorithm and is the same otherwise. It was written "
+        "after these results had been seen."
     ),
 )
 
