@@ -28,6 +28,8 @@ def listing(results: Path, protocols: Iterable[Protocol]) -> str:
         if not (matrix or grid or controls):
             continue
         parts.append(f"## {protocol.title} (`{protocol.name}`, protocol {protocol.hash})\n")
+        if protocol.superseded:
+            parts.append(protocol.superseded + "\n")
         if controls:
             parts += ["Without training, on the test tasks:\n", _controls(controls)]
         if matrix:

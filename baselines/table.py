@@ -37,12 +37,12 @@ def main() -> None:
         sys.exit(str(error))
     for protocol in PROTOCOLS.values():
         lines = read_results(RESULTS, protocol, "matrix")
-        if any(line["curve"] for line in lines):
+        if not protocol.superseded and any(line["curve"] for line in lines):
             draw_curves(protocol, lines, RESULTS.parent / "figures" / f"{protocol.name}.svg")
 
 
 def write_readme(readme: Path, results: Path, protocols: Iterable[Protocol]) -> None:
-    """Replace what stands between the markers by the tables of all protocols that have results.
+    """Replace what stands between the markers by the tables of all protocols that have results and count.
 
     Raises:
         SystemExit: the markers are missing.
@@ -57,11 +57,11 @@ def write_readme(readme: Path, results: Path, protocols: Iterable[Protocol]) -> 
 
 
 def readme_block(results: Path, protocols: Iterable[Protocol]) -> str:
-    """The tables of all protocols that have results."""
+    """The tables of all protocols that have results, but for superseded ones."""
     tables = [
         table(protocol, lines, read_results(results, protocol, "control"))
         for protocol in protocols
-        if (lines := read_results(results, protocol, "matrix"))
+        if not protocol.superseded and (lines := read_results(results, protocol, "matrix"))
     ]
     return "\n".join(tables)
 

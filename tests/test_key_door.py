@@ -23,6 +23,7 @@ from steppo_gym.envs.key_door.actions import (
 )
 from steppo_gym.envs.key_door.env import KeyDoorEnv
 from steppo_gym.envs.key_door.game import (
+    READS_AGAIN,
     State,
     apply_action,
     expert_action,
@@ -150,6 +151,64 @@ def test_expert_takes_the_shortest_way_once_it_has_read_the_note(task_id):
     ordered = sorted(states, key=repr)
     for state in (ordered[i] for i in chosen):
         assert expert_length(task, state) == fewest_actions(task, state)
+
+
+@pytest.mark.parametrize("action_format", ["tag", "tool_call"])
+def test_the_hasty_expert_reads_the_note_where_it_should_take_a_key(action_format):
+    env = KeyDoorEnv(expert="hasty", action_format=action_format)
+    faults = {True: 0, False: 0}
+    for task_id in env.task_ids[:200]:
+        env.reset(options={"task_id": task_id})
+        over = False
+        while not over:
+            wanted = expert_action(env._task, env._state)
+            response = env.expert_response()
+            found = parse_action(response, action_format)
+            if isinstance(wanted, TakeKey):
+                assert found in (wanted, ReadNote())
+                faults[found != wanted] += 1
+            else:
+                assert found == wanted
+            _, _, terminated, truncated, info = env.step(response)
+            assert info["invalid_action"] is None
+            over = terminated or truncated
+    assert faults[True] / sum(faults.values()) == pytest.approx(READS_AGAIN, abs=0.03)
+
+
+def test_the_hasty_expert_runs_out_of_steps_in_many_tasks_and_into_no_other_harm():
+    played = {expert: [] for expert in ("expert", "hasty")}
+    for expert, infos in played.items():
+        env = gymnasium.make("steppo/KeyDoor-v0", expert=expert, split="validation")
+        infos += [play(env, task_id, lambda env, _: env.expert_response())[1] for task_id in env.unwrapped.task_ids]
+    solved = {expert: np.mean([info["success"] for info in infos]) for expert, infos in played.items()}
+    assert solved["expert"] == 1.0
+    assert 0.3 < solved["hasty"] < 0.7
+    assert not any(info["metrics"]["broken"] for info in played["hasty"])
+
+
+def test_the_hasty_expert_is_the_same_in_every_episode_of_a_task_and_after_a_restart():
+    def responses(env, over=False):
+        written = []
+        while not over:
+            written.append(env.expert_response())
+            over = any(env.step(written[-1])[2:4])
+        return written
+
+    env, other = KeyDoorEnv(expert="hasty"), KeyDoorEnv(expert="hasty")
+    differing = set()
+    for task_id in env.task_ids[:20]:
+        env.reset(seed=1, options={"task_id": task_id})
+        for _ in range(3):
+            env.step(env.expert_response())
+        snapshot = json.loads(json.dumps(env.get_state()))
+        rest = responses(env)
+        other.set_state(snapshot)
+        assert responses(other) == rest
+        for seed in (2, 3):
+            other.reset(seed=seed, options={"task_id": task_id})
+            assert responses(other)[3:] == rest
+        differing.add(tuple(rest))
+    assert len(differing) > 10
 
 
 def test_state_key_is_one_to_one_with_the_state():
@@ -311,6 +370,7 @@ def test_metrics_say_how_it_ended():
         ),
         ({"data": "games"}, ValueError, "data must be None, got 'games'"),
         ({"protocol": "ppo"}, ValueError, "protocol must be one of 'steppo', 'verl-agent', got 'ppo'"),
+        ({"expert": "slow"}, ValueError, "expert must be one of 'expert', 'hasty', got 'slow'"),
         ({"max_steps": 0}, ValueError, "max_steps must be at least 1, got 0"),
         ({"action_format": "json"}, ValueError, "action_format must be one of"),
         ({"context": "all"}, ValueError, "context must be one of"),

@@ -1,13 +1,24 @@
-"""What tests read from a trainer after a run."""
+"""What tests read from the training scripts, and from a trainer after a run."""
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import torch
 
 from steppo_gym.episode import read_episodes
+
+SCRIPTS = ("gagpo", "gigpo", "grpo", "gspo", "hgpo", "ppo", "reinforce_pp", "rloo", "steppo")
+
+
+def launched_by(script):
+    """What a training script starts its job with: class of settings, maker of the credit rule, name."""
+    with mock.patch("steppo_gym.trainers.launch.launch") as launch:
+        importlib.import_module(f"steppo_gym.trainers.{script}").main()
+    return launch.call_args.args
 
 
 def fixed_metrics(log):

@@ -19,6 +19,7 @@ def _setting(default: object, text: str) -> object:
 _RATIO, _AVERAGE, _GAMMA = (
     StepConfig.__dataclass_fields__[n].metadata["help"] for n in ("ratio", "loss_average", "gamma")
 )
+_NORMALIZE = "Divide by the group's standard deviation; off for Dr. GRPO."
 
 
 @dataclass
@@ -53,7 +54,6 @@ class GroupConfig(StepConfig):
     """
 
     num_generations: int = _setting(8, "Episodes per task: the size of a group.")  # type: ignore[assignment]
-    normalize_std: bool = _setting(True, "Divide by the group's standard deviation; off for Dr. GRPO.")  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         """See `StepConfig`."""
@@ -69,6 +69,7 @@ class GroupConfig(StepConfig):
 class EpisodeGroupConfig(GroupConfig):
     """GRPO (arXiv:2402.03300): every episode counts the same, however long."""
 
+    normalize_std: bool = _setting(True, _NORMALIZE)  # type: ignore[assignment]
     loss_average: Literal["tokens", "steps", "episodes", "constant"] = _setting("episodes", _AVERAGE)  # type: ignore[assignment]
 
 
@@ -90,6 +91,7 @@ class LeaveOneOutConfig(GroupConfig):
 class StateGroupConfig(GroupConfig):
     """What the rules share that compare steps from equal states."""
 
+    normalize_std: bool = _setting(True, _NORMALIZE)  # type: ignore[assignment]
     gamma: float = _setting(0.95, _GAMMA)  # type: ignore[assignment]
     loss_average: Literal["tokens", "steps", "episodes", "constant"] = _setting("steps", _AVERAGE)  # type: ignore[assignment]
     anchor: Literal["state", "observation"] = _setting(

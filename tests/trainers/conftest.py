@@ -12,12 +12,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from trainer_runs import launched_by
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from steppo_gym.demonstrations import demonstrate
-from steppo_gym.trainers.algorithm_configs import StepPOConfig
 from steppo_gym.trainers.chat import ChatCodec
-from steppo_gym.trainers.credit_rules import StepLevelGAE
 from steppo_gym.trainers.small_policy import STOP, SmallPolicyConfig, build_model, train_tokenizer
 from steppo_gym.trainers.step_trainer import StepTrainer
 from steppo_gym.trainers.warm_start import WarmStartConfig, demonstration_rows, imitate
@@ -92,6 +91,16 @@ def policy_folder(demonstrations, tokenizer, codec, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def random_folder(tokenizer, tmp_path_factory):
+    """A random policy, at once ready: it gives every token a probability of its own."""
+    config = SmallPolicyConfig(hidden_size=16, num_layers=2, num_heads=2, initializer_range=0.3)
+    folder = tmp_path_factory.mktemp("random")
+    build_model(tokenizer, config, seed=1).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def model(policy_folder):
     """The tiny policy, loaded anew for each test."""
@@ -99,19 +108,32 @@ def model(policy_folder):
 
 
 @pytest.fixture
-def make_trainer(policy_folder, tokenizer, spec, task_ids, tmp_path):
-    """From settings that differ from `SETTINGS` to a StepTrainer of the tiny policy with its own folder."""
+def make_trainer(request, tokenizer, spec, task_ids, tmp_path):
+    """From settings that differ from `SETTINGS` to a StepTrainer of the tiny policy with its own folder; of StepPO, or
+    of the algorithm of another script.
+    """
     made = []
 
-    def make(*, model=None, spec=spec, task_ids=task_ids, processing_class=tokenizer, kwargs=None, **settings):
+    def make(
+        *,
+        script="steppo",
+        model=None,
+        spec=spec,
+        task_ids=task_ids,
+        processing_class=tokenizer,
+        kwargs=None,
+        **settings,
+    ):
+        config_class, make_rule, _ = launched_by(script)
+        model = Qwen3ForCausalLM.from_pretrained(request.getfixturevalue("policy_folder")) if model is None else model
         folder = str(tmp_path / f"run-{len(made)}")
-        config = StepPOConfig(**{"output_dir": folder, **SETTINGS, **settings})
+        config = config_class(**{"output_dir": folder, **SETTINGS, **settings})
         trainer = StepTrainer(
-            Qwen3ForCausalLM.from_pretrained(policy_folder) if model is None else model,
+            model,
             config,
             spec=spec,
             task_ids=task_ids,
-            rule=StepLevelGAE(config.gamma, config.gae_lambda, config.whiten_advantages),
+            rule=make_rule(config),
             processing_class=processing_class,
             **(kwargs or {}),
         )

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 from matplotlib.image import imread
-from trainer_runs import fixed_metrics
+from trainer_runs import fixed_metrics, launched_by
 from transformers import Qwen3ForCausalLM
 
 from steppo_gym.episode import read_episodes
 from steppo_gym.trainers.algorithm_configs import StepPOConfig
 from steppo_gym.trainers.arguments import HELP_GROUPS, env_kwargs, parse_arguments
-from steppo_gym.trainers.credit_rules import StepLevelGAE
 from steppo_gym.trainers.launch import launch
 from steppo_gym.trainers.presets import PRESETS
 from steppo_gym.trainers.report import read_metrics
@@ -40,9 +39,9 @@ FLAGS = {
 }
 
 
-def run(*flags, **changes):
+def run(*flags, script="steppo", **changes):
     argv = [f"--{name}={value}" for name, value in (FLAGS | changes).items()] + list(flags)
-    return launch(StepPOConfig, lambda c: StepLevelGAE(c.gamma, c.gae_lambda, c.whiten_advantages), "StepPO", argv)
+    return launch(*launched_by(script), argv)
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +105,29 @@ def test_metrics_are_logged_once_per_iteration_and_evaluation(finished):
     assert evaluation == [(0, 0.0), (2, 1.0), (4, 2.0)]
 
 
+def test_what_is_watched_can_be_the_test_tasks(tmp_path):
+    summary = run("--watch=test", output_dir=tmp_path / "run", iterations=1, updates_per_iteration=1)
+    entries = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    watched = [entry for entry in entries if any(name.startswith("eval_") for name in entry)]
+    assert [(entry["update"], entry["eval_test_success"]) for entry in watched] == [
+        (0, summary["success_before"]),
+        (1, summary["success_after"]),
+    ]
+    assert not any(name.startswith("eval_validation") for entry in watched for name in entry)
+
+
+def test_without_test_tasks_only_the_validation_tasks_are_played(tmp_path, capsys):
+    folder = tmp_path / "run"
+    summary = run(output_dir=folder, test_tasks=0, iterations=1, updates_per_iteration=1)
+    assert (summary["success_before"], summary["sampled_success_after"], summary["evaluation_tasks"]) == (None, None, 0)
+    assert summary["before"] == summary["after"] == {"greedy": {}, "sampled": {}}
+    assert not list((folder / "episodes").glob("*test*"))
+    assert (folder / "learning_curve.png").exists()
+    evaluated = [entry for entry in read_metrics(folder / "metrics.jsonl") if "eval_validation_success" in entry]
+    assert [entry["update"] for entry in evaluated] == [0, 1]
+    assert "% before" not in capsys.readouterr().out
+
+
 def test_the_configuration_is_written_down(finished):
     folder, _ = finished
     record = json.loads((folder / "config.json").read_text())
@@ -158,11 +180,34 @@ def test_there_must_be_something_to_resume(tmp_path):
         (["--env=alfworld", "--data=x", "--difficulty=easy"], "cannot be combined with --data"),
         (["--env=key_door", "--learning_rte=1"], r"steppo\.py: .*--learning_rte=1"),
         (["--env=key_door", "--gamma=2"], r"steppo\.py: gamma must be between 0 and 1, got 2\.0"),
+        (
+            ["--env=key_door", "--watch=test", "--test_tasks=0"],
+            "--watch test plays the test tasks during training, but --test_tasks is 0",
+        ),
     ],
 )
 def test_bad_input_ends_with_a_message(flags, message):
     with pytest.raises(SystemExit, match=message):
         parse_arguments(StepPOConfig, "StepPO", flags)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--watch=train", "invalid choice: 'train' (choose from 'validation', 'test')"),
+        ("--loss_average=rows", "invalid choice: 'rows' (choose from 'tokens', 'steps', "),
+        ("--kl_in=both", "invalid choice: 'both' (choose from 'loss', 'reward')"),
+        ("--ratio=step", "invalid choice: 'step' (choose from 'token', 'geometric', "),
+    ],
+)
+def test_a_bad_choice_ends_with_the_good_ones(flag, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments(StepPOConfig, "StepPO", ["--env=key_door", flag])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert flag.partition("=")[0] in error
+    # Newer versions of Python leave the quotes out.
+    assert message.replace("'", "") in error.replace("'", "")
 
 
 @pytest.mark.parametrize("task", sorted(PRESETS))
@@ -209,12 +254,14 @@ def test_a_model_of_the_users_gets_the_general_values(policy_folder):
     assert config.learning_rate == StepPOConfig(output_dir="unused", use_cpu=True).learning_rate
 
 
-def test_the_readme_of_the_trainers_lists_what_is_logged(finished, repository: Path):
-    folder, _ = finished
+def test_the_readme_of_the_trainers_lists_what_is_logged(finished, repository: Path, tmp_path):
+    # Between them these two have all there is: a critic, whitened credit, groups of episodes and groups of states.
+    folders = [finished[0], tmp_path / "run"]
+    run(script="gigpo", output_dir=folders[1], iterations=1, test_tasks=0, evaluate_every=0)
     readme = (repository / "trainers" / "README.md").read_text(encoding="utf-8")
     section = readme.partition("## Metrics")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE)
     assert len(listed) == len(set(listed))
-    entries = [entry for entry in read_metrics(folder / "metrics.jsonl") if "policy_loss" in entry]
-    logged = set.union(*(set(entry) for entry in entries))
+    entries = [entry for folder in folders for entry in read_metrics(folder / "metrics.jsonl")]
+    logged = set.union(*(set(entry) for entry in entries if "policy_loss" in entry))
     assert set(listed) == logged

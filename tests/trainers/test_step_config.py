@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steppo_gym.trainers.algorithm_configs import StepPOConfig
+from steppo_gym.trainers.algorithm_configs import (
+    EpisodeGroupConfig,
+    GAGPOConfig,
+    GiGPOConfig,
+    GSPOConfig,
+    HGPOConfig,
+    LeaveOneOutConfig,
+    PPOConfig,
+    ReinforcePlusPlusConfig,
+    StepPOConfig,
+)
 from steppo_gym.trainers.step_config import StepConfig
 
+WITH_GROUPS = (EpisodeGroupConfig, GSPOConfig, LeaveOneOutConfig, GiGPOConfig, HGPOConfig, GAGPOConfig)
+WITH_STATES = (GiGPOConfig, HGPOConfig, GAGPOConfig)
+ALL = (StepPOConfig, PPOConfig, ReinforcePlusPlusConfig, *WITH_GROUPS)
 
-def make_config(tmp_folder="unused", **settings):
-    return StepPOConfig(output_dir=tmp_folder, use_cpu=True, report_to="none", **settings)
+
+def make_config(config_class=StepPOConfig, **settings):
+    return config_class(output_dir="unused", use_cpu=True, report_to="none", **settings)
 
 
 @given(
@@ -53,6 +68,8 @@ def test_trls_counts_follow_from_ours(iterations, updates, passes, accumulation,
         ({"gamma": 1.01}, "gamma must be between 0 and 1, got 1.01."),
         ({"gae_lambda": -0.1}, "gae_lambda must be between 0 and 1, got -0.1."),
         ({"ratio": "step"}, "ratio must be one of token, geometric, sqrt_centered, got 'step'."),
+        ({"loss_average": "rows"}, "loss_average must be one of tokens, steps, episodes, constant, got 'rows'."),
+        ({"kl_in": "both"}, "kl_in must be one of loss, reward, got 'both'."),
         ({"generation_batch_size": 8}, "Set episodes_per_iteration instead of generation_batch_size."),
         ({"max_steps": 7}, "Set iterations instead of max_steps"),
         ({"top_p": 0.9, "min_p": 0.1}, "top_p, min_p: rollouts sample from the whole distribution"),
@@ -68,8 +85,32 @@ def test_trls_counts_follow_from_ours(iterations, updates, passes, accumulation,
     ],
 )
 def test_what_cannot_work_is_refused(settings, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        make_config(**settings)
+    for config_class in (StepPOConfig, ReinforcePlusPlusConfig):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            make_config(config_class, **settings)
+
+
+@pytest.mark.parametrize("config_class", WITH_GROUPS)
+def test_rules_that_compare_episodes_refuse_groups_of_one(config_class):
+    assert make_config(config_class).num_generations == 8
+    with pytest.raises(ValueError, match="num_generations must be at least 2, got 1: an episode that is alone"):
+        make_config(config_class, num_generations=1)
+    with pytest.raises(ValueError, match=re.escape("loss_average must be one of tokens, steps, episodes, constant")):
+        make_config(config_class, loss_average="rows")
+
+
+@pytest.mark.parametrize("config_class", WITH_STATES)
+def test_states_are_compared_by_one_of_two_anchors(config_class):
+    assert make_config(config_class).anchor == "state"
+    assert make_config(config_class, anchor="observation").anchor == "observation"
+    with pytest.raises(ValueError, match="anchor must be state or observation, got 'prompt'"):
+        make_config(config_class, anchor="prompt")
+
+
+def test_a_history_cannot_be_negative():
+    assert make_config(HGPOConfig, history=0).history == 0
+    with pytest.raises(ValueError, match="history must be at least 0, got -1"):
+        make_config(HGPOConfig, history=-1)
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(monkeypatch):
@@ -86,9 +127,31 @@ def test_evaluation_and_checkpoints_are_counted_in_iterations():
     assert config.save_steps == config.max_steps
 
 
-def test_steppo_has_one_ratio_per_step():
-    assert make_config().ratio == "geometric"
-    assert StepConfig(output_dir="unused", use_cpu=True, report_to="none").ratio == "token"
+@pytest.mark.parametrize(
+    ("config_class", "ratio", "loss_average", "gamma", "kl_in"),
+    [
+        (StepPOConfig, "geometric", "steps", 0.99, "loss"),
+        (PPOConfig, "token", "tokens", 1.0, "loss"),
+        (ReinforcePlusPlusConfig, "token", "tokens", 1.0, "reward"),
+        (EpisodeGroupConfig, "token", "episodes", 0.99, "loss"),
+        (GSPOConfig, "geometric", "episodes", 0.99, "loss"),
+        (LeaveOneOutConfig, "token", "tokens", 0.99, "reward"),
+        (GiGPOConfig, "token", "steps", 0.95, "loss"),
+        (HGPOConfig, "token", "steps", 0.95, "loss"),
+        (GAGPOConfig, "geometric", "steps", 0.95, "loss"),
+    ],
+)
+def test_what_makes_an_algorithm(config_class, ratio, loss_average, gamma, kl_in):
+    config = make_config(config_class)
+    assert (config.ratio, config.loss_average, config.gamma, config.kl_in) == (ratio, loss_average, gamma, kl_in)
+
+
+@pytest.mark.parametrize("config_class", ALL)
+def test_algorithms_differ_in_what_is_theirs_alone(config_class):
+    theirs = {"ratio", "loss_average", "gamma", "kl_in", "num_generations"}
+    usual, own = make_config(StepConfig), make_config(config_class)
+    changed = {field.name for field in fields(StepConfig) if getattr(own, field.name) != getattr(usual, field.name)}
+    assert changed <= theirs
 
 
 def test_a_processor_computes_in_float32():

@@ -1,0 +1,48 @@
+"""Two processes make the update that one process makes on the same episodes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from distributed_updates import SETUPS, episodes_of, update
+from safetensors.torch import load_file
+from trainer_runs import relative_difference
+
+SCRIPT = Path(__file__).parents[1] / "distributed_updates.py"
+
+
+@pytest.fixture(scope="module")
+def together(random_folder, tmp_path_factory):
+    """What two processes write. A process that waits for the other in vain ends with the time limit."""
+    folder = tmp_path_factory.mktemp("together")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    finished = subprocess.run(
+        [*torchrun, str(SCRIPT), str(random_folder), str(folder)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=500,
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return folder
+
+
+def test_the_processes_have_different_numbers_of_steps():
+    parts = [[e for e in episodes_of("steppo") if e.group % 2 == rank] for rank in (0, 1)]
+    steps = [sum(len(episode.steps) for episode in part) for part in parts]
+    assert steps[0] > 2 * steps[1] > 0
+    assert all(e.ended == "failed" for e in episodes_of("steppo-failed") if e.group % 2)
+
+
+@pytest.mark.parametrize("name", SETUPS)
+def test_two_processes_make_the_update_of_one(together, random_folder, tmp_path, name):
+    update(name, random_folder, tmp_path)
+    alone, other = (load_file(folder / f"{name}.safetensors") for folder in (tmp_path, together))
+    has_critic = name.startswith(("steppo", "ppo"))
+    assert set(alone) == set(other) == ({"policy", "critic"} if has_critic else {"policy"})
+    for part in alone:
+        assert relative_difference(alone[part], other[part]) < 1e-4
