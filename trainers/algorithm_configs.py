@@ -6,15 +6,11 @@ ratio that is a mean over a long response hardly moves; with short responses and
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
+from steppo_gym.trainers.setting import setting
 from steppo_gym.trainers.step_config import StepConfig
-
-
-def _setting(default: object, text: str) -> object:
-    return field(default=default, metadata={"help": text})
-
 
 _RATIO, _AVERAGE, _GAMMA = (
     StepConfig.__dataclass_fields__[n].metadata["help"] for n in ("ratio", "loss_average", "gamma")
@@ -26,23 +22,23 @@ _NORMALIZE = "Divide by the group's standard deviation; off for Dr. GRPO."
 class StepPOConfig(StepConfig):
     """StepPO (arXiv:2604.18401 v2-v4): step-level GAE, one ratio per step."""
 
-    ratio: Literal["token", "geometric", "sqrt_centered"] = _setting("geometric", _RATIO)  # type: ignore[assignment]
-    loss_average: Literal["tokens", "steps", "episodes", "constant"] = _setting("steps", _AVERAGE)  # type: ignore[assignment]
+    ratio: Literal["token", "geometric", "sqrt_centered"] = setting("geometric", _RATIO)
+    loss_average: Literal["tokens", "steps", "episodes", "constant"] = setting("steps", _AVERAGE)
 
 
 @dataclass
 class PPOConfig(StepConfig):
     """PPO over tokens (arXiv:1707.06347), with the discount and lambda that are usual for language models."""
 
-    gamma: float = _setting(1.0, _GAMMA)  # type: ignore[assignment]
+    gamma: float = setting(1.0, _GAMMA)
 
 
 @dataclass
 class ReinforcePlusPlusConfig(StepConfig):
     """REINFORCE++ (arXiv:2501.03262): no critic, no groups, the KL divergence in the reward."""
 
-    gamma: float = _setting(1.0, _GAMMA)  # type: ignore[assignment]
-    kl_in: Literal["loss", "reward"] = _setting("reward", StepConfig.__dataclass_fields__["kl_in"].metadata["help"])  # type: ignore[assignment]
+    gamma: float = setting(1.0, _GAMMA)
+    kl_in: Literal["loss", "reward"] = setting("reward", StepConfig.__dataclass_fields__["kl_in"].metadata["help"])
 
 
 @dataclass
@@ -53,7 +49,7 @@ class GroupConfig(StepConfig):
         ValueError: groups of one, or a value outside its range.
     """
 
-    num_generations: int = _setting(8, "Episodes per task: the size of a group.")  # type: ignore[assignment]
+    num_generations: int = setting(8, "Episodes per task: the size of a group.")
 
     def __post_init__(self) -> None:
         """See `StepConfig`."""
@@ -69,34 +65,34 @@ class GroupConfig(StepConfig):
 class EpisodeGroupConfig(GroupConfig):
     """GRPO (arXiv:2402.03300): every episode counts the same, however long."""
 
-    normalize_std: bool = _setting(True, _NORMALIZE)  # type: ignore[assignment]
-    loss_average: Literal["tokens", "steps", "episodes", "constant"] = _setting("episodes", _AVERAGE)  # type: ignore[assignment]
+    normalize_std: bool = setting(True, _NORMALIZE)
+    loss_average: Literal["tokens", "steps", "episodes", "constant"] = setting("episodes", _AVERAGE)
 
 
 @dataclass
 class GSPOConfig(EpisodeGroupConfig):
     """GSPO (arXiv:2507.18071) with a step as its sequence."""
 
-    ratio: Literal["token", "geometric", "sqrt_centered"] = _setting("geometric", _RATIO)  # type: ignore[assignment]
+    ratio: Literal["token", "geometric", "sqrt_centered"] = setting("geometric", _RATIO)
 
 
 @dataclass
 class LeaveOneOutConfig(GroupConfig):
     """RLOO (arXiv:2402.14740): the KL divergence in the reward, no normalisation."""
 
-    kl_in: Literal["loss", "reward"] = _setting("reward", StepConfig.__dataclass_fields__["kl_in"].metadata["help"])  # type: ignore[assignment]
+    kl_in: Literal["loss", "reward"] = setting("reward", StepConfig.__dataclass_fields__["kl_in"].metadata["help"])
 
 
 @dataclass
 class StateGroupConfig(GroupConfig):
     """What the rules share that compare steps from equal states."""
 
-    normalize_std: bool = _setting(True, _NORMALIZE)  # type: ignore[assignment]
-    gamma: float = _setting(0.95, _GAMMA)  # type: ignore[assignment]
-    loss_average: Literal["tokens", "steps", "episodes", "constant"] = _setting("steps", _AVERAGE)  # type: ignore[assignment]
-    anchor: Literal["state", "observation"] = _setting(
+    normalize_std: bool = setting(True, _NORMALIZE)
+    gamma: float = setting(0.95, _GAMMA)
+    loss_average: Literal["tokens", "steps", "episodes", "constant"] = setting("steps", _AVERAGE)
+    anchor: Literal["state", "observation"] = setting(
         "state", "Which states are equal: those whose hidden state is, or those whose observation is."
-    )  # type: ignore[assignment]
+    )
 
     def __post_init__(self) -> None:
         """See `GroupConfig`."""
@@ -109,7 +105,7 @@ class StateGroupConfig(GroupConfig):
 class GiGPOConfig(StateGroupConfig):
     """GiGPO (arXiv:2505.10978)."""
 
-    omega: float = _setting(1.0, "Weight of the step term beside the episode term.")  # type: ignore[assignment]
+    omega: float = setting(1.0, "Weight of the step term beside the episode term.")
 
 
 @dataclass
@@ -120,8 +116,8 @@ class HGPOConfig(StateGroupConfig):
         ValueError: a negative history.
     """
 
-    history: int = _setting(2, "Earlier states that must be equal in the narrowest group.")  # type: ignore[assignment]
-    alpha: float = _setting(1.0, "How much more narrow groups count; 0 for all the same.")  # type: ignore[assignment]
+    history: int = setting(2, "Earlier states that must be equal in the narrowest group.")
+    alpha: float = setting(1.0, "How much more narrow groups count; 0 for all the same.")
 
     def __post_init__(self) -> None:
         """See `StateGroupConfig`."""
@@ -134,4 +130,4 @@ class HGPOConfig(StateGroupConfig):
 class GAGPOConfig(StateGroupConfig):
     """GAGPO (arXiv:2605.13217): one ratio per step."""
 
-    ratio: Literal["token", "geometric", "sqrt_centered"] = _setting("geometric", _RATIO)  # type: ignore[assignment]
+    ratio: Literal["token", "geometric", "sqrt_centered"] = setting("geometric", _RATIO)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
@@ -17,37 +17,34 @@ from transformers import HfArgumentParser
 from trl.trainer.model_config import ModelConfig
 
 from steppo_gym.trainers.presets import PRESETS, Preset
+from steppo_gym.trainers.setting import setting
 from steppo_gym.trainers.step_config import StepConfig
-
-
-def _setting(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass
 class RunArguments:
     """What is trained on and how it is watched."""
 
-    env: str = _setting("alfworld", f"Task: {', '.join(PRESETS)}.")
-    difficulty: str | None = _setting(None, "Of the built-in tasks; the easiest by default.")
-    data: str | None = _setting(None, "Folder of the task's official data; the built-in data by default.")
-    protocol: str = _setting("steppo", "Step limit, rewards and history: steppo or verl-agent.")
-    context: str | None = _setting(
+    env: str = setting("alfworld", f"Task: {', '.join(PRESETS)}.")
+    difficulty: str | None = setting(None, "Of the built-in tasks; the easiest by default.")
+    data: str | None = setting(None, "Folder of the task's official data; the built-in data by default.")
+    protocol: str = setting("steppo", "Step limit, rewards and history: steppo or verl-agent.")
+    context: str | None = setting(
         None,
         "append (one conversation) or rebuilt (a complete prompt each step); append for the default policy only.",
     )
-    action_format: str = _setting("tag", "tag or tool_call.")
-    invalid_action_reward: float | None = _setting(
+    action_format: str = setting("tag", "tag or tool_call.")
+    invalid_action_reward: float | None = setting(
         None, "Reward of an invalid action in training; evaluation keeps the protocol's."
     )
-    test_tasks: int = _setting(100, "Held-out tasks per test split, played before and after training; 0 for none.")
-    validation_tasks: int = _setting(50, "Held-out tasks per validation split, played during training.")
-    watch: Literal["validation", "test"] = _setting(
+    test_tasks: int = setting(100, "Held-out tasks per test split, played before and after training; 0 for none.")
+    validation_tasks: int = setting(50, "Held-out tasks per validation split, played during training.")
+    watch: Literal["validation", "test"] = setting(
         "validation", "Which held-out tasks are played during training; test only where nothing is chosen by them."
     )
-    demonstrations: int | None = _setting(None, "Expert episodes the default policy is warm-started on.")
-    warm_start_updates: int | None = _setting(None, "Supervised updates of the warm start.")
-    resume: bool = _setting(False, "Continue the run in --output_dir from its last checkpoint.")
+    demonstrations: int | None = setting(None, "Expert episodes the default policy is warm-started on.")
+    warm_start_updates: int | None = setting(None, "Supervised updates of the warm start.")
+    resume: bool = setting(False, "Continue the run in --output_dir from its last checkpoint.")
 
 
 def env_kwargs(run: RunArguments, preset: Preset, model: ModelConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@ other words (rows, accumulation steps, optimiser steps) are computed from ours a
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -15,6 +15,7 @@ from transformers import IntervalStrategy
 from trl.trainer.grpo_config import GRPOConfig
 
 from steppo_gym.losses import RATIOS
+from steppo_gym.trainers.setting import setting
 from steppo_gym.trainers.step_data import LOSS_AVERAGES
 
 WITHOUT_EFFECT = (
@@ -31,10 +32,6 @@ ignored.
 CHOICES = {"ratio": RATIOS, "loss_average": LOSS_AVERAGES, "kl_in": ("loss", "reward")}
 
 
-def _setting(default: object, text: str) -> object:
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass
 class StepConfig(GRPOConfig):
     """Settings that all credit rules share.
@@ -43,45 +40,45 @@ class StepConfig(GRPOConfig):
         ValueError: a value outside its range, or a TRL setting that contradicts ours.
     """
 
-    iterations: int = _setting(20, "Rounds of rollouts and the updates on them.")  # type: ignore[assignment]
-    episodes_per_iteration: int = _setting(128, "Episodes of one iteration, over all processes.")  # type: ignore[assignment]
-    updates_per_iteration: int = _setting(4, "Optimiser steps of one pass over an iteration's episodes.")  # type: ignore[assignment]
-    num_generations: int = _setting(1, "Episodes per task; 1 is allowed for rules without groups.")  # type: ignore[assignment]
-    gamma: float = _setting(0.99, "Discount per decision (step or token).")  # type: ignore[assignment]
-    gae_lambda: float = _setting(0.95, "Lambda of generalized advantage estimation.")  # type: ignore[assignment]
-    ratio: Literal["token", "geometric", "sqrt_centered"] = _setting("token", "Unit of the importance ratio.")  # type: ignore[assignment]
-    loss_average: Literal["tokens", "steps", "episodes", "constant"] = _setting(
+    iterations: int = setting(20, "Rounds of rollouts and the updates on them.")
+    episodes_per_iteration: int = setting(128, "Episodes of one iteration, over all processes.")
+    updates_per_iteration: int = setting(4, "Optimiser steps of one pass over an iteration's episodes.")
+    num_generations: int = setting(1, "Episodes per task; 1 is allowed for rules without groups.")
+    gamma: float = setting(0.99, "Discount per decision (step or token).")
+    gae_lambda: float = setting(0.95, "Lambda of generalized advantage estimation.")
+    ratio: Literal["token", "geometric", "sqrt_centered"] = setting("token", "Unit of the importance ratio.")
+    loss_average: Literal["tokens", "steps", "episodes", "constant"] = setting(
         "tokens",
         "What counts the same in the policy loss and its KL term; constant: tokens, over episodes x "
         "max_completion_length (Dr. GRPO).",
-    )  # type: ignore[assignment]
-    kl_in: Literal["loss", "reward"] = _setting(
+    )
+    kl_in: Literal["loss", "reward"] = setting(
         "loss", "Where the KL divergence of --beta counts: in the loss, or in the rewards of the tokens."
-    )  # type: ignore[assignment]
-    whiten_advantages: bool = _setting(
+    )
+    whiten_advantages: bool = setting(
         True, "Normalise advantages over the iteration to mean 0 and standard deviation 1."
-    )  # type: ignore[assignment]
-    critic_learning_rate: float = _setting(1e-5, "Learning rate of the critic.")  # type: ignore[assignment]
-    critic_warmup_iterations: int = _setting(0, "First iterations in which only the critic learns.")  # type: ignore[assignment]
-    value_clip_range: float | None = _setting(0.5, "Clip of the value's change in the value loss; None for none.")  # type: ignore[assignment]
-    max_prompt_tokens: int | None = _setting(
+    )
+    critic_learning_rate: float = setting(1e-5, "Learning rate of the critic.")
+    critic_warmup_iterations: int = setting(0, "First iterations in which only the critic learns.")
+    value_clip_range: float | None = setting(0.5, "Clip of the value's change in the value loss; None for none.")
+    max_prompt_tokens: int | None = setting(
         None, "Episodes with a longer prompt are truncated there; None for no limit."
-    )  # type: ignore[assignment]
-    max_tokens_per_micro_batch: int = _setting(
+    )
+    max_tokens_per_micro_batch: int = setting(
         8192, "Padded tokens of one forward and backward pass; changes memory, not results."
-    )  # type: ignore[assignment]
-    recompute_log_probs: bool = _setting(
+    )
+    recompute_log_probs: bool = setting(
         False, "Recompute sampled log-probabilities in the training pass; always done where precisions differ."
-    )  # type: ignore[assignment]
-    num_slots: int = _setting(64, "Environments played at the same time, per process.")  # type: ignore[assignment]
-    num_env_workers: int = _setting(2, "Worker processes of the environments, per process; 0 for none.")  # type: ignore[assignment]
-    env_step_timeout: float = _setting(60.0, "Seconds after which an environment's step counts as hanging.")  # type: ignore[assignment]
-    evaluate_every: int = _setting(5, "Iterations between evaluations during training; 0 for none.")  # type: ignore[assignment]
-    save_every: int = _setting(5, "Iterations between checkpoints; 0 saves only the last.")  # type: ignore[assignment]
-    save_episodes: bool = _setting(True, "Write every episode of training to the run's folder.")  # type: ignore[assignment]
-    gradient_checkpointing: bool | None = _setting(None, "Deprecated by transformers; use activation_checkpointing.")  # type: ignore[assignment]
-    learning_rate: float = _setting(1e-6, "Learning rate of the policy.")  # type: ignore[assignment]
-    lr_scheduler_type: str = _setting("constant", "Schedule of both learning rates.")  # type: ignore[assignment]
+    )
+    num_slots: int = setting(64, "Environments played at the same time, per process.")
+    num_env_workers: int = setting(2, "Worker processes of the environments, per process; 0 for none.")
+    env_step_timeout: float = setting(60.0, "Seconds after which an environment's step counts as hanging.")
+    evaluate_every: int = setting(5, "Iterations between evaluations during training; 0 for none.")
+    save_every: int = setting(5, "Iterations between checkpoints; 0 saves only the last.")
+    save_episodes: bool = setting(True, "Write every episode of training to the run's folder.")
+    gradient_checkpointing: bool | None = setting(None, "Deprecated by transformers; use activation_checkpointing.")
+    learning_rate: float = setting(1e-6, "Learning rate of the policy.")
+    lr_scheduler_type: str = setting("constant", "Schedule of both learning rates.")
 
     def __post_init__(self) -> None:
         """Compute what TRL counts in other words, then let TRL check the rest."""
