@@ -164,15 +164,26 @@ ALFWORLD = Protocol(
         "--evaluate_every", "3", "--test_tasks", "50", "--validation_tasks", "50",
         "--critic_learning_rate", "2e-3", "--max_completion_length", "12", "--temperature", "1.0",
     ),
-    # KeyDoor's grid had 0.2 as its upper edge, and every algorithm chose it.
-    grid=grid((3e-4, 1e-3), (0.2, 0.4)),
+    grid=grid((3e-4, 1e-3), (0.2,)),
     grid_seeds=(100,),
     seeds=(0, 1, 2),
     algorithms=(STEPPO, PPO, *GROUP_RULES),
-    # A third of the iterations: what is chosen is only how fast to go.
-    grid_arguments=("--iterations", "2", "--evaluate_every", "2"),
+    grid_arguments=("--evaluate_every", "6"),
     machine_arguments=(*KEEP_LITTLE, "--num_env_workers", "0", "--save_every", "4"),
 )  # fmt: skip
+
+ALFWORLD_SHORT_GRID = replace(
+    ALFWORLD,
+    name="alfworld_short_grid",
+    title="procedural ALFWorld, easy, short runs in the grid",
+    grid=grid((3e-4, 1e-3), (0.2, 0.4)),
+    grid_arguments=("--iterations", "2", "--evaluate_every", "2"),
+    superseded=(
+        "The grid's runs had a third of the budget, which favours the larger learning rate, and in runs of full length "
+        "GiGPO and GAGPO then fell to nothing with it. The matrix was ended after nine runs for this reason, having "
+        "seen their results. The protocol that takes its place gives the grid's runs the full budget."
+    ),
+)
 
 MAIN_JOB = Protocol(
     name="main_job",
@@ -186,4 +197,6 @@ MAIN_JOB = Protocol(
     algorithms=(Algorithm("steppo", "StepPO", "steppo"),),
 )
 
-PROTOCOLS = {protocol.name: protocol for protocol in (MAIN_JOB, KEY_DOOR, KEY_DOOR_ONE_GRID_SEED, ALFWORLD)}
+PROTOCOLS = {
+    protocol.name: protocol for protocol in (MAIN_JOB, KEY_DOOR, KEY_DOOR_ONE_GRID_SEED, ALFWORLD, ALFWORLD_SHORT_GRID)
+}

@@ -14,6 +14,8 @@ class Archive:
     url: str
     sha256: str | None = None
     """Hex digest of the file. None if unknown: then the first download records it and later ones must match."""
+    mirrors: tuple[str, ...] = ()
+    """Other addresses of the same file, tried in this order where the first one fails."""
 
     def __post_init__(self) -> None:
         if self.file_name in ("", ".."):
@@ -34,11 +36,25 @@ class DataSet:
     """Environment variable that names the folder."""
     default_folder: str
     """Used when the variable is not set; `~` is expanded."""
+    origin: str = ""
+    """Where its authors say how to get the files; named when no address works any more."""
 
 
 _ALFWORLD_RELEASES = "https://github.com/alfworld/alfworld/releases/download"
 _HOTPOTQA = "http://curtis.ml.cmu.edu/datasets/hotpot"
 _MUSIQUE = "https://huggingface.co/datasets/dgslibisey/MuSiQue/resolve/main"
+_WEBSHOP = "https://huggingface.co/datasets/YWZBrandon/webshop-data/resolve/ce990fff5aee388db2706f07820c578ab68e0453"
+_WEBSHOP_MIRROR = (
+    "https://huggingface.co/datasets/HongbangYuan/webshop/resolve/0129d4a81dbdb827e76afd20a1e2c38b61098613"
+)
+_WEBSHOP_ORIGIN = "https://github.com/princeton-nlp/WebShop (setup.sh names the authors' own addresses)"
+
+
+def _webshop(name: str, sha256: str) -> Archive:
+    return Archive(f"{_WEBSHOP}/{name}", sha256, (f"{_WEBSHOP_MIRROR}/{name}",))
+
+
+_WEBSHOP_HUMAN = _webshop("items_human_ins.json", "cf78667548a71786e1d9049c24b802e48e1084ad4bb021cae56ce1f6d96954a3")
 
 DATA_SETS = {
     # The URLs are those of `alfworld-download` of alfworld 0.4.2, without what only its other modes need. Both files
@@ -92,6 +108,29 @@ DATA_SETS = {
         ),
         folder_variable="MUSIQUE_DATA",
         default_folder="~/.cache/musique",
+    ),
+    # The authors' copies lie on Google Drive, which asks for a cookie; these two have the files unchanged. The digests
+    # are published by several who fetched them, here and there. The first thousand products, as most papers use them.
+    "webshop": DataSet(
+        archives=(
+            _webshop("items_shuffle_1000.json", "30a4765c3a327af72d9a9a95a6b2486d516f0fa1d3ecd83681901ce82a21b269"),
+            _webshop("items_ins_v2_1000.json", "f88a36314a397b53b3d9c3fa5878e5f7b26d35019a51ec83fbedeca61a948f6f"),
+            _WEBSHOP_HUMAN,
+        ),
+        folder_variable="WEBSHOP_DATA",
+        default_folder="~/.cache/webshop",
+        origin=_WEBSHOP_ORIGIN,
+    ),
+    # All 1.18 million products, 5.5 GB.
+    "webshop-full": DataSet(
+        archives=(
+            _webshop("items_shuffle.json", "2ef591d65df3af89e972ab72468eb82cbf124d876552d9f3678667edd620a6c8"),
+            _webshop("items_ins_v2.json", "1d36af476bdb8f82a5da62bd8acdabe54cd8de2fa84010d37da5c4890feb447e"),
+            _WEBSHOP_HUMAN,
+        ),
+        folder_variable="WEBSHOP_FULL_DATA",
+        default_folder="~/.cache/webshop-full",
+        origin=_WEBSHOP_ORIGIN,
     ),
 }
 """Data sets by the name `steppo-gym download` takes."""

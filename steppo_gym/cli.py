@@ -6,6 +6,8 @@ Examples:
     steppo-gym download alfworld
     steppo-gym index wiki.jsonl.gz
     steppo-gym serve-search wiki.jsonl.gz --port 8000
+    steppo-gym index-papers papers.jsonl
+    steppo-gym serve-papers papers.jsonl --port 4000
 """
 
 from __future__ import annotations
@@ -15,14 +17,16 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, cast
 
 import gymnasium
 
 from steppo_gym.archives import DATA_SETS, Archive
 from steppo_gym.env import TextEnv
-from steppo_gym.errors import SteppoGymError
+from steppo_gym.errors import DataError, InfrastructureError, SteppoGymError
 from steppo_gym.play import play
 from steppo_gym.registration import register_envs, registered_ids
 
@@ -86,6 +90,25 @@ def _parser() -> argparse.ArgumentParser:
     server.add_argument("--topk", type=int, default=3, help="hits where a request asks for none (default: %(default)s)")
     _add_index_options(server)
     server.set_defaults(run=_serve_search)
+
+    papers = commands.add_parser("index-papers", help="build the corpus of some papers, if it is not there")
+    papers.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="file",
+        help="papers as JSON lines, of Semantic Scholar, unarXive or SPAR; or a folder with PaSa's paper_database",
+    )
+    papers.add_argument("--generated", action="store_true", help="the references in our own format were made up")
+    papers.add_argument("--rebuild", action="store_true", help="build it again")
+    papers.add_argument("--quiet", action="store_true", help="no progress bar")
+    papers.set_defaults(run=partial(_run, "steppo_gym.envs.paper_search.commands:index"))
+
+    paper_server = commands.add_parser("serve-papers", help="serve papers over HTTP, as the Semantic Scholar API")
+    paper_server.add_argument("corpus", help="the folder that `steppo-gym index-papers` printed, or a file of papers")
+    paper_server.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    paper_server.add_argument("--port", type=int, default=4000, help="0 takes a free one (default: %(default)s)")
+    paper_server.set_defaults(run=partial(_run, "steppo_gym.envs.paper_search.commands:serve"))
     return parser
 
 
@@ -93,6 +116,11 @@ def _add_index_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=("bm25", "tantivy"), help="default: bm25 up to a million passages")
     parser.add_argument("--rebuild", action="store_true", help="build the index again")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _run(command: str, options: argparse.Namespace) -> int:
+    """Run a command of an environment, which the core knows by name alone, as it does the environments."""
+    return resolve_name(command)(options)
 
 
 def _list_envs(options: argparse.Namespace) -> int:
@@ -130,7 +158,7 @@ def _env_arg(text: str) -> tuple[str, Any]:
 
 def _download(options: argparse.Namespace) -> int:
     # Only this command needs the HTTP client.
-    from steppo_gym.download import download, file_sha256
+    from steppo_gym.download import file_sha256
     from steppo_gym.unzip import extract_zip
 
     data_set = DATA_SETS[options.data_set]
@@ -141,8 +169,7 @@ def _download(options: argparse.Namespace) -> int:
         path = folder / archive.file_name
         lock = path.with_name(f"{path.name}.sha256")
         expected = archive.sha256 or _locked(lock)
-        print(f"{archive.url} -> {path}")
-        download(archive.url, path, sha256=expected, progress=not options.quiet)
+        _fetch(archive, path, expected, data_set.origin, progress=not options.quiet)
         if expected is None:
             digest = file_sha256(path)
             lock.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
@@ -151,6 +178,30 @@ def _download(options: argparse.Namespace) -> int:
             print(f"{extract_zip(path, folder)} files unpacked into {folder}; the zip file may be deleted.")
     print(f"Done. Use it with data={str(folder)!r}.")
     return 0
+
+
+def _fetch(archive: Archive, path: Path, sha256: str | None, origin: str, *, progress: bool) -> None:
+    """Fetch a file from the first of its addresses that has it."""
+    from steppo_gym.download import download
+
+    failures: list[str] = []
+    for url in (archive.url, *archive.mirrors):
+        print(f"{url} -> {path}", flush=True)
+        try:
+            download(url, path, sha256=sha256, progress=progress)
+            return
+        except (DataError, InfrastructureError) as error:
+            # A file that is there already is wrong wherever it would come from.
+            if path.exists() or not origin:
+                raise
+            print(f"steppo-gym: {error}", file=sys.stderr)
+            failures.append(url)
+    raise InfrastructureError(
+        "download",
+        f"none of the {len(failures)} known addresses of {path.name} gave the file, see above. Try again later, fetch "
+        f"it with --url from another address, or get it from {origin} and put it into {path.parent}: a file that is "
+        "there is checked and not fetched again.",
+    )
 
 
 def _index(options: argparse.Namespace) -> int:
@@ -162,8 +213,9 @@ def _index(options: argparse.Namespace) -> int:
 
 
 def _serve_search(options: argparse.Namespace) -> int:
+    from steppo_gym.http_server import serve_until_signal
     from steppo_gym.retrieval.opening import open_retriever
-    from steppo_gym.retrieval.server import PATH, SearchServer, serve_until_signal
+    from steppo_gym.retrieval.server import PATH, SearchServer
 
     retriever = open_retriever(
         options.source, engine=options.engine, rebuild=options.rebuild, progress=not options.quiet

@@ -197,7 +197,8 @@ def can_be_solved(case: Case) -> None:
                     total += result.reward
                     run.append(result.info["state_key"])
                 reached = f"terminated={result.terminated}, success={result.info['success']}, total reward {total}"
-                solved = result.terminated and result.info["success"] and total > 0
+                # Where an agent says itself that it is done, the last step may bring the solution and end by the limit.
+                solved = result.info["success"] and total > 0
                 require(solved, f"the expert solves {task_id!r} ({action_format}, {context})", reached)
                 require_raises(EpisodeOverError, "a step after the end", lambda env=env: env.step(INVALID_RESPONSE))
                 runs[action_format, context] = [*run, str(total)]

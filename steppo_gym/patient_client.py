@@ -3,6 +3,9 @@
     client = PatientClient("http://127.0.0.1:8000/retrieve", "search", timeout=10.0, max_retries=3, max_concurrency=16)
     result = client.post({"queries": ["Apollo 8"]}, read_result)
 
+    client = PatientClient("http://127.0.0.1:4000", "search", timeout=10.0, max_retries=3, max_concurrency=4)
+    found = client.request("GET", "/paper/search?query=moon", lambda status, text: json.loads(text))
+
 Tried again are timeouts, broken connections, the statuses 408, 429 and 5xx, and answers that the reader refuses with
 `UnreadableAnswerError`.
 """
@@ -15,7 +18,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, TypeVar
 
 import httpx
@@ -35,7 +38,7 @@ class UnreadableAnswerError(Exception):
 
 
 class PatientClient:
-    """Sends JSON to one address. Safe to use from several threads.
+    """Sends JSON to one address and those below it. Safe to use from several threads.
 
     Args:
         url: where to send it.
@@ -44,6 +47,7 @@ class PatientClient:
         max_retries: how often a request is sent again.
         max_concurrency: requests under way at the same time; more wait for their turn.
         headers: sent with every request.
+        min_interval: seconds from one request of this process to the next, repeated ones included.
 
     Raises:
         ValueError: an argument outside its range.
@@ -58,8 +62,10 @@ class PatientClient:
         max_retries: int,
         max_concurrency: int,
         headers: Mapping[str, str] | None = None,
+        min_interval: float = 0.0,
     ) -> None:
         _check_arguments(url, timeout, max_retries, max_concurrency)
+        self._min_interval, self._next_start, self._lock = min_interval, 0.0, threading.Lock()
         self._url, self._boundary, self._max_retries = url, boundary, max_retries
         # An address may hold a password, which error messages must not show.
         self._shown_url = str(httpx.URL(url).copy_with(userinfo=b""))
@@ -82,18 +88,57 @@ class PatientClient:
         Raises:
             InfrastructureError: the server refused the request, or gave no good answer in all attempts.
         """
-        stop = stop or threading.Event()
         # ASCII, because a text that a model wrote may hold half of a surrogate pair, which UTF-8 cannot.
-        content = json.dumps(body)
+        request = self._client.build_request("POST", self._url, content=json.dumps(body))
+        return self._send(request, lambda _, text: read(text), (httpx.codes.OK,), stop)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        read: Callable[[int, str], T],
+        *,
+        body: Mapping[str, Any] | None = None,
+        expected: Container[int] = (httpx.codes.OK,),
+    ) -> T:
+        """What `read` makes of the status and the text of an answer to any request.
+
+        Args:
+            method: "GET" or "POST".
+            path: what follows the address, with the query and quoted as it must be.
+            read: reads the status and the text of an answer.
+            body: what to send, as JSON.
+            expected: statuses for `read`; others count as refusals or failures.
+
+        Raises:
+            InfrastructureError: the server refused the request, or gave no good answer in all attempts.
+        """
+        content = None if body is None else json.dumps(body)
+        request = self._client.build_request(method, self._url + path, content=content)
+        return self._send(request, read, expected, None)
+
+    def close(self) -> None:
+        """Close the connections; a second call changes nothing."""
+        self._client.close()
+
+    def _send(
+        self,
+        request: httpx.Request,
+        read: Callable[[int, str], T],
+        expected: Container[int],
+        stop: threading.Event | None,
+    ) -> T:
+        stop = stop or threading.Event()
         # Spread, so that requests that failed together do not come back together; the same for the same request.
-        jitter = random.Random(content)
+        jitter = random.Random(request.content or str(request.url))
         problem = ""
         for attempt in range(self._max_retries + 1):
             retry_after = None
             try:
-                answer = self._client.post(self._url, content=content)
-                if answer.status_code == httpx.codes.OK:
-                    return read(answer.text)
+                self._wait_for_start()
+                answer = self._client.send(request)
+                if answer.status_code in expected:
+                    return read(answer.status_code, answer.text)
                 problem = f"HTTP {answer.status_code}: {read_error(answer.text)}"
                 if not _is_worth_retrying(answer.status_code):
                     raise self._error(f"{self._shown_url} refused the request with {problem}.")
@@ -109,9 +154,15 @@ class PatientClient:
             "Check that the server runs and is not overloaded; raise timeout and max_retries if it is slow."
         )
 
-    def close(self) -> None:
-        """Close the connections; a second call changes nothing."""
-        self._client.close()
+    def _wait_for_start(self) -> None:
+        """Take the next moment at which a request may start, and wait for it."""
+        if not self._min_interval:
+            return
+        with self._lock:
+            now = time.monotonic()
+            start = max(now, self._next_start)
+            self._next_start = start + self._min_interval
+        time.sleep(start - now)
 
     def _error(self, message: str) -> InfrastructureError:
         return InfrastructureError(self._boundary, message)

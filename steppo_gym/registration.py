@@ -13,6 +13,8 @@ _ENTRY_POINTS = {
     "steppo/HotpotQA-v0": "steppo_gym.envs.multihop_qa.env:HotpotQAEnv",
     "steppo/2WikiMultihopQA-v0": "steppo_gym.envs.multihop_qa.env:TwoWikiMultihopQAEnv",
     "steppo/MuSiQue-v0": "steppo_gym.envs.multihop_qa.env:MuSiQueEnv",
+    "steppo/PaperSearch-v0": "steppo_gym.envs.paper_search.env:PaperSearchEnv",
+    "steppo/WebShop-v0": "steppo_gym.envs.webshop.env:WebShopEnv",
 }
 
 

@@ -37,6 +37,31 @@ EPISODES: dict[str, dict[str, Any]] = {
         "id": "steppo/MuSiQue-v0",
         "kwargs": {"split": "validation", "context": "rebuilt", "protocol": "search-r1"},
     },
+    "paper_search_append": {
+        "id": "steppo/PaperSearch-v0",
+        "kwargs": {"split": "validation", "context": "append", "listed_papers": 3},
+    },
+    "paper_search_tool_call": {
+        "id": "steppo/PaperSearch-v0",
+        "kwargs": {"split": "test", "context": "rebuilt", "action_format": "tool_call"},
+    },
+    # Which nouns a tagger finds depends on the installed model, so the fallback is recorded.
+    "webshop_append": {
+        "id": "steppo/WebShop-v0",
+        "kwargs": {"split": "validation", "context": "append", "nouns": "words"},
+    },
+    "webshop_official_rich_tool_call": {
+        "id": "steppo/WebShop-v0",
+        "kwargs": {
+            "split": "test",
+            "goals": "synthetic",
+            "protocol": "official",
+            "context": "rebuilt",
+            "action_format": "tool_call",
+            "observation_mode": "text_rich",
+            "nouns": "words",
+        },
+    },
 }
 UNREADABLE = "I would rather not say."
 

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server:
-    """A real HTTP server. `answer(server, body)` gives status, headers and body of each answer."""
+    """A real HTTP server. `answer(number, body)` gives status, headers and body of each answer, from 1 on."""
 
     def __init__(self, answer):
         self.answer, self.bodies, self.headers, self.paths = answer, [], [], []
@@ -21,7 +21,8 @@ class Server:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                length = self.headers.get("Content-Length")
+                body = json.loads(self.rfile.read(int(length))) if length else None
                 with server.lock:
                     server.bodies.append(body)
                     server.headers.append(dict(self.headers))
@@ -40,6 +41,9 @@ class Server:
                     self.wfile.write(data)
                 with server.lock:
                     server.active -= 1
+
+            def do_GET(self):
+                self.do_POST()
 
             def log_message(self, *arguments):
                 pass

@@ -2,6 +2,7 @@ import hashlib
 import io
 import sys
 import zipfile
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from file_server import Served, serve
 import steppo_gym
 from steppo_gym.archives import DATA_SETS, Archive
 from steppo_gym.cli import main
+from steppo_gym.envs.webshop.data import find_files
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +71,62 @@ def test_download_goes_where_the_variable_says(tmp_path, archive, monkeypatch):
     with serve(Served(archive)) as served:
         assert main(["download", "alfworld", "--quiet", "--url", served.url]) == 0
     assert (tmp_path / "games/json_2.1.1/train/a/b/game.tw-pddl").exists()
+
+
+def one_file(monkeypatch, *urls: str, content: bytes = b"[]") -> None:
+    """Make "webshop" a data set of one file with these addresses."""
+    archive = Archive(urls[0], hashlib.sha256(content).hexdigest(), urls[1:])
+    data_set = replace(DATA_SETS["webshop"], archives=(archive,))
+    monkeypatch.setitem(DATA_SETS, "webshop", data_set)
+
+
+def test_download_goes_on_to_the_next_address(tmp_path, monkeypatch, capsys):
+    with serve(Served(b"gone", statuses=[404])) as gone, serve(Served(b"[1]")) as other, serve(Served(b"[]")) as good:
+        urls = [served.url.replace("data.zip", "items_shuffle_1000.json") for served in (gone, other, good)]
+        one_file(monkeypatch, *urls)
+        assert main(["download", "webshop", "--data-dir", str(tmp_path), "--quiet"]) == 0
+        assert [len(served.requests) for served in (gone, other, good)] == [1, 1, 1]
+    assert (tmp_path / "items_shuffle_1000.json").read_bytes() == b"[]"
+    captured = capsys.readouterr()
+    assert [line.split(" -> ")[0] for line in captured.out.splitlines()[:3]] == urls
+    assert "answered 404" in captured.err
+    assert "Expected the SHA-256" in captured.err
+
+
+def test_download_without_an_address_that_works_says_what_to_do(tmp_path, monkeypatch, capsys):
+    with serve(Served(b"", statuses=[404])) as one, serve(Served(b"", statuses=[410])) as other:
+        one_file(monkeypatch, *(served.url.replace("data.zip", "items_human_ins.json") for served in (one, other)))
+        assert main(["download", "webshop", "--data-dir", str(tmp_path), "--quiet"]) == 1
+    error = capsys.readouterr().err
+    assert "none of the 2 known addresses of items_human_ins.json gave the file" in error
+    assert "https://github.com/princeton-nlp/WebShop" in error
+    assert f"put it into {tmp_path}: a file that is there is checked" in error
+    # As it says: the file from elsewhere is taken without any address.
+    (tmp_path / "items_human_ins.json").write_bytes(b"[]")
+    assert main(["download", "webshop", "--data-dir", str(tmp_path), "--quiet"]) == 0
+    (tmp_path / "items_human_ins.json").write_bytes(b"{}")
+    assert main(["download", "webshop", "--data-dir", str(tmp_path), "--quiet"]) == 1
+    assert capsys.readouterr().err.count("Delete the file") == 1
+
+
+@pytest.mark.parametrize("name", ["webshop", "webshop-full"])
+def test_the_shop_is_made_of_the_files_that_are_fetched(tmp_path, name):
+    for archive in DATA_SETS[name].archives:
+        assert len(archive.mirrors) == 1
+        assert {archive.file_name} == {url.rpartition("/")[2] for url in archive.mirrors}
+        assert archive.sha256 is not None
+        assert len(bytes.fromhex(archive.sha256)) == 32
+        (tmp_path / archive.file_name).write_bytes(b"")
+    files = find_files(tmp_path)
+    assert sorted(path.name for path in files.paths) == sorted(path.name for path in tmp_path.iterdir())
+    assert files.human is not None
+
+
+@pytest.mark.data
+def test_the_digest_of_an_official_file_is_known(shared_data):
+    (archive,) = (file for file in DATA_SETS["webshop"].archives if file.file_name == "items_ins_v2_1000.json")
+    content = (shared_data / "webshop" / archive.file_name).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == archive.sha256
 
 
 def test_official_archives_are_those_of_the_installed_package():

@@ -15,7 +15,7 @@ from steppo_gym.errors import EpisodeOverError
 from steppo_gym.testing import ContractError, check_text_env
 
 ARGUMENTS = {"steppo/ALFWorld-v0": {"difficulty": "easy"}}
-SEARCH_ENVS = ("steppo/HotpotQA-v0", "steppo/2WikiMultihopQA-v0", "steppo/MuSiQue-v0")
+SEARCH_ENVS = ("steppo/HotpotQA-v0", "steppo/2WikiMultihopQA-v0", "steppo/MuSiQue-v0", "steppo/PaperSearch-v0")
 
 
 def make_env(env_id, **kwargs):

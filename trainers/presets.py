@@ -42,6 +42,22 @@ class Preset:
         return EnvSpec(self.env_id, {"split": split, **kwargs})
 
 
+_READING_SETTINGS = {
+    "learning_rate": 5e-4,
+    "critic_learning_rate": 1e-3,
+    "max_completion_length": 12,
+    "iterations": 20,
+    "updates_per_iteration": 4,
+    "evaluate_every": 5,
+    "save_every": 5,
+    "max_tokens_per_micro_batch": 4096,
+}
+"""Settings of the default policy where observations are sentences."""
+_READER = WarmStartConfig(
+    num_demonstrations=5000, num_updates=3000, policy=SmallPolicyConfig(tokenizer="words", attention_bias=True)
+)
+
+
 def _multihop_qa(env_id: str) -> Preset:
     return Preset(
         env_id=env_id,
@@ -51,24 +67,10 @@ def _multihop_qa(env_id: str) -> Preset:
         demonstration_kwargs={"expert": "hasty"},
         training_kwargs={"invalid_action_reward": -0.05},
         official_splits={"test": "validation"},
-        small_policy_settings={
-            "learning_rate": 5e-4,
-            "critic_learning_rate": 1e-3,
-            "max_completion_length": 12,
-            "iterations": 20,
-            "updates_per_iteration": 4,
-            "evaluate_every": 5,
-            "save_every": 5,
-            "max_tokens_per_micro_batch": 4096,
-        },
+        small_policy_settings=_READING_SETTINGS,
         # Two passages a search: a small policy reads slowly.
         small_policy_kwargs={"top_k": 2},
-        warm_start=WarmStartConfig(
-            num_demonstrations=5000,
-            num_copy_updates=400,
-            num_updates=1500,
-            policy=SmallPolicyConfig(tokenizer="words"),
-        ),
+        warm_start=_READER,
     )
 
 
@@ -113,4 +115,27 @@ PRESETS: dict[str, Preset] = {
     "hotpotqa": _multihop_qa("steppo/HotpotQA-v0"),
     "2wiki": _multihop_qa("steppo/2WikiMultihopQA-v0"),
     "musique": _multihop_qa("steppo/MuSiQue-v0"),
+    "webshop": Preset(
+        env_id="steppo/WebShop-v0",
+        train_split="train",
+        validation_splits=("validation",),
+        test_splits=("test",),
+        demonstration_kwargs={"expert": "hasty"},
+        small_policy_settings={**_READING_SETTINGS, "max_completion_length": 24},
+        # Thousands of goals instead of hundreds, and short pages.
+        small_policy_kwargs={"goals": "synthetic", "nouns": "words", "results_per_page": 4},
+        warm_start=_READER,
+    ),
+    "paper_search": Preset(
+        env_id="steppo/PaperSearch-v0",
+        train_split="train",
+        validation_splits=("validation",),
+        test_splits=("test",),
+        demonstration_kwargs={"expert": "hasty"},
+        training_kwargs={"invalid_action_reward": -0.1},
+        small_policy_settings={**_READING_SETTINGS, "max_completion_length": 20},
+        # Titles of the best three alone.
+        small_policy_kwargs={"abstract_words": 0, "listed_papers": 3},
+        warm_start=_READER,
+    ),
 }

@@ -22,7 +22,7 @@ from steppo_gym.trainers.word_tokenizer import build_word_tokenizer
 PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
 STOP = "</action>"
 """Ends a response as the end of a message does; saves the small policy a token per step."""
-STOPS = tuple(blank + tag for tag in (STOP, "</search>", "</answer>") for blank in ("", " "))
+STOPS = tuple(blank + tag for tag in (STOP, "</search>", "</expand>", "</answer>") for blank in ("", " "))
 """The same for all tasks; a tokenizer has those of its own task."""
 
 CHAT_TEMPLATE = (
@@ -47,6 +47,8 @@ class SmallPolicyConfig:
     num_heads: int = 4
     vocab_size: int = 512
     """Size of the BPE part; names with numbers come on top. With "words" the texts decide."""
+    attention_bias: bool = False
+    """With biases a head can look at a position whatever stands there, which copying several tokens in a row needs."""
     initializer_range: float = 0.1
     """Transformers' usual 0.02 is too small for so narrow a model."""
 
@@ -119,6 +121,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, config: SmallPolicyConfig, *
                 head_dim=config.hidden_size // config.num_heads,
                 max_position_embeddings=4096,
                 tie_word_embeddings=True,
+                attention_bias=config.attention_bias,
                 initializer_range=config.initializer_range,
                 pad_token_id=ids[PAD],
                 eos_token_id=ids[END],

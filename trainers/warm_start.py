@@ -36,9 +36,6 @@ class WarmStartConfig:
     """Each on a task of its own: with few tasks the policy learns the tasks by heart."""
     num_updates: int = 850
     """Counted in updates, not seconds, so that a slow machine makes the same policy."""
-    num_copy_updates: int = 0
-    """Updates before those, on random token strings said three times. They teach to copy several tokens in a row, which
-    a small model learns from demonstrations late or never."""
     batch_size: int = 16
     muon_learning_rate: float = 0.02
     """Of the matrices inside the layers."""
@@ -87,8 +84,6 @@ def warm_started_policy(
     model = build_model(tokenizer, config.policy, seed=seed)
     codec = ChatCodec(tokenizer, stop_token_ids=stop_token_ids(tokenizer))
     rows = [row for d in demonstrations for row in demonstration_rows(d, codec, config.observation_weight)]
-    used = sorted({token for row in rows for token in row.token_ids})
-    copy_losses = learn_to_copy(model, used, config, seed=seed, progress=progress)
     losses = imitate(model, rows, config, pad_token_id=tokenizer.pad_token_id, seed=seed, progress=progress)  # type: ignore[arg-type]
 
     model.save_pretrained(folder)
@@ -98,7 +93,6 @@ def warm_started_policy(
         "environment": {"id": spec.env_id, "kwargs": dict(spec.kwargs)},
         "seed": seed,
         "demonstration_success": sum(d.success for d in demonstrations) / len(demonstrations),
-        "copy_losses": copy_losses,
         "losses": losses,
     }
     # Written last: its presence says that the folder is complete.
@@ -128,38 +122,6 @@ def demonstration_rows(
         yield TrainingRow(ids, tuple(weights))
 
 
-def learn_to_copy(
-    model: Qwen3ForCausalLM, token_ids: Sequence[int], config: WarmStartConfig, *, seed: int, progress: bool = True
-) -> list[float]:
-    """Train `model` in place to go on with strings it has seen before, and return the loss of every update.
-
-    Each batch is random strings of one length, said three times; the loss is that of the second and third time. The
-    strings are short at first, because in a short one guessing is soon worth something.
-
-    Args:
-        model: the policy.
-        token_ids: what the strings are made of.
-        config: number of updates and learning rates.
-        seed: of the strings.
-        progress: show a progress bar.
-    """
-    if not config.num_copy_updates:
-        return []
-    generator = torch.Generator().manual_seed(seed)
-    tokens = torch.tensor(token_ids)
-
-    def batches() -> Iterator[torch.Tensor]:
-        for update in range(config.num_copy_updates):
-            longest = 8 if update < config.num_copy_updates // 2 else 16
-            length = int(torch.randint(3, longest + 1, (), generator=generator))
-            strings = tokens[torch.randint(len(tokens), (3 * config.batch_size, length), generator=generator)]
-            ids = strings.repeat(1, 3)
-            logits = model(input_ids=ids).logits[:, length - 1 : -1]
-            yield cross_entropy(logits.flatten(0, 1).float(), ids[:, length:].flatten())
-
-    return _optimize(model, batches(), config, config.num_copy_updates, "copying" if progress else None)
-
-
 def imitate(
     model: Qwen3ForCausalLM,
     rows: Sequence[TrainingRow],
@@ -171,28 +133,18 @@ def imitate(
 ) -> list[float]:
     """Train `model` in place on `rows` and return the loss of every update."""
     batches = _batches(rows, config.batch_size, seed)
-    batch_losses = (_weighted_loss(model, next(batches), pad_token_id) for _ in range(config.num_updates))
-    return _optimize(model, batch_losses, config, config.num_updates, "warm start" if progress else None)
-
-
-def _optimize(
-    model: Qwen3ForCausalLM,
-    batch_losses: Iterator[torch.Tensor],
-    config: WarmStartConfig,
-    num_updates: int,
-    title: str | None,
-) -> list[float]:
-    """One update for each loss, computed when it is its turn; `title` is that of the progress bar, None for no bar."""
     matrices, others = _split_parameters(model)
     optimizers = [
         torch.optim.Muon(matrices, lr=config.muon_learning_rate, weight_decay=0.0),
         torch.optim.AdamW(others, lr=config.adamw_learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
-    schedulers = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: _schedule(step, num_updates)) for o in optimizers]
+    total = config.num_updates
+    schedulers = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: _schedule(step, total)) for o in optimizers]
     losses = []
     model.train()
-    bar = tqdm(batch_losses, title, total=num_updates, disable=title is None, unit="update")
-    for loss in bar:
+    bar = tqdm(range(total), "warm start", disable=not progress, unit="update")
+    for _ in bar:
+        loss = _weighted_loss(model, next(batches), pad_token_id)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, scheduler in zip(optimizers, schedulers, strict=True):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from steppo_gym.actions import ActionFormat, Call, Invalid, format_tag, format_tool_call, parse_tag, parse_tool_calls
+from steppo_gym.quoting import one_line
 
 TAG = "action"
 TOOL = "env_step"
@@ -65,19 +66,12 @@ def parse_action(
         return text
     if text in admissible:
         return Command(text)
-    return Inadmissible(text, f"Expected one of the {len(admissible)} admissible commands, found {shorten(text)!r}.")
+    return Inadmissible(text, f"Expected one of the {len(admissible)} admissible commands, found {one_line(text)!r}.")
 
 
 def format_action(command: str, action_format: ActionFormat) -> str:
     """The response that `parse_action` reads back."""
     return format_tag(TAG, command) if action_format == "tag" else format_tool_call(TOOL, {ARGUMENT: command})
-
-
-def shorten(text: str, length: int = 100) -> str:
-    """One printable line of at most `length` characters, to quote text of any size and content."""
-    start = "".join(character if character.isprintable() else " " for character in text[: 4 * length])
-    line = " ".join(start.split())
-    return line if len(line) <= length and len(text) <= 4 * length else line[: length - 3] + "..."
 
 
 def _tag_text(response: str) -> str | Invalid:
@@ -94,10 +88,10 @@ def _tool_text(response: str) -> str | Invalid:
 
 def _command_argument(call: Call) -> str | Invalid:
     if call.name != TOOL:
-        return Invalid(f"Expected a call of {TOOL}, found {shorten(call.name)!r}.")
+        return Invalid(f"Expected a call of {TOOL}, found {one_line(call.name)!r}.")
     if set(call.arguments) != {ARGUMENT} or not isinstance(call.arguments[ARGUMENT], str):
         return Invalid(
-            f'Expected the single argument "{ARGUMENT}" with a text, found {shorten(str(sorted(call.arguments)))}.'
+            f'Expected the single argument "{ARGUMENT}" with a text, found {one_line(str(sorted(call.arguments)))}.'
         )
     text = call.arguments[ARGUMENT].strip()
     return text or Invalid(f'Expected a command in "{ARGUMENT}", found nothing.')

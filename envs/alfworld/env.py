@@ -16,7 +16,7 @@ from typing import Any
 
 from steppo_gym.actions import ActionFormat, Invalid
 from steppo_gym.env import Context, TextEnv, Transition, check_choice
-from steppo_gym.envs.alfworld.actions import TOOLS, Command, Inadmissible, format_action, parse_action, shorten
+from steppo_gym.envs.alfworld.actions import TOOLS, Command, Inadmissible, format_action, parse_action
 from steppo_gym.envs.alfworld.data import Game, GameFiles, Games, ProceduralGames
 from steppo_gym.envs.alfworld.engine import NOTHING_HAPPENS, Engine, EngineState, FastEngine
 from steppo_gym.envs.alfworld.expert_memory import remember
@@ -25,6 +25,7 @@ from steppo_gym.envs.alfworld.expert_search import search_command, slip
 from steppo_gym.envs.alfworld.render import introduction, invalid_feedback, rebuilt_prompt, system_prompt
 from steppo_gym.envs.alfworld.reward import PROTOCOLS, step_reward
 from steppo_gym.envs.alfworld.tasks import TASK_TYPES
+from steppo_gym.quoting import one_line
 
 ENGINES = ("fast", "stock")
 EXPERTS = ("oracle", "search", "hasty")
@@ -147,7 +148,7 @@ class AlfworldEnv(TextEnv):
             case Invalid(reason):
                 return self._invalid(invalid_feedback(reason, self.action_format), NO_COMMAND, reason)
             case Inadmissible(text, reason):
-                return self._invalid(NOTHING_HAPPENS, shorten(text), reason)
+                return self._invalid(NOTHING_HAPPENS, one_line(text), reason)
             case Command(text):
                 state = self._running.step(text)
                 self._see(state)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from steppo_gym.actions import ActionFormat, Call, Invalid, format_tag, format_tool_call, parse_tag, parse_tool_calls
+from steppo_gym.quoting import one_line
 
 SEARCH, ANSWER = "search", "answer"
 """Names of the tags; in the tool-call format searching is a tool and answering stays a tag, as in the StepPO recipe."""
@@ -85,13 +86,6 @@ def format_action(action: Search | Answer, action_format: ActionFormat) -> str:
             return format_tag(SEARCH, f" {query} ")
         case Search(queries):
             return "".join(format_tool_call(SEARCH, {ARGUMENT: query}) for query in queries)
-
-
-def one_line(text: str, length: int) -> str:
-    """One printable line of at most `length` characters, to quote text of any size and content."""
-    start = "".join(character if character.isprintable() else " " for character in text[: 4 * length])
-    line = " ".join(start.split())
-    return line if len(line) <= length and len(text) <= 4 * length else f"{line[: length - 3]}..."
 
 
 def _answer(text: str) -> Answer | Invalid:

@@ -18,13 +18,14 @@ from typing import Any
 from steppo_gym.actions import ActionFormat, Invalid
 from steppo_gym.env import Context, TextEnv, Transition, check_choice
 from steppo_gym.envs.multihop_qa import render
-from steppo_gym.envs.multihop_qa.actions import TOOLS, Answer, Search, format_action, one_line, parse_action
+from steppo_gym.envs.multihop_qa.actions import TOOLS, Answer, Search, format_action, parse_action
 from steppo_gym.envs.multihop_qa.data import ProceduralQuestions, QuestionFiles, Questions
 from steppo_gym.envs.multihop_qa.expert import expert_action, wrong_search
 from steppo_gym.envs.multihop_qa.questions import Question
 from steppo_gym.envs.multihop_qa.reward import PROTOCOLS, REWARDS, RewardName, answer_reward, recall
 from steppo_gym.envs.multihop_qa.scoring import AnswerScores, Dataset, scores
 from steppo_gym.envs.multihop_qa.search_state import SearchState
+from steppo_gym.quoting import one_line
 from steppo_gym.retrieval import Retriever, open_retriever
 
 EXPERTS = ("search", "hasty")

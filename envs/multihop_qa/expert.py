@@ -14,9 +14,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from steppo_gym.envs.multihop_qa.actions import MAX_QUERY_CHARS, Answer, Search, one_line
+from steppo_gym.envs.multihop_qa.actions import MAX_QUERY_CHARS, Answer, Search
 from steppo_gym.envs.multihop_qa.questions import Paragraph, Question
 from steppo_gym.envs.multihop_qa.scoring import normalize
+from steppo_gym.quoting import one_line
 from steppo_gym.retrieval.retriever import Passage
 
 HASTE = 0.65

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from steppo_gym.actions import ActionFormat
-from steppo_gym.envs.multihop_qa.actions import SEARCH, Answer, Search, format_action, one_line
+from steppo_gym.envs.multihop_qa.actions import SEARCH, Answer, Search, format_action
+from steppo_gym.quoting import one_line, shared_limit
 from steppo_gym.retrieval.retriever import Passage
 
 PASSAGE_CHARS = 1200
@@ -116,19 +117,8 @@ def passage_lines(passages: Sequence[Passage], *, first_number: int = 1) -> list
     heads = [f"[{number}] {one_line(p.title, _TITLE_CHARS)}: " for number, p in enumerate(passages, first_number)]
     texts = [" ".join(passage.text.split()) for passage in passages]
     room = max(PROMPT_CHARS - sum(map(len, heads)), SHORTEST_CHARS * len(texts))
-    limit = shared_limit([len(text) for text in texts], room)
+    limit = min(PASSAGE_CHARS, shared_limit([len(text) for text in texts], room))
     return [head + one_line(text, limit) for head, text in zip(heads, texts, strict=True)]
-
-
-def shared_limit(lengths: Sequence[int], room: int) -> int:
-    """The largest limit, up to `PASSAGE_CHARS`, with which texts of these lengths take no more than `room` together."""
-    shares = len(lengths)
-    for length in sorted(lengths):
-        if shares * length > room:
-            return min(room // shares, PASSAGE_CHARS)
-        room -= length
-        shares -= 1
-    return PASSAGE_CHARS
 
 
 def _how_to(action_format: ActionFormat, max_searches: int) -> str:

@@ -8,7 +8,15 @@
 """
 
 from steppo_gym.retrieval.corpus import read_corpus
-from steppo_gym.retrieval.opening import open_retriever, open_retriever_for
+from steppo_gym.retrieval.opening import open_retriever, open_retriever_for, open_retriever_streamed
 from steppo_gym.retrieval.retriever import Hit, Passage, Retriever
 
-__all__ = ["Hit", "Passage", "Retriever", "open_retriever", "open_retriever_for", "read_corpus"]
+__all__ = [
+    "Hit",
+    "Passage",
+    "Retriever",
+    "open_retriever",
+    "open_retriever_for",
+    "open_retriever_streamed",
+    "read_corpus",
+]

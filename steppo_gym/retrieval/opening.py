@@ -76,7 +76,39 @@ def open_retriever_for(
         ValueError: an id appears twice.
     """
     check_passages(passages)
-    folder = _index(hash_passages(passages), len(passages), lambda: passages, engine, rebuild, progress)
+    return open_retriever_streamed(
+        lambda: passages,
+        corpus=hash_passages(passages),
+        num_passages=len(passages),
+        engine=engine,
+        rebuild=rebuild,
+        progress=progress,
+    )
+
+
+def open_retriever_streamed(
+    passages: Callable[[], Iterable[Passage]],
+    *,
+    corpus: str,
+    num_passages: int,
+    engine: Engine | None = None,
+    rebuild: bool = False,
+    progress: bool = True,
+) -> Retriever:
+    """A retriever over passages that are only made when the index is built; as `open_retriever` otherwise.
+
+    Args:
+        passages: gives all of them in their order, every id once.
+        corpus: their SHA-256 as `hash_passages` gives it.
+        num_passages: how many there are.
+        engine: as for `open_retriever`.
+        rebuild: build the index again.
+        progress: show progress bars while building, on a terminal.
+
+    Raises:
+        DataError: the cached index is damaged.
+    """
+    folder = _index(corpus, num_passages, passages, engine, rebuild, progress)
     return _open_index(folder, fresh=rebuild)
 
 

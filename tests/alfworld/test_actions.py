@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from steppo_gym.actions import Invalid
-from steppo_gym.envs.alfworld.actions import Command, Inadmissible, format_action, parse_action, shorten
+from steppo_gym.envs.alfworld.actions import Command, Inadmissible, format_action, parse_action
 
 ADMISSIBLE = ("go to fridge 1", "look")
 
@@ -71,18 +69,3 @@ def test_another_call_is_invalid(call, reason):
     parsed = parse_action(f"<tool_call>{json.dumps(call)}</tool_call>", "tool_call", ADMISSIBLE)
     assert isinstance(parsed, Invalid)
     assert reason in parsed.reason
-
-
-@given(st.text())
-def test_a_quotation_is_one_short_line_that_can_be_written(text):
-    quoted = shorten(text, 20)
-    assert len(quoted) <= 20
-    assert quoted.isprintable()
-    quoted.encode()
-
-
-def test_a_quotation_keeps_short_text_and_marks_a_cut():
-    assert shorten("go to\tfridge 1") == "go to fridge 1"
-    assert shorten("x" * 101) == "x" * 97 + "..."
-    assert shorten("x" + " " * 1000 + "y").endswith("...")
-    assert shorten("look \ud800 \x00 around") == "look around"

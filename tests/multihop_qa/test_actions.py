@@ -13,7 +13,6 @@ from steppo_gym.envs.multihop_qa.actions import (
     Answer,
     Search,
     format_action,
-    one_line,
     parse_action,
 )
 
@@ -82,10 +81,3 @@ def test_any_text_is_read(text, action_format):
         found = parse(response, action_format)
         if isinstance(found, Search):
             assert all(query.isprintable() and query.strip() == query for query in found.queries)
-
-
-@given(st.text(), st.integers(4, 30))
-def test_one_line_is_printable_and_short(text, length):
-    line = one_line(text, length)
-    assert line.isprintable()
-    assert len(line) <= length

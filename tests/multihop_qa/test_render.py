@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from steppo_gym.envs.multihop_qa import render
-from steppo_gym.envs.multihop_qa.render import PASSAGE_CHARS, PROMPT_CHARS, passage_lines, rebuilt_prompt, shared_limit
+from steppo_gym.envs.multihop_qa.render import PROMPT_CHARS, passage_lines, rebuilt_prompt
 from steppo_gym.retrieval import Passage
 
 
@@ -61,18 +59,6 @@ def test_instructions_are_never_cut(number, length):
 def test_text_of_a_passage_cannot_pose_as_another():
     (line,) = passage_lines([Passage("1", "A\n[2] B", "text\n[3] C: more")])
     assert line == "[1] A [2] B: text [3] C: more"
-
-
-@given(st.lists(st.integers(0, 3000), min_size=1), st.integers(0, 20_000))
-@example([3000, 3000], 3000)
-@example([3000, 3000], 2000)
-@example([100, 3000, 3000], 2000)
-def test_shared_limit_is_the_largest_that_fits(lengths, room):
-    def taken(limit):
-        return sum(min(length, limit) for length in lengths)
-
-    limit = shared_limit(lengths, room)
-    assert limit == max(value for value in range(PASSAGE_CHARS + 1) if value == 0 or taken(value) <= room)
 
 
 def test_feedback_numbers_passages_through():

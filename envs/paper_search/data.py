@@ -1,0 +1,137 @@
+"""Where queries and papers come from: the generator, official files, an embedded corpus, or a server.
+
+ProceduralQueries("train").load("train/00017")
+QueryFile("~/pasa", "validation").load("AutoScholarQuery_dev_3")
+open_source("corpus.jsonl"), open_source("http://127.0.0.1:4000/graph/v1")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+from steppo_gym.env import check_choice, unknown_task_message
+from steppo_gym.envs.paper_search.corpus import open_corpus
+from steppo_gym.envs.paper_search.files import find_file, read_queries
+from steppo_gym.envs.paper_search.generate import SPLIT_SIZES, builtin_corpus, generate_query, task_ids
+from steppo_gym.envs.paper_search.papers import PaperSource, Query
+from steppo_gym.envs.paper_search.semantic_scholar import SemanticScholar
+from steppo_gym.errors import DataError, UnknownTaskError
+
+
+class Queries(Protocol):
+    """The queries of a split."""
+
+    @property
+    def task_ids(self) -> Sequence[str]:
+        """Ids of all queries, in a fixed order."""
+        ...
+
+    def has(self, task_id: str) -> bool:
+        """Whether there is a query of this id."""
+        ...
+
+    def load(self, task_id: str) -> Query:
+        """Make or look up one query."""
+        ...
+
+
+class ProceduralQueries:
+    """The generator's queries.
+
+    Args:
+        split: a key of `SPLIT_SIZES`.
+
+    Raises:
+        ValueError: an unknown split.
+    """
+
+    def __init__(self, split: str) -> None:
+        check_choice("split", split, tuple(SPLIT_SIZES))
+        self.split = split
+        self.task_ids: Sequence[str] = task_ids(split)
+        self._indices = {task_id: index for index, task_id in enumerate(self.task_ids)}
+
+    def has(self, task_id: str) -> bool:
+        """Whether there is a query of this id."""
+        return task_id in self._indices
+
+    def load(self, task_id: str) -> Query:
+        """Generate a query.
+
+        Raises:
+            UnknownTaskError: no such id.
+        """
+        if task_id not in self._indices:
+            raise UnknownTaskError(unknown_task_message(task_id, self.task_ids))
+        return generate_query(self.split, self._indices[task_id])
+
+
+class QueryFile:
+    """Queries of an official file. Ids are the file's own, or its name and the row where it has none.
+
+    Args:
+        data: a file, or the folder that holds the official files (see `find_file`).
+        split: which of the files of a folder; a single file is what it is, but a test set is for "test" alone.
+
+    Raises:
+        DataError: there is no such file, it is damaged, or it is a test set and asked for as another split.
+        ValueError: an unknown split.
+    """
+
+    def __init__(self, data: str | Path, split: str) -> None:
+        check_choice("split", split, tuple(SPLIT_SIZES))
+        path = find_file(data, split)
+        self._queries = _read_file(path, split, path.stat().st_mtime_ns, path.stat().st_size)
+        self.task_ids: Sequence[str] = tuple(self._queries)
+
+    def has(self, task_id: str) -> bool:
+        """Whether there is a query of this id."""
+        return task_id in self._queries
+
+    def load(self, task_id: str) -> Query:
+        """Look up a query.
+
+        Raises:
+            UnknownTaskError: no such id.
+        """
+        if task_id not in self._queries:
+            raise UnknownTaskError(unknown_task_message(task_id, self.task_ids))
+        return self._queries[task_id]
+
+
+def open_queries(data: str | Path | None, split: str) -> Queries:
+    """Built-in queries if `data` is None, else those of a file or folder."""
+    return ProceduralQueries(split) if data is None else QueryFile(data, split)
+
+
+def open_source(papers: str | Path | None, *, own_queries: bool) -> PaperSource:
+    """Where papers come from.
+
+    Args:
+        papers: None for the built-in corpus; the folder or file of an embedded corpus, see `open_corpus`; or the
+            address of a server in Semantic Scholar's shape, see `SemanticScholar`.
+        own_queries: whether the queries are from files, to which the built-in corpus has no answers.
+
+    Raises:
+        DataError: no corpus there, or none was given with queries from files.
+    """
+    if papers is None:
+        if own_queries:
+            raise DataError(
+                "Queries from files need papers to be searched, found papers=None. Pass the file or folder of a corpus "
+                "or the address of a Semantic Scholar server as papers=."
+            )
+        return builtin_corpus()
+    if str(papers).startswith(("http://", "https://")):
+        return SemanticScholar(str(papers))
+    return open_corpus(papers)
+
+
+@lru_cache(maxsize=4)
+def _read_file(path: Path, split: str, changed: int, size: int) -> Mapping[str, Query]:
+    """One copy for all environments of a process; a file that has changed is read again."""
+    del changed, size
+    return read_queries(path, split)

@@ -1,0 +1,247 @@
+"""`steppo/PaperSearch-v0`: wires queries, papers, scores and texts together.
+
+env = gymnasium.make("steppo/PaperSearch-v0")
+observation, info = env.reset(seed=0)
+observation, reward, terminated, truncated, info = env.step("<search>graph pruning</search><expand>p17</expand>")
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from steppo_gym.actions import ActionFormat, Invalid
+from steppo_gym.env import Context, TextEnv, Transition, check_choice
+from steppo_gym.envs.paper_search import render
+from steppo_gym.envs.paper_search.actions import TOOLS, Calls, Search, Stop, format_action, parse_action
+from steppo_gym.envs.paper_search.data import open_queries, open_source
+from steppo_gym.envs.paper_search.expert import expert_action
+from steppo_gym.envs.paper_search.papers import Query
+from steppo_gym.envs.paper_search.pool import PaperPool, carry_out, same_words
+from steppo_gym.envs.paper_search.relevance import Relevance, open_relevance
+from steppo_gym.envs.paper_search.reward import PROTOCOLS, SUCCESS_RECALL, cut_metrics, list_scores
+
+EXPERTS = ("search-expand", "hasty")
+NO_ACTION = "(no action)"
+"""How the history shows a response that was no action."""
+
+
+class PaperSearchEnv(TextEnv):
+    """Find the papers that a research question asks for, by searching and by following citations.
+
+    Args:
+        split: "train", "validation" or "test".
+        data: None for built-in queries, or an official file of queries, or the folder that holds them.
+        papers: None for the built-in corpus; the file or folder of an embedded corpus; or the address of a server in
+            Semantic Scholar's shape. Required with `data`.
+        protocol: "steppo" (5 steps of up to 5 calls, 10 papers a search, 30 citations and 99 references an expansion).
+        max_steps: overrides the protocol's.
+        action_format: "tag" or "tool_call".
+        context: "rebuilt" (every observation is a complete prompt) or "append" (only what is new).
+        render_mode: None or "ansi".
+        relevance: who scores papers: "gold" (the data's answers), "lexical", or the address of a classifier (see
+            `Selector`).
+        any_text_stops: whether a response without any call ends the episode, as in the StepPO recipe; by default only
+            `<answer>..</answer>` does.
+        listed_papers: how many of the best expanded papers, and of the others, are shown; overrides the protocol's.
+        abstract_words: longest abstract shown, 0 for titles alone; overrides the protocol's.
+        expert: who writes `expert_response`: "search-expand", or "hasty", which errs.
+        invalid_action_reward: overrides the protocol's; 0 or negative.
+
+    Raises:
+        ValueError: an argument outside its range.
+        DataError: no queries in `data`, a test set asked for as another split, or no corpus.
+    """
+
+    def __init__(
+        self,
+        *,
+        split: str = "train",
+        data: str | Path | None = None,
+        papers: str | Path | None = None,
+        protocol: str = "steppo",
+        max_steps: int | None = None,
+        action_format: ActionFormat = "tag",
+        context: Context = "rebuilt",
+        render_mode: str | None = None,
+        relevance: str = "gold",
+        any_text_stops: bool = False,
+        listed_papers: int | None = None,
+        abstract_words: int | None = None,
+        expert: str = "search-expand",
+        invalid_action_reward: float | None = None,
+    ) -> None:
+        check_choice("protocol", protocol, tuple(PROTOCOLS))
+        check_choice("expert", expert, EXPERTS)
+        if listed_papers is not None and listed_papers < 1:
+            raise ValueError(f"listed_papers must be at least 1, got {listed_papers}.")
+        if abstract_words is not None and abstract_words < 0:
+            raise ValueError(f"abstract_words must be 0 or more, got {abstract_words}.")
+        if invalid_action_reward is not None and not -1e6 <= invalid_action_reward <= 0:
+            raise ValueError(f"invalid_action_reward must be 0 or negative, got {invalid_action_reward}.")
+        changes = {
+            "max_steps": max_steps,
+            "listed_papers": listed_papers,
+            "abstract_words": abstract_words,
+            "invalid_action_reward": invalid_action_reward,
+        }
+        self.protocol = dataclasses.replace(
+            PROTOCOLS[protocol], **{name: value for name, value in changes.items() if value is not None}
+        )
+        super().__init__(
+            max_steps=self.protocol.max_steps, action_format=action_format, context=context, render_mode=render_mode
+        )
+        self.queries = open_queries(data, split)
+        self.task_ids = self.queries.task_ids
+        self.relevance: Relevance = open_relevance(relevance)
+        self.source = open_source(papers, own_queries=data is not None)
+        self.any_text_stops = any_text_stops
+        self.expert = expert
+        self._query: Query
+        self._pool = PaperPool()
+        self._problems: list[str] = []
+        self._stopped = False
+        self._expert_seed = 0
+
+    @property
+    def system_prompt(self) -> str:
+        """What the agent is told once, before the first observation."""
+        return render.system_prompt(self.action_format, self.protocol.max_calls)
+
+    @property
+    def tools(self) -> list[dict[str, Any]]:
+        """The JSON schemas of `search` and `expand`, empty in the tag format."""
+        return copy.deepcopy(TOOLS) if self.action_format == "tool_call" else []
+
+    def expert_response(self) -> str:
+        """What the expert writes in the current state."""
+        action, self.expert_slip = expert_action(
+            self._query,
+            self._pool,
+            step=self.num_steps,
+            seed=self._expert_seed if self.expert == "hasty" else None,
+        )
+        return format_action(action, self.action_format)
+
+    def close(self) -> None:
+        """Release the source of papers and the scorer."""
+        self.source.close()
+        self.relevance.close()
+
+    def has_task(self, task_id: str) -> bool:
+        """Whether there is such a query."""
+        return self.queries.has(task_id)
+
+    def _start(self, task_id: str) -> str:
+        self._query = self.queries.load(task_id)
+        self._pool = PaperPool()
+        self._problems = []
+        self._stopped = False
+        # With the task in it, one seed for many tasks does not make the hasty expert err in all or none of them.
+        drawn = f"{self.np_random.integers(2**32)} {task_id}"
+        self._expert_seed = int.from_bytes(hashlib.sha256(drawn.encode()).digest()[:6])
+        self.expert_slip = False
+        return render.first_feedback(self._query.text)
+
+    def _apply(self, response: str) -> Transition:
+        action = parse_action(
+            response, self.action_format, max_calls=self.protocol.max_calls, any_text_stops=self.any_text_stops
+        )
+        match action:
+            case Invalid(reason):
+                self._problems.append(reason)
+                feedback = render.invalid_feedback(reason, self.action_format, self.protocol.max_calls)
+                return Transition(feedback, NO_ACTION, self.protocol.invalid_action_reward, invalid_action=reason)
+            case Stop():
+                self._stopped = True
+                return Transition(render.STOPPED, "stop", terminated=True)
+            case Calls(calls):
+                # On a copy: a call that fails leaves no half a step.
+                pool = self._pool.copy()
+                outcomes = [
+                    carry_out(
+                        call,
+                        pool,
+                        query=self._query,
+                        source=self.source,
+                        relevance=self.relevance,
+                        protocol=self.protocol,
+                    )
+                    for call in calls
+                ]
+                self._pool = pool
+                feedback = render.calls_feedback(outcomes, pool, self.protocol)
+                reward = sum(outcome.reward for outcome in outcomes)
+                return Transition(feedback, "; ".join(map(render.call_line, outcomes)), reward)
+
+    def _observation(self, feedback: str) -> str:
+        if self.context == "append":
+            return feedback
+        return render.rebuilt_prompt(
+            question=self._query.text,
+            pool=self._pool,
+            problems=self._problems,
+            steps_left=max(0, self.max_steps - self.num_steps),
+            action_format=self.action_format,
+            protocol=self.protocol,
+        )
+
+    def _state_key(self) -> str:
+        """Of the query, the papers found and expanded, what was searched for, and the end.
+
+        Rewards and what a call will bring depend on nothing else; order and number of the calls change nothing that
+        follows.
+        """
+        parts = [
+            self.task_id,
+            sorted(self._pool.entries),
+            sorted(self._pool.expanded),
+            sorted(map(same_words, self._pool.queries)),
+            self._stopped,
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+    def _admissible_actions(self) -> None:
+        return None
+
+    def _success(self) -> bool:
+        return list_scores(tuple(self._pool.entries), self._query.answers).recall >= SUCCESS_RECALL
+
+    def _metrics(self) -> dict[str, float]:
+        """Scores of the pool, see `cut_metrics`; `recall/<kind>`; and what was done.
+
+        `papers` in the pool, `searches`, `expansions`, `useless_calls` of both, and `scored_by_<scorer>`.
+        """
+        scores = cut_metrics([entry.paper.paper_id for entry in self._pool.ranked()], self._query.answers)
+        outcomes, kind = self._pool.outcomes, self._query.kind
+        num_searches = sum(isinstance(outcome.call, Search) for outcome in outcomes)
+        return {
+            **scores,
+            **({f"recall/{kind}": scores["recall"]} if kind else {}),
+            "papers": float(len(self._pool.entries)),
+            "searches": float(num_searches),
+            "expansions": float(len(outcomes) - num_searches),
+            "useless_calls": float(sum(bool(outcome.problem) for outcome in outcomes)),
+            f"scored_by_{self.relevance.name}": 1.0,
+        }
+
+    def _get_task_state(self) -> dict[str, Any]:
+        return {
+            **self._pool.get_state(),
+            "problems": self._problems.copy(),
+            "stopped": self._stopped,
+            "expert_seed": self._expert_seed,
+        }
+
+    def _set_task_state(self, state: Mapping[str, Any]) -> None:
+        self._query = self.queries.load(self.task_id)
+        self._pool = PaperPool.from_state(state)
+        self._problems = list(state["problems"])
+        self._stopped = bool(state["stopped"])
+        self._expert_seed = int(state["expert_seed"])
+        self.expert_slip = False

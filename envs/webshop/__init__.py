@@ -1,0 +1,1 @@
+"""steppo/WebShop-v0: find and buy the product that an instruction describes."""

@@ -1,0 +1,134 @@
+"""From a response to a search or a click, in the official grammar `search[words]` and `click[label]`.
+
+>>> parse_action("<think>Let me look.</think><action>search[slim fit hoodie]</action>", "tag")
+Search(keywords='slim fit hoodie')
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from steppo_gym.actions import ActionFormat, Call, Invalid, format_tag, format_tool_call, parse_tag, parse_tool_calls
+from steppo_gym.quoting import one_line
+
+TAG = "action"
+TOOL = "env_step"
+ARGUMENT = "command"
+"""Tool and argument have the names of the official StepPO recipe."""
+SEARCH, CLICK = "search", "click"
+
+MAX_COMMAND_CHARS = 2000
+"""Longest command; the official shop has no limit, and no instruction or label comes near this one."""
+
+MAX_INSTRUCTION_CHARS = 1000
+"""Most of an instruction that is searched for."""
+
+TOOLS: list[dict[str, Any]] = [
+    {
+        "type": "function",
+        "function": {
+            "name": TOOL,
+            "description": "Carry out one action in the shop.",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    ARGUMENT: {"type": "string", "description": "search[words], or click[label] with a label shown."}
+                },
+                "required": [ARGUMENT],
+            },
+        },
+    }
+]
+
+
+@dataclass(frozen=True)
+class Search:
+    """Search for products; lower case, at least one character."""
+
+    keywords: str
+
+
+@dataclass(frozen=True)
+class Click:
+    """Click something by its label; lower case, and not necessarily something that is on the page."""
+
+    label: str
+
+
+def parse_action(response: str, action_format: ActionFormat) -> Search | Click | Invalid:
+    """Read the one action of a response. Never raises.
+
+    Args:
+        response: the agent's full text.
+        action_format: "tag" for `<action>..</action>`, "tool_call" for one call of `env_step`.
+    """
+    text = _tag_text(response) if action_format == "tag" else _tool_text(response)
+    return text if isinstance(text, Invalid) else parse_command(text)
+
+
+def parse_command(text: str) -> Search | Click | Invalid:
+    r"""Read `search[..]` or `click[..]`. Never raises.
+
+    The grammar is the official `re.match(r"(.+)\[(.+)\]", text)`: the name ends at the last bracket that opens, the
+    argument at the last one that closes, both in the first line. The name is case sensitive, the argument is not. That
+    expression takes quadratic time on many brackets, this takes linear time.
+    """
+    if len(text) > MAX_COMMAND_CHARS:
+        return Invalid(f"Expected a command of at most {MAX_COMMAND_CHARS} characters, found {len(text)}.")
+    line = text.split("\n", 1)[0]
+    end = line.rfind("]")
+    start = line.rfind("[", 1, end - 1) if end > 0 else -1
+    name, argument = (line[:start], line[start + 1 : end].lower()) if start > 0 else ("", "")
+    match name:
+        case "search":
+            return Search(argument)
+        case "click":
+            return Click(argument)
+        case _:
+            return Invalid(f"Expected {SEARCH}[words] or {CLICK}[label], found {one_line(text)!r}.")
+
+
+def command_text(action: Search | Click) -> str:
+    """The official text of an action, which `parse_command` reads back if no bracket or line break is in the way."""
+    match action:
+        case Search(keywords):
+            return f"{SEARCH}[{keywords}]"
+        case Click(label):
+            return f"{CLICK}[{label}]"
+
+
+def is_sayable(command: str) -> bool:
+    """Whether a command is read back as it was written; brackets or line breaks in its argument can be in the way."""
+    action = parse_command(command)
+    return not isinstance(action, Invalid) and command_text(action) == command
+
+
+def instruction_search(instruction: str) -> Search:
+    """A search for all words of an instruction."""
+    return Search(" ".join(re.findall(r"[^\s\[\]]+", instruction.lower()))[:MAX_INSTRUCTION_CHARS])
+
+
+def format_command(command: str, action_format: ActionFormat) -> str:
+    """The response that does a command."""
+    return format_tag(TAG, command) if action_format == "tag" else format_tool_call(TOOL, {ARGUMENT: command})
+
+
+def _tag_text(response: str) -> str | Invalid:
+    call = parse_tag(response, (TAG,))
+    return call if isinstance(call, Invalid) else call.arguments["text"]
+
+
+def _tool_text(response: str) -> str | Invalid:
+    calls = parse_tool_calls(response)
+    return calls if isinstance(calls, Invalid) else _argument(calls[0])
+
+
+def _argument(call: Call) -> str | Invalid:
+    if call.name != TOOL:
+        return Invalid(f"Expected a call of {TOOL}, found {one_line(call.name)!r}.")
+    if set(call.arguments) != {ARGUMENT} or not isinstance(call.arguments[ARGUMENT], str):
+        found = one_line(str(sorted(call.arguments)))
+        return Invalid(f'Expected the single argument "{ARGUMENT}" with a text, found {found}.')
+    return call.arguments[ARGUMENT].strip()

@@ -1,0 +1,172 @@
+"""The official files, found in a folder and read one record at a time.
+
+    files = find_files("~/webshop")
+    for item in read_items(files.items): ...
+    for asin, row in read_by_asin(files.attributes): ...
+
+Full or reduced ones: "items_shuffle.json" has 1.18 million products, "items_shuffle_1000.json" the first thousand, and
+"items_ins_v2.json" and "items_ins_v2_1000.json" go with them. "items_human_ins.json" has all human instructions.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+import ijson
+from tqdm import tqdm
+
+from steppo_gym.errors import DataError
+
+_ITEMS, _ATTRIBUTES, _HUMAN = "items_shuffle", "items_ins_v2", "items_human_ins.json"
+_CHUNK_BYTES = 2**16
+_HINT = "`steppo-gym download webshop` fetches the files."
+
+
+@dataclass(frozen=True)
+class OfficialFiles:
+    """Where the official files are.
+
+    Attributes:
+        items: the products.
+        attributes: their attributes, and the synthetic instructions.
+        human: the human instructions, None where the folder has none.
+    """
+
+    items: Path
+    attributes: Path
+    human: Path | None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files there are."""
+        return tuple(path for path in (self.items, self.attributes, self.human) if path is not None)
+
+
+def find_files(data: str | Path) -> OfficialFiles:
+    """The official files of a folder, or those beside a file of products.
+
+    Of several files of products the full one is taken; of several files of attributes the smallest that covers the
+    products.
+
+    Args:
+        data: a folder, or an "items_shuffle*.json" that says which of several to take. `~` is expanded.
+
+    Raises:
+        DataError: a file is missing, or which to take is not clear.
+    """
+    path = Path(data).expanduser().resolve()
+    if path.is_dir():
+        items, folder = _pick_items(path), path
+    elif path.is_file() and _size(path, _ITEMS):
+        items, folder = path, path.parent
+    else:
+        found = "another file" if path.exists() else "nothing"
+        raise DataError(
+            f"Expected a folder with WebShop's files, or one of its items_shuffle files, in {path}, found {found} "
+            f"there. {_HINT}"
+        )
+    size = _size(items, _ITEMS)
+    covering = {number: file for number, file in _sizes(folder, _ATTRIBUTES).items() if number >= size}
+    if not covering:
+        raise DataError(
+            f"Expected {_ATTRIBUTES}.json, or a reduced one that covers {items.name}, in {folder}, "
+            f"found {_names(folder)}. {_HINT}"
+        )
+    human = folder / _HUMAN
+    return OfficialFiles(items, covering[min(covering)], human if human.is_file() else None)
+
+
+def read_items(path: Path, *, progress: bool) -> Iterator[dict[str, Any]]:
+    """The products of a file, as they are.
+
+    Args:
+        path: an "items_shuffle*.json".
+        progress: show a progress bar on stderr, on a terminal.
+
+    Raises:
+        DataError: the file is no list of objects.
+    """
+    for number, item in enumerate(_stream(path, "list", progress)):
+        if not isinstance(item, dict):
+            raise DataError(f"Expected objects in {path}, found {item!r:.80} as number {number}.")
+        yield item
+
+
+def read_by_asin(path: Path, *, progress: bool) -> Iterator[tuple[str, Any]]:
+    """Asins with what an "items_ins_v2*.json" or "items_human_ins.json" has for them; otherwise as `read_items`.
+
+    Raises:
+        DataError: the file is no object.
+    """
+    return cast(Iterator[tuple[str, Any]], _stream(path, "object", progress))
+
+
+def _stream(path: Path, kind: Literal["list", "object"], progress: bool) -> Iterator[Any]:
+    with (
+        path.open("rb") as file,
+        tqdm(
+            desc=path.name,
+            total=path.stat().st_size,
+            unit="B",
+            unit_scale=True,
+            # None: only on a terminal.
+            disable=None if progress else True,
+        ) as bar,
+    ):
+        if (start := file.read(_CHUNK_BYTES).lstrip()[:1]) != (b"[" if kind == "list" else b"{"):
+            raise DataError(f"Expected a JSON {kind} in {path}, found {start!r} at its start.")
+        file.seek(0)
+        counted = cast(BinaryIO, _Counted(file, bar))
+        options = {"use_float": True, "buf_size": _CHUNK_BYTES}
+        try:
+            yield from (
+                ijson.items(counted, "item", **options) if kind == "list" else ijson.kvitems(counted, "", **options)
+            )
+        except (ijson.JSONError, UnicodeDecodeError) as error:
+            raise DataError(
+                f"Expected whole and valid JSON in {path}, found an error: {str(error).strip()!r:.200}. Was its "
+                "download interrupted? Delete it and fetch it again."
+            ) from error
+
+
+class _Counted:
+    """A file whose reading moves a progress bar."""
+
+    def __init__(self, file: BinaryIO, bar: tqdm) -> None:
+        self._file, self._bar = file, bar
+
+    def read(self, size: int = -1) -> bytes:
+        chunk = self._file.read(size)
+        self._bar.update(len(chunk))
+        return chunk
+
+
+def _pick_items(folder: Path) -> Path:
+    found = _sizes(folder, _ITEMS)
+    if not found:
+        raise DataError(f"Expected {_ITEMS}.json or {_ITEMS}_1000.json in {folder}, found {_names(folder)}. {_HINT}")
+    if math.inf not in found and len(found) > 1:
+        names = ", ".join(sorted(path.name for path in found.values()))
+        raise DataError(f"Expected one file of products in {folder}, found {names}. Pass the path of the one to take.")
+    return found[max(found)]
+
+
+def _sizes(folder: Path, stem: str) -> dict[float, Path]:
+    """Files by the number of products that their names give; the full one has infinitely many."""
+    return {_size(path, stem): path for path in sorted(folder.glob(f"{stem}*.json")) if _size(path, stem) > 0}
+
+
+def _size(path: Path, stem: str) -> float:
+    """How many products a file is for by its name; 0 for a name that is none of the official ones."""
+    match = re.fullmatch(rf"{stem}(?:_(\d{{1,9}}))?\.json", path.name, re.ASCII)
+    return 0 if match is None else int(match[1]) if match[1] else math.inf
+
+
+def _names(folder: Path) -> str:
+    """The official files there are, for messages."""
+    return ", ".join(sorted(path.name for path in folder.glob("items_*.json"))) or "no file items_*.json"

@@ -1,0 +1,273 @@
+"""`steppo/WebShop-v0`: buy what an instruction asks for, in the built-in shop or the official one.
+
+env = gymnasium.make("steppo/WebShop-v0")
+observation, info = env.reset(seed=0)
+observation, reward, terminated, truncated, info = env.step("<action>search[slim fit hoodie]</action>")
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from steppo_gym.actions import ActionFormat, Invalid
+from steppo_gym.env import Context, TextEnv, Transition, check_choice
+from steppo_gym.envs.webshop import pages, render
+from steppo_gym.envs.webshop.actions import (
+    TOOLS,
+    Click,
+    Search,
+    command_text,
+    format_command,
+    instruction_search,
+    is_sayable,
+    parse_action,
+)
+from steppo_gym.envs.webshop.catalogue import Goal
+from steppo_gym.envs.webshop.expert import expert_action
+from steppo_gym.envs.webshop.expert_view import best_choice, expert_page, has_looked, wanted
+from steppo_gym.envs.webshop.generate import SPLITS, Split
+from steppo_gym.envs.webshop.goals import SPLIT_RULES, SplitRule
+from steppo_gym.envs.webshop.nouns import NOUN_SOURCES, NounSource, noun_tagger
+from steppo_gym.envs.webshop.render import OBSERVATION_MODES, ObservationMode
+from steppo_gym.envs.webshop.reward import PROTOCOLS, Score, is_success, purchase_reward, score
+from steppo_gym.envs.webshop.session import PAGE_SIZE, Session, click, page, search
+from steppo_gym.envs.webshop.shop import GOAL_KINDS, GoalKind, open_shop
+from steppo_gym.envs.webshop.task_ids import TaskIds, goal_number
+from steppo_gym.quoting import one_line
+
+EXPERTS = ("careful", "hasty")
+NO_ACTION = "(no action)"
+"""How the history shows a response that was no action."""
+_SHOWN_CHARS = 300
+
+
+class WebShopEnv(TextEnv):
+    """WebShop (arXiv:2207.01206) with one text response as the action.
+
+    Args:
+        split: "train", "validation" or "test".
+        data: None for the built-in shop of 1,000 products, or a folder with the official files.
+        protocol: "steppo" (15 steps, 10 for a full score), "official" (the score itself) or "verl-agent".
+        max_steps: overrides the protocol's.
+        action_format: "tag" (`<action>..</action>`) or "tool_call" (`env_step`).
+        context: "rebuilt" (every observation is a complete prompt) or "append" (only what is new).
+        render_mode: None or "ansi".
+        goals: "human", or "synthetic" for the instructions made from attributes.
+        split_rule: how published work splits the shuffled goals: "official", or "first-500" (500 to test, the others to
+            train). None splits by what is wanted, and the full official set officially.
+        observation_mode: "text" or "text_rich", which marks what can be clicked and what was.
+        results_per_page: officially 10; with fewer, pages are short enough for small policies.
+        nouns: who finds the nouns of names: "spacy" as officially, "words", or "auto" for spaCy where it is installed.
+        expert: who writes `expert_response`: "careful", or "hasty", which errs.
+        invalid_action_reward: overrides the protocol's; 0 or negative.
+
+    Raises:
+        ValueError: an argument outside its range, or a split without goals.
+        DataError: no official files in `data`.
+    """
+
+    def __init__(
+        self,
+        *,
+        split: Split = "train",
+        data: str | Path | None = None,
+        protocol: str = "steppo",
+        max_steps: int | None = None,
+        action_format: ActionFormat = "tag",
+        context: Context = "rebuilt",
+        render_mode: str | None = None,
+        goals: GoalKind = "human",
+        split_rule: SplitRule | None = None,
+        observation_mode: ObservationMode = "text",
+        results_per_page: int = PAGE_SIZE,
+        nouns: NounSource = "auto",
+        expert: str = "careful",
+        invalid_action_reward: float | None = None,
+    ) -> None:
+        check_choice("split", split, SPLITS)
+        check_choice("protocol", protocol, tuple(PROTOCOLS))
+        check_choice("goals", goals, GOAL_KINDS)
+        check_choice("split_rule", split_rule, (None, *SPLIT_RULES))
+        check_choice("observation_mode", observation_mode, OBSERVATION_MODES)
+        check_choice("nouns", nouns, NOUN_SOURCES)
+        check_choice("expert", expert, EXPERTS)
+        if invalid_action_reward is not None and not -1e6 <= invalid_action_reward <= 0:
+            raise ValueError(f"invalid_action_reward must be 0 or negative, got {invalid_action_reward}.")
+        if results_per_page < 1:
+            raise ValueError(f"results_per_page must be at least 1, got {results_per_page}.")
+        changes = {"max_steps": max_steps, "invalid_action_reward": invalid_action_reward}
+        self.protocol = dataclasses.replace(
+            PROTOCOLS[protocol], **{name: value for name, value in changes.items() if value is not None}
+        )
+        super().__init__(
+            max_steps=self.protocol.max_steps, action_format=action_format, context=context, render_mode=render_mode
+        )
+        self.shop = open_shop(data)
+        self.goals: GoalKind = goals
+        self.task_ids = TaskIds(goals, self.shop.goal_numbers(goals, split, split_rule))
+        if not self.task_ids:
+            raise ValueError(f"There are no {goals} goals in the split {split!r} of data={data!r}.")
+        self.observation_mode: ObservationMode = observation_mode
+        self.tagger = noun_tagger(nouns)
+        self.expert = expert
+        self.results_per_page = results_per_page
+        self.goal: Goal
+        """What is wanted in this episode; set by `reset`."""
+        self._session: Session
+        self._page: str
+        self._clicks: list[str]
+        self._score: Score | None
+        self._best: dict[str, tuple[dict[str, str], float]]
+        self._episode_seed = 0
+
+    @property
+    def system_prompt(self) -> str:
+        """What the agent is told once, before the first observation."""
+        return render.system_prompt(self.action_format)
+
+    @property
+    def tools(self) -> list[dict[str, Any]]:
+        """The JSON schema of `env_step`, empty in the tag format."""
+        return copy.deepcopy(TOOLS) if self.action_format == "tool_call" else []
+
+    def expert_response(self) -> str:
+        """What the expert writes in the current state."""
+        actions = [exchange.action for exchange in self.history]
+        enough = self._best_choice(self.goal.asin)[1]
+        action = expert_action(
+            wanted(self.goal),
+            expert_page(self._session, self.shop, actions),
+            opened=self._session.visited,
+            looked=has_looked(actions, self._session.asin),
+            steps_left=self.max_steps - self.num_steps,
+            fits=lambda asin: self._best_choice(asin)[1] >= enough,
+            picks=lambda asin: self._best_choice(asin)[0],
+            seed=self._episode_seed if self.expert == "hasty" else None,
+        )
+        return format_command(action, self.action_format)
+
+    def _start(self, task_id: str) -> str:
+        self._enter(task_id, Session(page_size=self.results_per_page))
+        # With the task in it, one seed for many tasks does not make the hasty expert err in all or none of them.
+        drawn = f"{self.np_random.integers(2**32)} {task_id}"
+        self._episode_seed = int.from_bytes(hashlib.sha256(drawn.encode()).digest()[:6])
+        if self.context == "rebuilt":
+            return self._page
+        return render.page_text(page(self._session, self.goal.instruction, self.shop), self.observation_mode)
+
+    def _apply(self, response: str) -> Transition:
+        action = parse_action(response, self.action_format)
+        match action:
+            case Invalid(reason):
+                return self._invalid(NO_ACTION, reason)
+            case Search(keywords):
+                after = search(self._session, keywords, self.shop, self._rng())
+            case Click(label):
+                after = click(self._session, label, self.shop, self._rng())
+                if after is None:
+                    shown = one_line(command_text(action), _SHOWN_CHARS)
+                    reason = f"There is nothing of the label {one_line(label)!r} to click on this page."
+                    return self._invalid(f"{shown} (not there)", reason)
+        feedback = self._move_to(after, action)
+        shown = one_line(command_text(action), _SHOWN_CHARS)
+        if self._score is None:
+            return Transition(feedback, shown)
+        return Transition(feedback, shown, purchase_reward(self.protocol, self._score.total), terminated=True)
+
+    def _invalid(self, action: str, reason: str) -> Transition:
+        feedback = render.invalid_feedback(reason, self.action_format)
+        return Transition(feedback, action, self.protocol.invalid_action_reward, invalid_action=reason)
+
+    def _rng(self) -> random.Random:
+        """Draws for a search for random products; part of the snapshot by what it is seeded with."""
+        return random.Random(f"{self._episode_seed} {self.num_steps}")
+
+    def _enter(self, task_id: str, session: Session) -> None:
+        self.goal = self.shop.goal(self.goals, goal_number(task_id))
+        self._best = {}
+        self._show(session)
+
+    def _show(self, session: Session) -> None:
+        """Go to a page, where buying is scored."""
+        self._session = session
+        nodes = page(session, self.goal.instruction, self.shop)
+        self._page = render.page_text(pages.without_instruction(nodes), self.observation_mode).strip("\n")
+        self._clicks = [
+            command for label in pages.clickables(nodes) if is_sayable(command := command_text(Click(label)))
+        ]
+        self._score = self._score_of(session.asin, dict(session.chosen)) if session.page == "done" else None
+
+    def _move_to(self, after: Session, action: Search | Click) -> str:
+        """Go to the page that a valid action leads to; what the agent reads."""
+        before = self._session
+        self._show(after)
+        # Of all clicks on a product's page, those on an option alone stay there.
+        if self.context == "append" and isinstance(action, Click) and before.page == after.page == "item":
+            return render.clicked_feedback(action.label)
+        return self._page
+
+    def _observation(self, feedback: str) -> str:
+        if self.context == "append":
+            return feedback
+        length = self.protocol.history_length
+        return render.rebuilt_prompt(
+            instruction=self.goal.instruction,
+            history=self.history if length is None else self.history[max(0, len(self.history) - length) :],
+            history_chars=self.protocol.history_chars,
+            page=self._page,
+            chosen=dict(self._session.chosen) if self._session.page != "done" else {},
+            actions=[render.SEARCH_FORM] if self._session.page == "index" else self._clicks,
+            problem="" if feedback == self._page else feedback,
+            action_format=self.action_format,
+        )
+
+    def _admissible_actions(self) -> tuple[str, ...]:
+        """Clicks; on the page with the search bar, where anything can be searched for, a search for the instruction."""
+        if self._session.page == "index":
+            return (command_text(instruction_search(self.goal.instruction)),)
+        return tuple(self._clicks)
+
+    def _state_key(self) -> str:
+        state = json.dumps([self.task_id, *self._session.hidden_state()])
+        return hashlib.sha256(state.encode()).hexdigest()[:32]
+
+    def _success(self) -> bool:
+        return self._score is not None and is_success(self._score.total)
+
+    def _metrics(self) -> dict[str, float]:
+        """`task_score` (the official reward) and its parts, 0 until bought; and whether spaCy found the nouns."""
+        bought = self._score
+        return {
+            "task_score": bought.total if bought else 0.0,
+            "bought": float(bought is not None),
+            "r_type": bought.r_type if bought else 0.0,
+            "r_att": bought.r_att if bought else 0.0,
+            # Where no options are wanted, all of them are found.
+            "r_option": (1.0 if bought.r_option is None else bought.r_option) if bought else 0.0,
+            "r_price": float(bought.r_price) if bought else 0.0,
+            "nouns_from_spacy": float(self.tagger.name.startswith("spacy")),
+        }
+
+    def _get_task_state(self) -> dict[str, Any]:
+        return {**self._session.get_state(), "episode_seed": self._episode_seed}
+
+    def _set_task_state(self, state: Mapping[str, Any]) -> None:
+        self._enter(self.task_id, Session.from_state(state))
+        self._episode_seed = int(state["episode_seed"])
+
+    def _score_of(self, asin: str, chosen: Mapping[str, str]) -> Score:
+        return score(
+            self.goal, product=self.shop.product(asin), chosen=chosen, price=self.shop.price(asin), tagger=self.tagger
+        )
+
+    def _best_choice(self, asin: str) -> tuple[dict[str, str], float]:
+        if asin not in self._best:
+            self._best[asin] = best_choice(self.shop.product(asin), lambda chosen: self._score_of(asin, chosen).total)
+        return self._best[asin]

@@ -1,0 +1,28 @@
+"""Texts of any size and content, shortened for an observation or a message.
+
+>>> one_line("an  id of many words", 12)
+'an id of ...'
+>>> shared_limit([10, 300, 300], room=210)
+100
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def one_line(text: str, length: int = 100) -> str:
+    """One printable line of at most `length` characters, so that no quoted text can pose as another line."""
+    start = "".join(character if character.isprintable() else " " for character in text[: 4 * length])
+    line = " ".join(start.split())
+    return line if len(line) <= length and len(text) <= 4 * length else f"{line[: length - 3]}..."
+
+
+def shared_limit(lengths: Sequence[int], room: int) -> int:
+    """The largest limit with which texts of these lengths, each cut to it, take no more than `room`; at least 0."""
+    remaining = max(room, 0)
+    for shares, length in zip(range(len(lengths), 0, -1), sorted(lengths), strict=True):
+        if shares * length > remaining:
+            return remaining // shares
+        remaining -= length
+    return max(lengths, default=0)

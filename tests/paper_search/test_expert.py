@@ -1,0 +1,115 @@
+"""The careful and the hasty expert."""
+
+from __future__ import annotations
+
+import pytest
+
+from steppo_gym.envs.paper_search.actions import Calls, Expand, Search, Stop
+from steppo_gym.envs.paper_search.corpus import build_corpus, open_corpus
+from steppo_gym.envs.paper_search.expert import HASTE, MAX_WORDS, WRONG, expert_action, key_words
+from steppo_gym.envs.paper_search.generate import builtin_corpus, generate_query
+from steppo_gym.envs.paper_search.papers import Paper, Query
+from steppo_gym.envs.paper_search.pool import PaperPool, carry_out
+from steppo_gym.envs.paper_search.relevance import GoldMembership
+from steppo_gym.envs.paper_search.reward import PROTOCOLS
+
+PROTOCOL = PROTOCOLS["steppo"]
+QUERY = Query(
+    "q", "Which papers use gated encoders for text summarisation?", ("2001.00001", "2101.00001", "2102.00002")
+)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    papers = [
+        Paper("2001.00001", "Towards text summarisation with gated encoders", "We do.", "2020-01-01"),
+        Paper("2002.00001", "Cooking with rice", "Food.", "2020-02-01"),
+        Paper("2101.00001", "Introducing frozen agents for content condensing", "We do so.", "2021-01-01"),
+        Paper("2102.00002", "Improving content condensing with frozen agents", "Better.", "2021-02-01"),
+    ]
+    folder = tmp_path_factory.mktemp("papers") / "corpus"
+    return open_corpus(build_corpus(papers, [("2101.00001", "2001.00001")], folder, edges="generated", source="made"))
+
+
+def steps(query, source, *, seed=None, max_steps=8):
+    pool, actions, slips = PaperPool(), [], 0
+    for step in range(max_steps):
+        action, slip = expert_action(query, pool, step=step, seed=seed)
+        slips += slip
+        actions.append(action)
+        if isinstance(action, Stop):
+            break
+        for call in action.calls:
+            carry_out(call, pool, query=query, source=source, relevance=GoldMembership(), protocol=PROTOCOL)
+    return pool, actions, slips
+
+
+def test_searches_expands_and_searches_for_the_new_name(corpus):
+    _, actions, _ = steps(QUERY, corpus)
+    assert actions == [
+        Calls((Search("gated encoders text summarisation"),)),
+        Calls((Expand("2001.00001"),)),
+        Calls((Search("frozen agents content condensing"),)),
+        Stop(),
+    ]
+
+
+def test_without_any_answer_it_goes_through_the_list_and_stops(corpus):
+    query = Query("q", "gated rice", ("9901.00001",))
+    pool, actions, _ = steps(query, corpus)
+    assert isinstance(actions[-1], Stop)
+    assert pool.entries and all(entry.expanded for entry in pool.entries.values())
+    assert not any(outcome.problem for outcome in pool.outcomes)
+    nothing = Query("q", "???", ("9901.00001",))
+    assert steps(nothing, corpus)[1] == [Calls((Search("???"),)), Stop()]
+
+
+def test_the_careful_expert_finds_nearly_all_answers_without_a_useless_call():
+    recalls = []
+    for index in range(120):
+        query = generate_query("validation", index)
+        pool, _, slips = steps(query, builtin_corpus(), max_steps=PROTOCOL.max_steps)
+        recalls.append(len(set(query.answers) & pool.entries.keys()) / len(query.answers))
+        assert slips == 0 and not any(outcome.problem for outcome in pool.outcomes)
+    assert sum(recalls) / len(recalls) > 0.98
+
+
+def test_the_hasty_expert_mostly_stops_after_the_first_search():
+    played = [steps(generate_query("train", seed), builtin_corpus(), seed=seed, max_steps=5) for seed in range(150)]
+    stopped = [len(actions) == 2 and isinstance(actions[1], Stop) for _, actions, _ in played]
+    assert abs(sum(stopped) / len(stopped) - HASTE) < 0.12
+    num_late_steps = sum(len(actions) - 1 for (_, actions, _), stop in zip(played, stopped, strict=True) if not stop)
+    slips = sum(slips for _, _, slips in played)
+    assert 0.3 * WRONG < slips / num_late_steps < 2 * WRONG
+    assert not any(outcome.problem for pool, _, _ in played for outcome in pool.outcomes)
+
+
+def test_the_hasty_expert_is_seeded():
+    query = generate_query("train", 5)
+    for seed in range(20):
+        assert steps(query, builtin_corpus(), seed=seed)[1:] == steps(query, builtin_corpus(), seed=seed)[1:]
+
+
+def test_slips_expand_papers_that_are_no_answers():
+    for seed in range(60):
+        query = generate_query("train", seed)
+        pool = PaperPool()
+        for step in range(5):
+            action, slip = expert_action(query, pool, step=step, seed=seed)
+            if isinstance(action, Stop):
+                break
+            (call,) = action.calls
+            if slip:
+                assert isinstance(call, Expand) and call.paper_id in pool.entries
+                assert call.paper_id not in query.answers
+            carry_out(call, pool, query=query, source=builtin_corpus(), relevance=GoldMembership(), protocol=PROTOCOL)
+
+
+def test_key_words():
+    assert key_words("Which papers from 2014 to 2017 use gated encoders for text summarisation?") == (
+        "gated encoders text summarisation"
+    )
+    assert key_words("Introducing gated encoders for word tagging") == "gated encoders word tagging"
+    assert key_words("Could you list the works on 3D scenes?") == "3D scenes"
+    assert key_words("of the and") == ""
+    assert len(key_words("word " * 50).split()) == MAX_WORDS
