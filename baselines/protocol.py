@@ -197,6 +197,34 @@ MAIN_JOB = Protocol(
     algorithms=(Algorithm("steppo", "StepPO", "steppo"),),
 )
 
-PROTOCOLS = {
-    protocol.name: protocol for protocol in (MAIN_JOB, KEY_DOOR, KEY_DOOR_ONE_GRID_SEED, ALFWORLD, ALFWORLD_SHORT_GRID)
-}
+
+def default_job(name: str, title: str) -> Protocol:
+    """StepPO with a task's default budget and settings, for three seeds."""
+    return Protocol(
+        name=name,
+        title=f"StepPO on {title}: `trainers/steppo.py --env {name}`",
+        env=name,
+        arguments=(),
+        grid=(GridPoint(5e-4, 0.2),),
+        grid_seeds=(),
+        seeds=(0, 1, 2),
+        algorithms=(Algorithm("steppo", "StepPO", "steppo"),),
+        machine_arguments=(*KEEP_LITTLE, "--num_env_workers", "0"),
+    )
+
+
+HOTPOTQA = default_job("hotpotqa", "procedural HotpotQA")
+WEBSHOP = default_job("webshop", "the built-in WebShop")
+PAPER_SEARCH = default_job("paper_search", "the built-in field of papers")
+
+_ALL = (
+    MAIN_JOB,
+    HOTPOTQA,
+    WEBSHOP,
+    PAPER_SEARCH,
+    KEY_DOOR,
+    KEY_DOOR_ONE_GRID_SEED,
+    ALFWORLD,
+    ALFWORLD_SHORT_GRID,
+)
+PROTOCOLS = {protocol.name: protocol for protocol in _ALL}

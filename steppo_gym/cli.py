@@ -13,19 +13,19 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, cast
+from typing import cast
 
 import gymnasium
 
 from steppo_gym.archives import DATA_SETS, Archive
 from steppo_gym.env import TextEnv
+from steppo_gym.env_arguments import env_argument
 from steppo_gym.errors import DataError, InfrastructureError, SteppoGymError
 from steppo_gym.play import play
 from steppo_gym.registration import register_envs, registered_ids
@@ -137,23 +137,12 @@ def _list_envs(options: argparse.Namespace) -> int:
 
 
 def _play(options: argparse.Namespace) -> int:
-    env = gymnasium.make(options.env_id, context="append", **dict(map(_env_arg, options.env_arg)))
+    env = gymnasium.make(options.env_id, context="append", **dict(map(env_argument, options.env_arg)))
     try:
         play(cast(TextEnv, env.unwrapped), task_id=options.task_id, seed=options.seed, expert=options.expert)
     finally:
         env.close()
     return 0
-
-
-def _env_arg(text: str) -> tuple[str, Any]:
-    """`max_steps=3` and `split=test`: JSON where it is JSON, else text."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"Expected NAME=VALUE after --env-arg, got {text!r}.")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
 
 
 def _download(options: argparse.Namespace) -> int:

@@ -196,7 +196,7 @@ def test_the_same_seed_plays_the_same(capsys):
     [
         (["play", "steppo/KeyDor-v0"], "KeyDor"),
         (["play", "steppo/KeyDoor-v0", "--task-id", "train-x"], "Unknown task_id 'train-x'"),
-        (["play", "steppo/KeyDoor-v0", "--env-arg", "split"], "Expected NAME=VALUE after --env-arg, got 'split'"),
+        (["play", "steppo/KeyDoor-v0", "--env-arg", "split"], "Expected NAME=VALUE for a keyword of the environment"),
         (["play", "steppo/KeyDoor-v0", "--env-arg", "size=3"], "size"),
         (["download", "alfworld", "--url", "http://127.0.0.1/"], "ends in a file name"),
     ],

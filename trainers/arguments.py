@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import torch
 from transformers import HfArgumentParser
 from trl.trainer.model_config import ModelConfig
 
+from steppo_gym.env_arguments import env_argument
 from steppo_gym.trainers.presets import PRESETS, Preset
 from steppo_gym.trainers.setting import setting
 from steppo_gym.trainers.step_config import StepConfig
@@ -37,6 +38,10 @@ class RunArguments:
     invalid_action_reward: float | None = setting(
         None, "Reward of an invalid action in training; evaluation keeps the protocol's."
     )
+    env_args: list[str] = field(
+        default_factory=list,
+        metadata={"help": "More keywords of the environments, as in goals=human observation_mode=text_rich."},
+    )
     test_tasks: int = setting(100, "Held-out tasks per test split, played before and after training; 0 for none.")
     validation_tasks: int = setting(50, "Held-out tasks per validation split, played during training.")
     watch: Literal["validation", "test"] = setting(
@@ -57,11 +62,15 @@ def env_kwargs(run: RunArguments, preset: Preset, model: ModelConfig) -> dict[st
         "context": run.context,
         "action_format": run.action_format,
     }
-    return {**small, **{name: value for name, value in chosen.items() if value is not None}}
+    given = dict(map(env_argument, run.env_args))
+    return {**small, **{name: value for name, value in chosen.items() if value is not None}, **given}
 
 
 HELP_GROUPS = {
-    "task": ("env", "difficulty", "data", "protocol", "context", "action_format", "invalid_action_reward"),
+    "task": (
+        "env", "difficulty", "data", "protocol", "context", "action_format", "invalid_action_reward",
+        "env_args",
+    ),
     "policy": (
         "model_name_or_path", "use_peft", "demonstrations", "warm_start_updates", "temperature",
         "max_completion_length", "use_vllm",
@@ -165,6 +174,12 @@ def _complete(run: RunArguments, preset: Preset, model: ModelConfig) -> None:
     run.context = run.context or ("rebuilt" if model.model_name_or_path else "append")
     if run.data is not None and run.difficulty is not None:
         sys.exit("--difficulty chooses among built-in tasks and cannot be combined with --data.")
+    try:
+        names = [name for name, _ in map(env_argument, run.env_args)]
+    except ValueError as error:
+        sys.exit(f"--env_args: {error}")
+    if "split" in names:
+        sys.exit("--env_args cannot choose the split: training, validation and test each have their own.")
     if run.watch == "test" and not run.test_tasks:
         sys.exit("--watch test plays the test tasks during training, but --test_tasks is 0.")
     if run.difficulty is not None and run.difficulty not in preset.difficulties:

@@ -17,7 +17,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from steppo_gym.trainers.word_tokenizer import build_word_tokenizer
+from steppo_gym.trainers.word_tokenizer import BLANK, build_word_tokenizer
 
 PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
 STOP = "</action>"
@@ -102,6 +102,9 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int = 512) -> PreTrainedTo
 def build_model(tokenizer: PreTrainedTokenizerFast, config: SmallPolicyConfig, *, seed: int) -> Qwen3ForCausalLM:
     """A randomly initialised model whose name embeddings are composed of noun and number.
 
+    With the "words" tokenizer, a word with a blank before it begins close to the same word without one, so that it is
+    copied as easily into brackets as into a sentence.
+
     Args:
         tokenizer: from `train_tokenizer`.
         config: sizes.
@@ -129,9 +132,12 @@ def build_model(tokenizer: PreTrainedTokenizerFast, config: SmallPolicyConfig, *
             )
         )
         numbers = config.initializer_range * torch.randn(100, config.hidden_size)
+        blank = config.initializer_range * torch.randn(config.hidden_size)
     model.generation_config.eos_token_id = [ids[END], *stop_token_ids(tokenizer)]  # type: ignore[union-attr]
     embeddings: torch.Tensor = model.get_input_embeddings().weight.data  # type: ignore[assignment]
     for text, token in ids.items():
+        if text[0] == BLANK and text[1:] in ids:
+            embeddings[token] = (embeddings[ids[text[1:]]] + blank) / 2**0.5
         name = _NAME.fullmatch(text)
         if name is not None and f" {name[1]}" in ids:
             embeddings[token] = (embeddings[ids[f" {name[1]}"]] + numbers[int(name[2])]) / 2**0.5

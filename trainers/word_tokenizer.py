@@ -16,6 +16,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 TAG = re.compile(r" ?</?[a-z_]+>")
 """Tags are one token each, with the blank before them."""
 
+BLANK = "Ġ"
+"""How a blank is written in the vocabulary."""
+
 _PIECE = r" ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]|\s"
 _BYTE_SCORE = -100.0
 """Log-probability of a byte, far below any word's, so that known words are never spelt."""

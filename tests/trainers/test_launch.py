@@ -247,6 +247,19 @@ def test_only_the_default_policy_gets_the_keywords_meant_for_it(policy_folder):
         assert preset.spec("test", {**kwargs, "data": "folder"}).kwargs["split"] == "validation"
 
 
+def test_keywords_of_the_environment_go_before_those_of_the_task():
+    flags = ["--env", "webshop", "--env_args", "goals=human", "results_per_page=10"]
+    run_arguments, _, model, preset = parse_arguments(StepPOConfig, "StepPO", flags)
+    kwargs = env_kwargs(run_arguments, preset, model)
+    assert (kwargs["goals"], kwargs["results_per_page"], kwargs["nouns"]) == ("human", 10, "words")
+
+
+@pytest.mark.parametrize(("text", "message"), [("goals", "NAME=VALUE"), ("split=test", "cannot choose the split")])
+def test_bad_keywords_of_the_environment_end_the_run(text, message):
+    with pytest.raises(SystemExit, match=message):
+        parse_arguments(StepPOConfig, "StepPO", ["--env", "webshop", "--env_args", text])
+
+
 def test_a_model_of_the_users_gets_the_general_values(policy_folder):
     argv = ["--env=key_door", f"--model_name_or_path={policy_folder}"]
     run_arguments, config, _, _ = parse_arguments(StepPOConfig, "StepPO", argv)
