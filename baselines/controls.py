@@ -24,8 +24,10 @@ NUM_SLOTS = 8
 
 
 def control_seeds(protocol: Protocol, control: str) -> tuple[int, ...]:
-    """The seeds a control is played with: one for the expert, who draws nothing."""
-    return protocol.seeds if control == "random" else protocol.seeds[:1]
+    """The seeds a control is played with: one for the expert, who draws nothing; none for what cannot be played."""
+    if control == "random":
+        return protocol.seeds if protocol.lists_actions else ()
+    return protocol.seeds[:1]
 
 
 def play_control(protocol: Protocol, control: str, seed: int) -> dict[str, Any]:

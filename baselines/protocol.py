@@ -60,6 +60,8 @@ class Protocol:
     """Flags of the runs that choose a grid point, instead of those in `arguments`: a smaller budget, for example."""
     machine_arguments: tuple[str, ...] = field(default=())
     """Flags that change speed and what is kept on disk, not results."""
+    lists_actions: bool = True
+    """Whether the task lists its admissible actions, so that random ones can be played."""
     superseded: str = ""
     """Why another protocol took its place. Its runs stay in RESULTS.md; it has no table in the README."""
 
@@ -198,7 +200,7 @@ MAIN_JOB = Protocol(
 )
 
 
-def default_job(name: str, title: str) -> Protocol:
+def default_job(name: str, title: str, *, lists_actions: bool = False) -> Protocol:
     """StepPO with a task's default budget and settings, for three seeds."""
     return Protocol(
         name=name,
@@ -210,11 +212,12 @@ def default_job(name: str, title: str) -> Protocol:
         seeds=(0, 1, 2),
         algorithms=(Algorithm("steppo", "StepPO", "steppo"),),
         machine_arguments=(*KEEP_LITTLE, "--num_env_workers", "0"),
+        lists_actions=lists_actions,
     )
 
 
 HOTPOTQA = default_job("hotpotqa", "procedural HotpotQA")
-WEBSHOP = default_job("webshop", "the built-in WebShop")
+WEBSHOP = default_job("webshop", "the built-in WebShop", lists_actions=True)
 PAPER_SEARCH = default_job("paper_search", "the built-in field of papers")
 
 _ALL = (
