@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from steppo_gym.trainers.small_policy import SmallPolicyConfig
@@ -124,7 +124,7 @@ PRESETS: dict[str, Preset] = {
         small_policy_settings={**_READING_SETTINGS, "max_completion_length": 24},
         # Thousands of goals instead of hundreds, and short pages.
         small_policy_kwargs={"goals": "synthetic", "nouns": "words", "results_per_page": 4},
-        warm_start=_READER,
+        warm_start=replace(_READER, num_updates=1500),
     ),
     "paper_search": Preset(
         env_id="steppo/PaperSearch-v0",

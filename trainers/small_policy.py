@@ -136,7 +136,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, config: SmallPolicyConfig, *
     model.generation_config.eos_token_id = [ids[END], *stop_token_ids(tokenizer)]  # type: ignore[union-attr]
     embeddings: torch.Tensor = model.get_input_embeddings().weight.data  # type: ignore[assignment]
     for text, token in ids.items():
-        if text[0] == BLANK and text[1:] in ids:
+        if config.tokenizer == "words" and text[0] == BLANK and text[1:] in ids:
             embeddings[token] = (embeddings[ids[text[1:]]] + blank) / 2**0.5
         name = _NAME.fullmatch(text)
         if name is not None and f" {name[1]}" in ids:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
-TAG = re.compile(r" ?</?[a-z_]+>")
-"""Tags are one token each, with the blank before them."""
+TAG = re.compile(r" ?(?:</?[a-z_]+>|\[[A-Z]{2,4}\])")
+"""Tags, and marks such as WebShop's "[SEP]", are one token each, with the blank before them."""
 
 BLANK = "Ġ"
 """How a blank is written in the vocabulary."""

@@ -14,7 +14,6 @@ from steppo_gym.trainers.warm_start import (
     WarmStartConfig,
     demonstration_rows,
     imitate,
-    learn_to_copy,
     read_warm_start,
     warm_started_policy,
 )
@@ -104,27 +103,6 @@ def test_imitation_lowers_the_loss_and_repeats_itself(demonstrations, tokenizer,
     assert all(torch.equal(weights[name], same_weights[name]) for name in weights)
     assert first[0] > 4 and sum(first[-3:]) / 3 < 0.7 * first[0]
     assert first != other
-
-
-def test_learning_to_copy_lowers_the_loss_and_repeats_itself(tokenizer):
-    def train(seed):
-        model = build_model(tokenizer, SmallPolicyConfig(hidden_size=32, num_layers=2, num_heads=2), seed=0)
-        config = WarmStartConfig(num_copy_updates=40, batch_size=4)
-        return learn_to_copy(model, range(20, 40), config, seed=seed, progress=False)
-
-    first = train(0)
-    assert len(first) == 40
-    assert first == train(0) != train(1)
-    # Guessing among all tokens costs 5.8, among the twenty that occur 3.0.
-    assert first[0] > 5
-    assert sum(first[-5:]) / 5 < 3.0
-
-
-def test_without_copy_updates_the_model_stays_as_it_is(tokenizer):
-    model = build_model(tokenizer, SmallPolicyConfig(hidden_size=16, num_layers=1, num_heads=2), seed=0)
-    before = {name: weights.clone() for name, weights in model.state_dict().items()}
-    assert learn_to_copy(model, [1, 2], WarmStartConfig(), seed=0) == []
-    assert all(torch.equal(before[name], weights) for name, weights in model.state_dict().items())
 
 
 def test_weights_of_zero_teach_nothing(tokenizer, codec):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +23,7 @@ TEXTS = [
     "Question: Who is the father of Ada Barlow?\n[1] Ada Barlow: Ada Barlow is a director born in 1931.",
     "<search> Ada Barlow </search>",
     "<answer> Salt Harbour </answer>",
+    "Ada [SEP] Barlow [NEW] [ADABARLOW]",
 ] * 2
 SIZE = SmallPolicyConfig(tokenizer="words", hidden_size=16, num_layers=1, num_heads=2)
 
@@ -46,6 +50,29 @@ def test_words_and_tags_are_one_token(words):
     assert tokens(words, "<search> Ada Harbour </search>") == ["<search>", " Ada", " Harbour", " </search>"]
     assert tokens(words, " Barlow is born in 1931.") == [" Barlow", " is", " born", " in", " 1931", "."]
     assert tokens(words, f"{USER}Question:{END}") == [USER, "Question", ":", END]
+
+
+def test_marks_are_one_token(words):
+    assert tokens(words, "Ada [SEP] Barlow") == ["Ada", " [SEP]", " Barlow"]
+    assert tokens(words, " [ADABARLOW]") == [" [", "ADABARLOW", "]"], "an id is copied without its brackets"
+
+
+def test_a_word_begins_close_to_the_same_word_behind_a_blank(words):
+    embeddings = build_model(words, SIZE, seed=0).get_input_embeddings().weight.detach()
+
+    def cosine(first, second):
+        one, other = (embeddings[words.encode(text, add_special_tokens=False)] for text in (first, second))
+        assert one.shape == other.shape == (1, 16)
+        return float(torch.nn.functional.cosine_similarity(one, other))
+
+    assert cosine("Ada", " Ada") > 0.5
+    assert abs(cosine("Ada", " Barlow")) < 0.5
+
+
+def test_biases_are_there_where_they_are_asked_for(words):
+    for wanted in (False, True):
+        model = build_model(words, dataclasses.replace(SIZE, attention_bias=wanted), seed=0)
+        assert any(name.endswith("q_proj.bias") for name, _ in model.named_parameters()) == wanted
 
 
 def test_unknown_words_are_spelt(words):
