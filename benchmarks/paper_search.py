@@ -17,61 +17,24 @@ import itertools
 import json
 import os
 import random
-import statistics
-import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
-# Python puts a script's folder first on its path, where this file would stand in for the package of the same name.
-sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent]
+from step_times import MEBIBYTE, StepTimes, in_new_process, resident_mebibytes
 
 if TYPE_CHECKING:
     from steppo_gym.envs.paper_search.papers import Paper
 
 NUM_ENVS = (1, 32)
-_MEGABYTE = 2**20
 _KINDS = ("reset", "search", "expand", "stop")
 _CORPUS, _QUERIES = "corpus", "queries.jsonl"
 
 Episodes = list[tuple[str, list[str]]]
 """Tasks, and the responses."""
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-class Times:
-    """Seconds of calls, by what was called, and of the processor in all steps together."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, list[float]] = {kind: [] for kind in _KINDS}
-        self.processor = 0.0
-
-    def call(self, kind: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a function and note how long it takes."""
-        started, processor = time.perf_counter(), time.process_time()
-        result = function(*args, **kwargs)
-        self.seconds[kind].append(time.perf_counter() - started)
-        self.processor += time.process_time() - processor if kind != "reset" else 0.0
-        return result
-
-    def report(self) -> None:
-        """Print rates and quantiles, of all steps and of each kind."""
-        steps = [seconds for kind in _KINDS[1:] for seconds in self.seconds[kind]]
-        rates = (
-            f"{len(steps) / self.processor:.0f} steps per processor second, {len(steps) / sum(steps):.0f} per second"
-        )
-        print(f"    {rates}")
-        for kind, seconds in {"step": steps, **self.seconds}.items():
-            if ordered := sorted(seconds):
-                late = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
-                p50 = 1000 * statistics.median(ordered)
-                print(f"    {kind:7} p50 {p50:.3f} ms, p99 {1000 * late:.3f} ms, {len(ordered)} calls", flush=True)
 
 
 class PlainPapers:
@@ -132,11 +95,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["STEPPO_GYM_CACHE"] = str(Path(folder, "cache"))
         print(f"{options.num_papers} papers", flush=True)
-        _in_new_process(build, folder, options.num_papers, options.episodes)
-        episodes = _in_new_process(record, folder, options.episodes)
-        _in_new_process(measure, folder, episodes)
+        in_new_process(build, folder, options.num_papers, options.episodes)
+        episodes = in_new_process(record, folder, options.episodes)
+        in_new_process(measure, folder, episodes)
         if options.plain_episodes:
-            _in_new_process(measure_plain, folder, episodes[: options.plain_episodes], options.num_papers)
+            in_new_process(measure_plain, folder, episodes[: options.plain_episodes], options.num_papers)
 
 
 def build(folder: str, num_papers: int, num_queries: int) -> None:
@@ -150,7 +113,7 @@ def build(folder: str, num_papers: int, num_queries: int) -> None:
     target = Path(folder, _CORPUS)
     started = time.perf_counter()
     build_corpus(field.papers, field.citations, target, edges="generated", source="benchmark", progress=False)
-    size = sum(path.stat().st_size for path in target.rglob("*")) / _MEGABYTE
+    size = sum(path.stat().st_size for path in target.rglob("*")) / MEBIBYTE
     print(f"  build the corpus {time.perf_counter() - started:.2f} s, {size:.0f} MiB on disk", flush=True)
 
     def row(number: int, line: Line) -> dict[str, Any]:
@@ -188,7 +151,7 @@ def record(folder: str, num_episodes: int) -> Episodes:
 def measure(folder: str, episodes: Episodes) -> None:
     """Print the environment's times and memory."""
     make = _maker(folder)
-    before = _memory()
+    before = resident_mebibytes()
     started = time.perf_counter()
     envs = [make()]
     envs[0].reset(seed=0)
@@ -196,10 +159,10 @@ def measure(folder: str, episodes: Episodes) -> None:
     one = 0.0
     for number in NUM_ENVS:
         envs += [make() for _ in range(number - len(envs))]
-        times = Times()
+        times = StepTimes(*_KINDS)
         for first in range(0, len(episodes), number):
             _play(envs, episodes[first : first + number], times)
-        memory = _memory()
+        memory = resident_mebibytes()
         one = one or memory
         print(
             f"  {number} env: {memory:.0f} MiB, {memory - before:.0f} more than without, {memory - one:.1f} more than 1"
@@ -214,14 +177,14 @@ def measure_plain(folder: str, episodes: Episodes, num_papers: int) -> None:
     # The environment opens its own corpus too, before memory is measured.
     env = _maker(folder)()
     field = generate_field(num_papers)
-    before = _memory()
+    before = resident_mebibytes()
     started = time.perf_counter()
     env.source = PlainPapers(field.papers, field.citations)
     print(f"  plain papers: start {time.perf_counter() - started:.2f} s", flush=True)
-    times = Times()
+    times = StepTimes(*_KINDS)
     for episode in episodes:
         _play([env], [episode], times)
-    print(f"  plain papers, 1 env: {_memory() - before:.0f} MiB more than with the papers alone")
+    print(f"  plain papers, 1 env: {resident_mebibytes() - before:.0f} MiB more than with the papers alone")
     times.report()
 
 
@@ -235,7 +198,7 @@ def _maker(folder: str) -> Callable[[], Any]:
     return lambda: gymnasium.make("steppo/PaperSearch-v0", split="train", data=data, papers=papers).unwrapped
 
 
-def _play(envs: Sequence[Any], episodes: Episodes, times: Times) -> None:
+def _play(envs: Sequence[Any], episodes: Episodes, times: StepTimes) -> None:
     """One episode in each of the first environments, step by step in turn."""
     for env, (task_id, _) in zip(envs, episodes, strict=False):
         times.call("reset", env.reset, seed=0, options={"task_id": task_id})
@@ -254,18 +217,6 @@ def _kind(response: str) -> str:
 def _first(papers: Iterable[Paper], limit: int, until: str) -> list[Paper]:
     """The first papers that were published by a day."""
     return list(itertools.islice((paper for paper in papers if not until or paper.date <= until), limit))
-
-
-def _memory() -> float:
-    """Resident memory in MiB."""
-    import psutil
-
-    return psutil.Process().memory_info().rss / _MEGABYTE
-
-
-def _in_new_process(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(call, *args, **kwargs).result()
 
 
 if __name__ == "__main__":

@@ -14,57 +14,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
-# Python puts a script's folder first on its path, where this file would stand in for the package of the same name.
-sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent]
+from step_times import StepTimes, in_new_process, resident_mebibytes
 
 NUM_ENVS = (1, 32)
-_MEGABYTE = 2**20
 _KINDS = ("reset", "search", "click", "buy")
 
 Episodes = list[tuple[str, list[str]]]
 """Tasks, and what was done."""
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-class Times:
-    """Seconds of calls, by what was called, and of the processor in all steps together."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, list[float]] = {kind: [] for kind in _KINDS}
-        self.processor = 0.0
-
-    def call(self, kind: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a function and note how long it takes."""
-        started, processor = time.perf_counter(), time.process_time()
-        result = function(*args, **kwargs)
-        self.seconds[kind].append(time.perf_counter() - started)
-        self.processor += time.process_time() - processor if kind != "reset" else 0.0
-        return result
-
-    def rate(self) -> str:
-        """Steps per second."""
-        steps = [seconds for kind in _KINDS[1:] for seconds in self.seconds[kind]]
-        number = len(steps)
-        return f"{number / self.processor:.0f} steps per processor second, {number / sum(steps):.0f} per second"
-
-    def report(self) -> None:
-        """Print the quantiles."""
-        for kind, seconds in self.seconds.items():
-            if ordered := sorted(seconds):
-                late = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
-                p50 = 1000 * statistics.median(ordered)
-                print(f"    {kind:7} p50 {p50:.3f} ms, p99 {1000 * late:.3f} ms, {len(ordered)} calls", flush=True)
 
 
 def main() -> None:
@@ -79,13 +41,13 @@ def main() -> None:
             # The processes started from here build into a cache of their own.
             os.environ["STEPPO_GYM_CACHE"] = str(Path(folder, "cache"))
             print(f"{number} products", flush=True)
-            seconds = _in_new_process(write_shop, folder, number)
+            seconds = in_new_process(write_shop, folder, number)
             print(f"  generate the files {seconds:.2f} s", flush=True)
-            print(f"  build the shop once {_in_new_process(start, folder):.2f} s", flush=True)
-            episodes = _in_new_process(record, folder, options.episodes)
-            _in_new_process(measure_env, folder, episodes)
+            print(f"  build the shop once {in_new_process(start, folder):.2f} s", flush=True)
+            episodes = in_new_process(record, folder, options.episodes)
+            in_new_process(measure_env, folder, episodes)
             if options.plain_episodes:
-                _in_new_process(measure_plain, folder, episodes[: options.plain_episodes])
+                in_new_process(measure_plain, folder, episodes[: options.plain_episodes])
 
 
 def write_shop(folder: str, number: int) -> float:
@@ -125,46 +87,45 @@ def record(folder: str, num_episodes: int) -> Episodes:
 def measure_env(folder: str, episodes: Episodes) -> None:
     """Print the environment's times and memory."""
     make = _maker(folder)
-    before = _memory()
+    before = resident_mebibytes()
     started = time.perf_counter()
     envs = [make()]
     envs[0].reset(seed=0)
     print(f"  start {time.perf_counter() - started:.2f} s on the finished shop", flush=True)
     for number in NUM_ENVS:
         envs += [make() for _ in range(number - len(envs))]
-        times = Times()
+        times = StepTimes(*_KINDS)
         for first in range(0, len(episodes), number):
             _play(envs, episodes[first : first + number], times)
-        memory = _memory()
-        print(f"  {number} env: {memory:.0f} MiB, {memory - before:.0f} more than without; {times.rate()}")
+        memory = resident_mebibytes()
+        print(f"  {number} env: {memory:.0f} MiB, {memory - before:.0f} more than without")
         times.report()
 
 
 def measure_plain(folder: str, episodes: Episodes) -> None:
     """Print the plain shop's times for the same actions."""
+    from webshop_plain import PlainShop
+
     from steppo_gym.envs.webshop.catalogue import products_of
     from steppo_gym.envs.webshop.generate import FILE_NAMES
     from steppo_gym.envs.webshop.nouns import noun_tagger
     from steppo_gym.envs.webshop.shop import open_shop
 
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
-    from webshop_plain import PlainShop
-
     shop = open_shop(folder)
     goals = [shop.goal("human", number) for number in range(shop.num_goals("human"))]
-    before = _memory()
+    before = resident_mebibytes()
     started = time.perf_counter()
     items, rows = (json.loads(Path(folder, name).read_text(encoding="utf-8")) for name in FILE_NAMES[:2])
     products = list(products_of(items, {asin: row["attributes"] for asin, row in rows.items()}))
     plain = PlainShop(products, goals, noun_tagger("auto"))
     print(f"  plain shop: start {time.perf_counter() - started:.2f} s on the files", flush=True)
-    times = Times()
+    times = StepTimes(*_KINDS)
     for task_id, commands in episodes:
         times.call("reset", plain.reset, int(task_id.partition("/")[2]))
         for command in commands:
             times.call(_kind(command), plain.step, command)
-    memory = _memory()
-    print(f"  plain shop: {memory:.0f} MiB, {memory - before:.0f} more than without; {times.rate()}")
+    memory = resident_mebibytes()
+    print(f"  plain shop: {memory:.0f} MiB, {memory - before:.0f} more than without")
     times.report()
 
 
@@ -177,7 +138,7 @@ def _maker(folder: str) -> Callable[[], Any]:
     return lambda: gymnasium.make("steppo/WebShop-v0", data=folder).unwrapped
 
 
-def _play(envs: Sequence[Any], episodes: Episodes, times: Times) -> None:
+def _play(envs: Sequence[Any], episodes: Episodes, times: StepTimes) -> None:
     """One episode in each of the first environments, step by step in turn."""
     for env, (task_id, _) in zip(envs, episodes, strict=False):
         times.call("reset", env.reset, seed=0, options={"task_id": task_id})
@@ -189,18 +150,6 @@ def _play(envs: Sequence[Any], episodes: Episodes, times: Times) -> None:
 
 def _kind(command: str) -> str:
     return "buy" if command == "click[buy now]" else "search" if command.startswith("search[") else "click"
-
-
-def _memory() -> float:
-    """Resident memory in MiB."""
-    import psutil
-
-    return psutil.Process().memory_info().rss / _MEGABYTE
-
-
-def _in_new_process(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(call, *args, **kwargs).result()
 
 
 if __name__ == "__main__":

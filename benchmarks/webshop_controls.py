@@ -9,18 +9,13 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
-# Python puts a script's folder first on its path, where a file beside this one would stand in for the package.
-sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent]
+import gymnasium
 
-import gymnasium  # noqa: E402
-
-import steppo_gym  # noqa: E402, F401  (registers the environments)
+import steppo_gym  # noqa: F401  (registers the environments)
 
 Choose = Callable[[Any, tuple[str, ...]], str]
 """From the environment and what can be done to a response."""
