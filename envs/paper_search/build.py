@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from tqdm import tqdm
 
 from steppo_gym.cache import cache_dir
-from steppo_gym.envs.paper_search.papers import Paper
+from steppo_gym.envs.paper_search.papers import Paper, latest_day
 from steppo_gym.errors import DataError
 from steppo_gym.retrieval.bm25 import build_bm25
 from steppo_gym.retrieval.index_folder import Description, build_folder
@@ -36,7 +36,7 @@ ENGINES = {"bm25": "papers bm25", "tantivy": "papers tantivy"}
 _VERSION = 1
 _NEVER = "~"
 """Later than every date, as text."""
-_DATE = re.compile(r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?", re.ASCII)
+_DATE = re.compile(r"(?!0000)\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?", re.ASCII)
 _SCHEMA = """
 CREATE TABLE papers (number INTEGER PRIMARY KEY, paper_id TEXT NOT NULL UNIQUE, title TEXT NOT NULL,
     abstract TEXT NOT NULL, date TEXT NOT NULL, last_day TEXT NOT NULL, authors TEXT NOT NULL, num_citations INTEGER);
@@ -164,7 +164,7 @@ def read_info(text: str) -> CorpusInfo:
 
 
 def last_day(date: str) -> str:
-    """A text that is not above a day exactly if `published_by` says so: one after all days of a month or a year.
+    """A text that is not above a day exactly if `published_by` says so: the last day that the date may mean.
 
     Raises:
         ValueError: no date that a paper may have.
@@ -173,7 +173,7 @@ def last_day(date: str) -> str:
         return _NEVER
     if not _DATE.fullmatch(date):
         raise ValueError(f'Expected a date as "YYYY-MM-DD", "YYYY-MM", "YYYY" or "", got {date!r:.80}.')
-    return date + "-99" * ((10 - len(date)) // 3)
+    return latest_day(date)
 
 
 def _fill(

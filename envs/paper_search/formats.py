@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from steppo_gym.envs.paper_search.build import Citation, Edges, last_day
+from steppo_gym.envs.paper_search.paper_ids import canonical_id
 from steppo_gym.envs.paper_search.papers import Paper, arxiv_id_without_version
 from steppo_gym.envs.paper_search.pasa_database import TITLES, read_pasa_database
 from steppo_gym.envs.paper_search.s2_records import Record, arxiv_month, author_names, best_date, one_line, paper_of
@@ -176,7 +177,7 @@ def _spar(row: Mapping[str, Any]) -> Iterator[Paper]:
         paper_id, title = answer.get("paperID"), one_line(answer.get("title"))
         if not isinstance(paper_id, str) or not paper_id or not title:
             continue
-        paper_id = arxiv_id_without_version(paper_id)
+        paper_id = canonical_id(paper_id)
         abstract, authors = answer.get("abstract"), answer.get("author")
         count = answer.get("citationCount")
         yield Paper(

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import calendar
 import dataclasses
 import re
 from typing import Protocol
@@ -86,8 +87,8 @@ class PaperSource(Protocol):
 def published_by(date: str, until: str) -> bool:
     """Whether a paper was certainly published by a day.
 
-    A month or year in which the day falls is too late, and so is an unknown date: nothing may leak from after the query
-    was written.
+    A month or year that may mean a later day is too late, and so is an unknown date: nothing may leak from after the
+    query was written.
 
     Args:
         date: "YYYY-MM-DD", "YYYY-MM", "YYYY" or "".
@@ -95,7 +96,21 @@ def published_by(date: str, until: str) -> bool:
     """
     if not until:
         return True
-    return bool(date) and (date < until[: len(date)] or date == until)
+    return bool(date) and latest_day(date) <= until
+
+
+def latest_day(date: str) -> str:
+    """The last day that a date may mean: "2020-02" may be "2020-02-29".
+
+    Args:
+        date: "YYYY-MM-DD", "YYYY-MM" or "YYYY".
+    """
+    match date.split("-"):
+        case [year]:
+            return f"{year}-12-31"
+        case [year, month]:
+            return f"{date}-{calendar.monthrange(int(year), int(month))[1]}"
+    return date
 
 
 def arxiv_id_without_version(paper_id: str) -> str:
