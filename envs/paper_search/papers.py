@@ -110,7 +110,8 @@ def latest_day(date: str) -> str:
             return f"{year}-12-31"
         case [year, month]:
             return f"{date}-{calendar.monthrange(int(year), int(month))[1]}"
-    return date
+        case _:
+            return date
 
 
 def arxiv_id_without_version(paper_id: str) -> str:
