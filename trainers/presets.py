@@ -136,6 +136,6 @@ PRESETS: dict[str, Preset] = {
         small_policy_settings={**_READING_SETTINGS, "max_completion_length": 20},
         # Titles of the best three alone.
         small_policy_kwargs={"abstract_words": 0, "listed_papers": 3},
-        warm_start=_READER,
+        warm_start=replace(_READER, num_updates=2000),
     ),
 }
