@@ -46,7 +46,7 @@ class PlainPapers:
     """
 
     def __init__(self, papers: Sequence[Paper], citations: Sequence[tuple[str, str]]) -> None:
-        from rank_bm25 import BM25Okapi
+        from rank_bm25 import BM25Okapi  # pyright: ignore[reportMissingImports]
 
         self._papers = sorted(papers, key=lambda paper: paper.date, reverse=True)
         self._by_id = {paper.paper_id: paper for paper in papers}
