@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from steppo_gym.quoting import one_line
+
 ActionFormat = Literal["tag", "tool_call"]
 ACTION_FORMATS: tuple[ActionFormat, ...] = get_args(ActionFormat)
 
@@ -76,6 +78,37 @@ def parse_tool_calls(response: str, *, max_calls: int = 1) -> tuple[Call, ...] |
             return call
         calls.append(call)
     return tuple(calls)
+
+
+def text_argument(call: Call, argument: str) -> str | Invalid:
+    """The text of a call's only argument. Never raises."""
+    text = call.arguments.get(argument)
+    if set(call.arguments) != {argument} or not isinstance(text, str):
+        found = one_line(str(sorted(call.arguments)))
+        return Invalid(f'Expected the single argument "{argument}" with a text, found {found}.')
+    return text
+
+
+def parse_text(response: str, action_format: ActionFormat, *, tag: str, tool: str, argument: str) -> str | Invalid:
+    """The text of a response's single tag, or of the only argument of its single call. Never raises.
+
+    Args:
+        response: the agent's full text.
+        action_format: "tag" or "tool_call".
+        tag: name of the tag.
+        tool: name of the tool.
+        argument: of the tool.
+    """
+    if action_format == "tag":
+        tagged = parse_tag(response, (tag,))
+        return tagged if isinstance(tagged, Invalid) else tagged.arguments["text"]
+    calls = parse_tool_calls(response)
+    if isinstance(calls, Invalid):
+        return calls
+    if calls[0].name != tool:
+        return Invalid(f"Expected a call of {tool}, found {one_line(calls[0].name)!r}.")
+    text = text_argument(calls[0], argument)
+    return text if isinstance(text, Invalid) else text.strip()
 
 
 def format_tag(name: str, text: str) -> str:

@@ -12,9 +12,11 @@ templates.
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import gymnasium
 import numpy as np
@@ -39,6 +41,22 @@ class EnvProtocol:
     """Added to the reward of a step whose response was invalid: 0 or negative."""
     history_length: int | None
     """(Observation, action) pairs shown in a rebuilt prompt; None shows all."""
+
+
+P = TypeVar("P", bound=EnvProtocol)
+
+
+def overridden(protocol: P, **changes: float | None) -> P:
+    """The protocol with the values that were given; None keeps the protocol's.
+
+    Raises:
+        ValueError: `invalid_action_reward` is positive or no number.
+    """
+    given = {name: value for name, value in changes.items() if value is not None}
+    reward = given.get("invalid_action_reward", 0.0)
+    if not -1e6 <= reward <= 0:
+        raise ValueError(f"invalid_action_reward must be 0 or negative, got {reward}.")
+    return dataclasses.replace(protocol, **given)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -266,6 +284,14 @@ class TextEnv(gymnasium.Env[str, str]):
         generator.bit_generator.state = state["random"]
         self.np_random = generator
         self._set_task_state(state["task"])
+
+    def _draw_seed(self) -> int:
+        """Draw what an episode's expert is seeded with.
+
+        With the task in it, one seed for many tasks does not make an expert err in the same steps of all of them.
+        """
+        drawn = f"{self.np_random.integers(2**32)} {self.task_id}"
+        return int.from_bytes(hashlib.sha256(drawn.encode()).digest()[:6])
 
     def _info(self, invalid_action: str | None) -> dict[str, Any]:
         return {

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from steppo_gym.actions import ActionFormat, Call, Invalid, format_tag, format_tool_call, parse_tag, parse_tool_calls
+from steppo_gym.actions import ActionFormat, Invalid, format_tag, format_tool_call, parse_text
 from steppo_gym.quoting import one_line
 
 TAG = "action"
@@ -61,9 +61,11 @@ def parse_action(
         action_format: "tag" for `<action>..</action>`, "tool_call" for one call of `env_step`.
         admissible: the commands that do something now.
     """
-    text = _tag_text(response) if action_format == "tag" else _tool_text(response)
+    text = parse_text(response, action_format, tag=TAG, tool=TOOL, argument=ARGUMENT)
     if isinstance(text, Invalid):
         return text
+    if not text:
+        return Invalid(f'Expected a command in "{ARGUMENT}", found nothing.')
     if text in admissible:
         return Command(text)
     return Inadmissible(text, f"Expected one of the {len(admissible)} admissible commands, found {one_line(text)!r}.")
@@ -72,26 +74,3 @@ def parse_action(
 def format_action(command: str, action_format: ActionFormat) -> str:
     """The response that `parse_action` reads back."""
     return format_tag(TAG, command) if action_format == "tag" else format_tool_call(TOOL, {ARGUMENT: command})
-
-
-def _tag_text(response: str) -> str | Invalid:
-    call = parse_tag(response, (TAG,))
-    return call if isinstance(call, Invalid) else call.arguments["text"]
-
-
-def _tool_text(response: str) -> str | Invalid:
-    calls = parse_tool_calls(response)
-    if isinstance(calls, Invalid):
-        return calls
-    return _command_argument(calls[0])
-
-
-def _command_argument(call: Call) -> str | Invalid:
-    if call.name != TOOL:
-        return Invalid(f"Expected a call of {TOOL}, found {one_line(call.name)!r}.")
-    if set(call.arguments) != {ARGUMENT} or not isinstance(call.arguments[ARGUMENT], str):
-        return Invalid(
-            f'Expected the single argument "{ARGUMENT}" with a text, found {one_line(str(sorted(call.arguments)))}.'
-        )
-    text = call.arguments[ARGUMENT].strip()
-    return text or Invalid(f'Expected a command in "{ARGUMENT}", found nothing.')

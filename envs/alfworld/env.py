@@ -8,14 +8,13 @@ observation, reward, terminated, truncated, info = env.step("<action>go to desk 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from steppo_gym.actions import ActionFormat, Invalid
-from steppo_gym.env import Context, TextEnv, Transition, check_choice
+from steppo_gym.env import Context, TextEnv, Transition, check_choice, overridden
 from steppo_gym.envs.alfworld.actions import TOOLS, Command, Inadmissible, format_action, parse_action
 from steppo_gym.envs.alfworld.data import Game, GameFiles, Games, ProceduralGames
 from steppo_gym.envs.alfworld.engine import NOTHING_HAPPENS, Engine, EngineState, FastEngine
@@ -77,12 +76,9 @@ class AlfworldEnv(TextEnv):
         check_choice("protocol", protocol, tuple(PROTOCOLS))
         check_choice("engine", engine, ENGINES)
         check_choice("expert", expert, EXPERTS)
-        rules = PROTOCOLS[protocol]
-        if invalid_action_reward is not None:
-            if not -1e6 <= invalid_action_reward <= 0:
-                raise ValueError(f"invalid_action_reward must be 0 or negative, got {invalid_action_reward}.")
-            rules = dataclasses.replace(rules, invalid_action_reward=float(invalid_action_reward))
-        self.protocol = dataclasses.replace(rules, max_steps=rules.max_steps if max_steps is None else max_steps)
+        self.protocol = overridden(
+            PROTOCOLS[protocol], max_steps=max_steps, invalid_action_reward=invalid_action_reward
+        )
         super().__init__(
             max_steps=self.protocol.max_steps, action_format=action_format, context=context, render_mode=render_mode
         )
@@ -118,9 +114,7 @@ class AlfworldEnv(TextEnv):
 
     def _start(self, task_id: str) -> str:
         state = self._load(task_id)
-        # With the task in it, one seed for many tasks does not make the reading experts err in the same steps of all.
-        drawn = f"{self.np_random.integers(2**32)} {task_id}"
-        self._expert_seed = int.from_bytes(hashlib.sha256(drawn.encode()).digest()[:6])
+        self._expert_seed = self._draw_seed()
         self.expert_slip = False
         return introduction(state.feedback)
 

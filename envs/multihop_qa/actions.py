@@ -9,7 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from steppo_gym.actions import ActionFormat, Call, Invalid, format_tag, format_tool_call, parse_tag, parse_tool_calls
+from steppo_gym.actions import (
+    ActionFormat,
+    Call,
+    Invalid,
+    format_tag,
+    format_tool_call,
+    parse_tag,
+    parse_tool_calls,
+    text_argument,
+)
 from steppo_gym.quoting import one_line
 
 SEARCH, ANSWER = "search", "answer"
@@ -99,10 +108,9 @@ def _search_calls(calls: tuple[Call, ...]) -> Search | Invalid:
     for call in calls:
         if call.name != SEARCH:
             return Invalid(f'Expected calls of "{SEARCH}", found {one_line(call.name, 100)!r}.')
-        query = call.arguments.get(ARGUMENT)
-        if set(call.arguments) != {ARGUMENT} or not isinstance(query, str):
-            found = one_line(str(sorted(call.arguments)), 100)
-            return Invalid(f'Expected the single argument "{ARGUMENT}" with a text, found {found}.')
+        query = text_argument(call, ARGUMENT)
+        if isinstance(query, Invalid):
+            return query
         queries.append(query)
     return _search(queries)
 

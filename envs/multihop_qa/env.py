@@ -8,7 +8,6 @@ observation, reward, terminated, truncated, info = env.step("<search>Golden Towe
 from __future__ import annotations
 
 import copy
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from steppo_gym.actions import ActionFormat, Invalid
-from steppo_gym.env import Context, TextEnv, Transition, check_choice
+from steppo_gym.env import Context, TextEnv, Transition, check_choice, overridden
 from steppo_gym.envs.multihop_qa import render
 from steppo_gym.envs.multihop_qa.actions import TOOLS, Answer, Search, format_action, parse_action
 from steppo_gym.envs.multihop_qa.data import ProceduralQuestions, QuestionFiles, Questions
@@ -79,11 +78,8 @@ class MultihopQAEnv(TextEnv):
         check_choice("expert", expert, EXPERTS)
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}.")
-        if invalid_action_reward is not None and not -1e6 <= invalid_action_reward <= 0:
-            raise ValueError(f"invalid_action_reward must be 0 or negative, got {invalid_action_reward}.")
-        changes = {"max_steps": max_steps, "top_k": top_k, "invalid_action_reward": invalid_action_reward}
-        self.protocol = dataclasses.replace(
-            PROTOCOLS[protocol], **{name: value for name, value in changes.items() if value is not None}
+        self.protocol = overridden(
+            PROTOCOLS[protocol], max_steps=max_steps, top_k=top_k, invalid_action_reward=invalid_action_reward
         )
         super().__init__(
             max_steps=self.protocol.max_steps, action_format=action_format, context=context, render_mode=render_mode
@@ -136,9 +132,7 @@ class MultihopQAEnv(TextEnv):
     def _start(self, task_id: str) -> str:
         self._question = self.questions.load(task_id)
         self._search = SearchState(same_texts=self._given_retriever is None)
-        # With the task in it, one seed for many tasks does not make the hasty expert err in all or none of them.
-        drawn = f"{self.np_random.integers(2**32)} {task_id}"
-        self._expert_seed = int.from_bytes(hashlib.sha256(drawn.encode()).digest()[:6])
+        self._expert_seed = self._draw_seed()
         self.expert_slip = False
         if self.protocol.searches_first:
             (hits,) = self._retriever.search([self._question.text], self.protocol.top_k)

@@ -8,7 +8,6 @@ observation, reward, terminated, truncated, info = env.step("<search>graph pruni
 from __future__ import annotations
 
 import copy
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from steppo_gym.actions import ActionFormat, Invalid
-from steppo_gym.env import Context, TextEnv, Transition, check_choice
+from steppo_gym.env import Context, TextEnv, Transition, check_choice, overridden
 from steppo_gym.envs.paper_search import render
 from steppo_gym.envs.paper_search.actions import TOOLS, Calls, Search, Stop, format_action, parse_action
 from steppo_gym.envs.paper_search.data import open_queries, open_source
@@ -82,16 +81,12 @@ class PaperSearchEnv(TextEnv):
             raise ValueError(f"listed_papers must be at least 1, got {listed_papers}.")
         if abstract_words is not None and abstract_words < 0:
             raise ValueError(f"abstract_words must be 0 or more, got {abstract_words}.")
-        if invalid_action_reward is not None and not -1e6 <= invalid_action_reward <= 0:
-            raise ValueError(f"invalid_action_reward must be 0 or negative, got {invalid_action_reward}.")
-        changes = {
-            "max_steps": max_steps,
-            "listed_papers": listed_papers,
-            "abstract_words": abstract_words,
-            "invalid_action_reward": invalid_action_reward,
-        }
-        self.protocol = dataclasses.replace(
-            PROTOCOLS[protocol], **{name: value for name, value in changes.items() if value is not None}
+        self.protocol = overridden(
+            PROTOCOLS[protocol],
+            max_steps=max_steps,
+            listed_papers=listed_papers,
+            abstract_words=abstract_words,
+            invalid_action_reward=invalid_action_reward,
         )
         super().__init__(
             max_steps=self.protocol.max_steps, action_format=action_format, context=context, render_mode=render_mode
@@ -142,9 +137,7 @@ class PaperSearchEnv(TextEnv):
         self._pool = PaperPool()
         self._problems = []
         self._stopped = False
-        # With the task in it, one seed for many tasks does not make the hasty expert err in all or none of them.
-        drawn = f"{self.np_random.integers(2**32)} {task_id}"
-        self._expert_seed = int.from_bytes(hashlib.sha256(drawn.encode()).digest()[:6])
+        self._expert_seed = self._draw_seed()
         self.expert_slip = False
         return render.first_feedback(self._query.text)
 

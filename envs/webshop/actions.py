@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from steppo_gym.actions import ActionFormat, Call, Invalid, format_tag, format_tool_call, parse_tag, parse_tool_calls
+from steppo_gym.actions import ActionFormat, Invalid, format_tag, format_tool_call, parse_text
 from steppo_gym.quoting import one_line
 
 TAG = "action"
@@ -64,7 +64,7 @@ def parse_action(response: str, action_format: ActionFormat) -> Search | Click |
         response: the agent's full text.
         action_format: "tag" for `<action>..</action>`, "tool_call" for one call of `env_step`.
     """
-    text = _tag_text(response) if action_format == "tag" else _tool_text(response)
+    text = parse_text(response, action_format, tag=TAG, tool=TOOL, argument=ARGUMENT)
     return text if isinstance(text, Invalid) else parse_command(text)
 
 
@@ -113,22 +113,3 @@ def instruction_search(instruction: str) -> Search:
 def format_command(command: str, action_format: ActionFormat) -> str:
     """The response that does a command."""
     return format_tag(TAG, command) if action_format == "tag" else format_tool_call(TOOL, {ARGUMENT: command})
-
-
-def _tag_text(response: str) -> str | Invalid:
-    call = parse_tag(response, (TAG,))
-    return call if isinstance(call, Invalid) else call.arguments["text"]
-
-
-def _tool_text(response: str) -> str | Invalid:
-    calls = parse_tool_calls(response)
-    return calls if isinstance(calls, Invalid) else _argument(calls[0])
-
-
-def _argument(call: Call) -> str | Invalid:
-    if call.name != TOOL:
-        return Invalid(f"Expected a call of {TOOL}, found {one_line(call.name)!r}.")
-    if set(call.arguments) != {ARGUMENT} or not isinstance(call.arguments[ARGUMENT], str):
-        found = one_line(str(sorted(call.arguments)))
-        return Invalid(f'Expected the single argument "{ARGUMENT}" with a text, found {found}.')
-    return call.arguments[ARGUMENT].strip()

@@ -8,7 +8,6 @@ observation, reward, terminated, truncated, info = env.step("<action>search[slim
 from __future__ import annotations
 
 import copy
-import dataclasses
 import hashlib
 import json
 import random
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from steppo_gym.actions import ActionFormat, Invalid
-from steppo_gym.env import Context, TextEnv, Transition, check_choice
+from steppo_gym.env import Context, TextEnv, Transition, check_choice, overridden
 from steppo_gym.envs.webshop import pages, render
 from steppo_gym.envs.webshop.actions import (
     TOOLS,
@@ -98,13 +97,10 @@ class WebShopEnv(TextEnv):
         check_choice("observation_mode", observation_mode, OBSERVATION_MODES)
         check_choice("nouns", nouns, NOUN_SOURCES)
         check_choice("expert", expert, EXPERTS)
-        if invalid_action_reward is not None and not -1e6 <= invalid_action_reward <= 0:
-            raise ValueError(f"invalid_action_reward must be 0 or negative, got {invalid_action_reward}.")
         if results_per_page < 1:
             raise ValueError(f"results_per_page must be at least 1, got {results_per_page}.")
-        changes = {"max_steps": max_steps, "invalid_action_reward": invalid_action_reward}
-        self.protocol = dataclasses.replace(
-            PROTOCOLS[protocol], **{name: value for name, value in changes.items() if value is not None}
+        self.protocol = overridden(
+            PROTOCOLS[protocol], max_steps=max_steps, invalid_action_reward=invalid_action_reward
         )
         super().__init__(
             max_steps=self.protocol.max_steps, action_format=action_format, context=context, render_mode=render_mode
@@ -155,9 +151,7 @@ class WebShopEnv(TextEnv):
 
     def _start(self, task_id: str) -> str:
         self._enter(task_id, Session(page_size=self.results_per_page))
-        # With the task in it, one seed for many tasks does not make the hasty expert err in all or none of them.
-        drawn = f"{self.np_random.integers(2**32)} {task_id}"
-        self._episode_seed = int.from_bytes(hashlib.sha256(drawn.encode()).digest()[:6])
+        self._episode_seed = self._draw_seed()
         if self.context == "rebuilt":
             return self._page
         return render.page_text(page(self._session, self.goal.instruction, self.shop), self.observation_mode)
