@@ -9,6 +9,7 @@ are runs of letters, digits and underscores of any script, single characters inc
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import Stemmer
 
@@ -43,3 +44,11 @@ def passage_terms(passage: Passage) -> list[str]:
 def query_terms(query: str) -> list[str]:
     """The terms of the part of a query that counts."""
     return terms(query[:MAX_QUERY_CHARACTERS])
+
+
+def query_term_counts(query: str) -> list[tuple[str, int]]:
+    """The different terms of a query with how often it has each.
+
+    Always in the same order: what is added up in another order is rounded differently.
+    """
+    return sorted(Counter(query_terms(query)).items())

@@ -13,19 +13,17 @@ only passages that share a term with the query are looked at.
 
 from __future__ import annotations
 
-import json
 import sys
 from array import array
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from steppo_gym.retrieval.analysis import passage_terms, query_terms
+from steppo_gym.retrieval.analysis import passage_terms, query_term_counts
 from steppo_gym.retrieval.corpus import Passages, write_passages
-from steppo_gym.retrieval.index_folder import damaged, load_array
+from steppo_gym.retrieval.index_folder import damaged, load_array, reading
 from steppo_gym.retrieval.records import Records, write_records
 from steppo_gym.retrieval.retriever import Hit, Passage, check_k
 from steppo_gym.retrieval.top_k import top_k
@@ -96,11 +94,8 @@ class BM25Retriever:
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """See `Retriever`. The scores are those of the module's formula, in float32."""
         check_k(k)
-        try:
+        with reading(self._folder):
             return [self._search(query, k) for query in queries]
-        except (IndexError, json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-            # What the sizes of the files could not show.
-            raise damaged(self._folder, f"its content has changed ({error})") from error
 
     def close(self) -> None:
         """Does nothing: the memory maps are shared, and are released with the last one who uses them."""
@@ -115,12 +110,9 @@ class BM25Retriever:
         return [Hit(self._passages[int(position)], float(scores[position])) for position in best]
 
     def _columns_of(self, query: str) -> list[tuple[slice, int]]:
-        """Where the columns of the query's terms are, and how often it has each term.
-
-        Always in the same order: what is added up in another order is rounded differently.
-        """
+        """Where the columns of the query's terms are, and how often it has each term."""
         columns = []
-        for term, count in sorted(Counter(query_terms(query)).items()):
+        for term, count in query_term_counts(query):
             row = bisect_left(self._terms, encoded := term.encode())
             if row < len(self._terms) and self._terms[row] == encoded:
                 column = self._columns[row]

@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,19 @@ class Description:
 def damaged(folder: Path, problem: str) -> DataError:
     """The error for an index that cannot be used."""
     return DataError(f"The index in {folder} is damaged: {problem}. {_HINT}")
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Report content that has changed in a way that the sizes of the files could not show.
+
+    Raises:
+        DataError: what was read makes no sense.
+    """
+    try:
+        yield
+    except (IndexError, json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+        raise damaged(folder, f"its content has changed ({error})") from error
 
 
 def build_folder(folder: Path, fill: Callable[[Path], Description], *, rebuild: bool) -> None:

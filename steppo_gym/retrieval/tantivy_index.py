@@ -7,16 +7,14 @@ and lengths of passages are rounded to one byte, so scores differ a little from 
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import tantivy
 
-from steppo_gym.retrieval.analysis import passage_terms, query_terms
+from steppo_gym.retrieval.analysis import passage_terms, query_term_counts
 from steppo_gym.retrieval.corpus import Passages, write_passages
-from steppo_gym.retrieval.index_folder import damaged
+from steppo_gym.retrieval.index_folder import damaged, reading
 from steppo_gym.retrieval.retriever import Hit, Passage, check_k
 
 _FOLDER = "tantivy"
@@ -72,10 +70,8 @@ class TantivyRetriever:
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """See `Retriever`. The scores are tantivy's."""
         check_k(k)
-        try:
+        with reading(self._folder):
             return [self._search(query, k) for query in queries]
-        except (IndexError, json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-            raise damaged(self._folder, f"its content has changed ({error})") from error
 
     def close(self) -> None:
         """Does nothing: the index is shared, and is released with the last one who uses it."""
@@ -96,7 +92,7 @@ class TantivyRetriever:
     def _query(self, text: str) -> tantivy.Query:
         # Built term by term and never parsed: a query is text, not a language.
         clauses = []
-        for term, count in sorted(Counter(query_terms(text)).items()):
+        for term, count in query_term_counts(text):
             clause = tantivy.Query.term_query(self._schema, "terms", term, "freq")
             clauses.append((tantivy.Occur.Should, tantivy.Query.boost_query(clause, float(count))))
         return tantivy.Query.boolean_query(clauses)
