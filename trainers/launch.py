@@ -27,6 +27,7 @@ from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config
 
 from steppo_gym.episode import Episode, write_episodes
+from steppo_gym.trainers.allocator import keep_freed_memory
 from steppo_gym.trainers.arguments import RunArguments, env_kwargs, parse_arguments
 from steppo_gym.trainers.console import Console
 from steppo_gym.trainers.credit import CreditRule
@@ -68,6 +69,7 @@ def launch(
     started = time.perf_counter()
     run, config, model_config, preset = parse_arguments(config_class, algorithm, argv)
     _quiet_libraries()
+    _settle_cpu()
     checkpoint = prepare_folder(run, config, algorithm)
     folder = Path(str(config.output_dir))
     console = Console(
@@ -267,7 +269,12 @@ def _quiet_libraries() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("trl").setLevel(logging.ERROR)
+
+
+def _settle_cpu() -> None:
+    """Threads and memory for a small policy; with an accelerator the CPU has little to do."""
     if not torch.cuda.is_available():
+        keep_freed_memory()
         # Two threads per core are slower than one for small matrices, and the environments' workers need the cores as
         # well.
         torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 2))))
