@@ -49,7 +49,7 @@ class SlotCacheLayer(CacheLayerMixin):
         rows, columns, width = self.owner.rows, self.owner.columns, self.owner.width
         self.keys[rows[:, None], :, columns] = key_states.transpose(1, 2)
         self.values[rows[:, None], :, columns] = value_states.transpose(1, 2)
-        return self.keys[rows, :, :width], self.values[rows, :, :width]
+        return self.keys[self.owner.selection, :, :width], self.values[self.owner.selection, :, :width]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Columns in use and offset of the first."""
@@ -78,6 +78,7 @@ class SlotCache(Cache):
         self.capacity = 256
         self.width = 0
         self.rows = torch.zeros(0, dtype=torch.long, device=device)
+        self.selection: torch.Tensor | slice = self.rows
         self.columns = torch.zeros(0, 0, dtype=torch.long, device=device)
         super().__init__(layers=[SlotCacheLayer(self) for _ in range(num_layers)])
 
@@ -94,7 +95,8 @@ class SlotCache(Cache):
             position_ids: (B, new) int64.
             attention_mask: (B, 1, new, width) bool, True where a query may look.
         """
-        self.rows = rows
+        if rows is not self.rows:
+            self.rows, self.selection = rows, _selection(rows)
         self.columns = lengths[:, None] + torch.arange(new, device=self.device)
         self.width = int(lengths.max()) + new
         if self.width > self.capacity:
@@ -103,3 +105,12 @@ class SlotCache(Cache):
                 layer.grow()  # type: ignore[union-attr]
         mask = torch.arange(self.width, device=self.device) <= self.columns[:, :, None]
         return self.columns, mask[:, None]
+
+
+def _selection(rows: torch.Tensor) -> torch.Tensor | slice:
+    """The same rows as a slice where they are evenly spaced: a view, while an index copies all keys for every token."""
+    slots = rows.tolist()
+    step = slots[1] - slots[0] if len(slots) > 1 else 1
+    if step < 1 or slots != list(range(slots[0], slots[-1] + 1, step)):
+        return rows
+    return slice(slots[0], slots[-1] + 1, step)
