@@ -18,6 +18,7 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,11 @@ from steppo_gym.envs.paper_search.build import (
     read_info,
 )
 from steppo_gym.envs.paper_search.papers import Paper, arxiv_id_without_version
-from steppo_gym.envs.paper_search.shared_connection import SharedConnection
 from steppo_gym.errors import DataError
 from steppo_gym.retrieval.bm25 import BM25Retriever
 from steppo_gym.retrieval.index_folder import MANIFEST, check_folder, damaged
 from steppo_gym.retrieval.retriever import Retriever, check_k
+from steppo_gym.sqlite import Connections, read_only
 
 __all__ = [
     "Citation",
@@ -100,9 +101,7 @@ class PaperCorpus:
         description = check_folder(folder)
         self.folder, self.content = folder, description.corpus
         self._retriever = _open_index(folder, description.engine)
-        # Immutable: SQLite takes no locks and writes nothing beside the file.
-        uri = f"{(folder / FILE_NAME).as_uri()}?mode=ro&immutable=1"
-        self._connection = SharedConnection(lambda: sqlite3.connect(uri, uri=True, check_same_thread=False))
+        self._connections = Connections(partial(read_only, folder / FILE_NAME))
         try:
             ((text,),) = self._execute("SELECT json FROM info")
             self.info = read_info(text)
@@ -207,7 +206,7 @@ class PaperCorpus:
 
     def _execute(self, statement: str, parameters: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
         try:
-            return self._connection.execute(statement, tuple(parameters))
+            return self._connections.execute(statement, tuple(parameters)).fetchall()
         except sqlite3.DatabaseError as error:
             raise damaged(self.folder, f"{FILE_NAME} cannot be read ({error})") from error
 

@@ -11,8 +11,8 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from steppo_gym.envs.paper_search.shared_connection import SharedConnection
 from steppo_gym.errors import DataError
+from steppo_gym.sqlite import Connections
 
 _WAIT_SECONDS = 60.0
 """For another process that is writing."""
@@ -27,7 +27,7 @@ class ResponseCache:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._connection = SharedConnection(self._connect)
+        self._connections = Connections(self._connect)
 
     def get(self, key: str) -> tuple[int, str] | None:
         """Status and text of the answer to a request, None if there is none.
@@ -49,7 +49,7 @@ class ResponseCache:
 
     def close(self) -> None:
         """Close the file; it opens again when it is used."""
-        self._connection.close()
+        self._connections.close()
 
     def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ class ResponseCache:
 
     def _execute(self, statement: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         try:
-            return self._connection.execute(statement, parameters)
+            return self._connections.execute(statement, parameters).fetchall()
         except (sqlite3.Error, OSError) as error:
             raise DataError(
                 f"The cache of answers {self._path} cannot be used ({error}). Delete it, or choose another file."

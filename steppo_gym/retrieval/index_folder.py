@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import DTypeLike
 
+from steppo_gym.cache import make_once
 from steppo_gym.errors import DataError
 
 MANIFEST = "manifest.json"
@@ -62,10 +60,7 @@ def reading(folder: Path) -> Iterator[None]:
 
 
 def build_folder(folder: Path, fill: Callable[[Path], Description], *, rebuild: bool) -> None:
-    """Make an index folder, if it is not there.
-
-    Of several processes that call this at once, one builds and the others wait for it. The folder appears under its
-    name only when it is complete; a process that has the one before open keeps it.
+    """Make an index folder, if it is not there; see `steppo_gym.cache.make_once`.
 
     Args:
         folder: where the index will lie.
@@ -75,23 +70,12 @@ def build_folder(folder: Path, fill: Callable[[Path], Description], *, rebuild: 
     Raises:
         Exception: whatever `fill` raised; nothing is left behind.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f"{folder.name}.lock")):
-        if folder.exists() and not rebuild:
-            return
-        # One left by a process that was killed; nobody else builds here now.
-        unfinished, old = (folder.with_name(f"{folder.name}.{ending}") for ending in ("unfinished", "old"))
-        _remove(unfinished)
+
+    def make(unfinished: Path) -> None:
         unfinished.mkdir()
-        try:
-            _write_manifest(unfinished, fill(unfinished))
-            _remove(old)
-            if folder.exists():
-                os.rename(folder, old)
-            os.rename(unfinished, folder)
-        finally:
-            _remove(unfinished)
-            _remove(old)
+        _write_manifest(unfinished, fill(unfinished))
+
+    make_once(folder, make, again=rebuild)
 
 
 def check_folder(folder: Path) -> Description:
@@ -184,8 +168,3 @@ def _check_file(folder: Path, name: str, expected: object) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)

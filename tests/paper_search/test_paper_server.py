@@ -219,7 +219,7 @@ def test_a_fault_of_the_corpus_does_not_end_the_server(tmp_path, caplog):
     corpus = make_corpus(tmp_path / "papers", PAPERS)
     with serving_papers(corpus) as broken:
         (corpus.folder / "papers.sqlite").write_bytes(b"noise" * 9)
-        corpus._connection.close()
+        corpus._connections.close()
         status, answer = get(broken, "/paper/1706.03762")
         assert status == 500 and "DataError" in answer["error"]
         assert get(broken, "/")[0] == 404
