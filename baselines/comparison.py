@@ -93,6 +93,15 @@ def warm_starts(lines: Sequence[Line]) -> dict[int, Line]:
     return {line["seed"]: line for line in sorted(lines, key=lambda line: line["seed"])}
 
 
+def metric(line: Line, when: str, name: str) -> float:
+    """A score of the environment, taken greedily "before" or "after" training: the mean over the test splits.
+
+    Raises:
+        KeyError: the environment has no such score.
+    """
+    return fmean(scores[name] for scores in line[when]["greedy"].values())
+
+
 def _row(key: str, group: Sequence[Line], reference: Mapping[int, float]) -> Row:
     greedy = [line["success_after"] for line in group]
     areas = [area_under_curve([point[:2] for point in line["curve"]]) for line in group if line["curve"]]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from steppo_gym.baselines.comparison import Line, by_algorithm
+from steppo_gym.baselines.comparison import Line, by_algorithm, metric
 from steppo_gym.baselines.estimates import area_under_curve, bootstrap
 from steppo_gym.baselines.jobs import grid_jobs, missing
 from steppo_gym.baselines.protocol import Algorithm, Protocol
 from steppo_gym.baselines.records import read_results
 from steppo_gym.baselines.selection import choose, grid_scores
-from steppo_gym.baselines.text_table import MISSING, markdown, percent, percent_interval
+from steppo_gym.baselines.text_table import MISSING, decimal, markdown, percent, percent_interval
 
 INTRODUCTION = """# Every run
 
@@ -34,6 +34,8 @@ def listing(results: Path, protocols: Iterable[Protocol]) -> str:
             parts += ["Without training, on the test tasks:\n", _controls(controls)]
         if matrix:
             parts += ["On the test tasks, after the last update unless it says before:\n", _matrix(protocol, matrix)]
+        if matrix and protocol.metrics:
+            parts += ["Other scores, greedy:\n", _metrics(protocol, matrix)]
         if matrix and len(matrix[0]["after"]["greedy"]) > 1:
             parts += ["Greedy success by split:\n", _by_split(protocol, matrix)]
         if grid:
@@ -70,6 +72,17 @@ def _controls(lines: Sequence[Line]) -> str:
         for line in lines
     ]
     return markdown(["run", "seed", "success", "s", "commit"], rows) + "\n"
+
+
+def _metrics(protocol: Protocol, lines: Sequence[Line]) -> str:
+    header = ["run", "seed", *(f"{name}{when}" for name in protocol.metrics for when in (" before", ""))]
+    rows = [
+        [line["title"], str(line["seed"])]
+        + [decimal(metric(line, when, name)) for name in protocol.metrics for when in ("before", "after")]
+        for group in by_algorithm(protocol, lines).values()
+        for line in group
+    ]
+    return markdown(header, rows) + "\n"
 
 
 def _by_split(protocol: Protocol, lines: Sequence[Line]) -> str:

@@ -62,6 +62,8 @@ class Protocol:
     """Flags that change speed and what is kept on disk, not results."""
     lists_actions: bool = True
     """Whether the task lists its admissible actions, so that random ones can be played."""
+    metrics: tuple[str, ...] = ()
+    """Scores of the environment that are shown beside success; in each line under `before` and `after`."""
     superseded: str = ""
     """Why another protocol took its place. Its runs stay in RESULTS.md; it has no table in the README."""
 
@@ -185,6 +187,7 @@ ALFWORLD_SHORT_GRID = replace(
     name="alfworld_short_grid",
     title="procedural ALFWorld, easy, short runs in the grid",
     grid=grid((3e-4, 1e-3), (0.2, 0.4)),
+    algorithms=(STEPPO, PPO, *GROUP_RULES),
     grid_arguments=("--iterations", "2", "--evaluate_every", "2"),
     superseded=(
         "The grid's runs had a third of the budget, which favours the larger learning rate, and in runs of full length "
@@ -206,7 +209,7 @@ MAIN_JOB = Protocol(
 )
 
 
-def default_job(name: str, title: str, *, lists_actions: bool = False) -> Protocol:
+def default_job(name: str, title: str, *metrics: str, lists_actions: bool = False) -> Protocol:
     """StepPO with a task's default budget and settings, for three seeds."""
     return Protocol(
         name=name,
@@ -219,12 +222,13 @@ def default_job(name: str, title: str, *, lists_actions: bool = False) -> Protoc
         algorithms=(Algorithm("steppo", "StepPO", "steppo"),),
         machine_arguments=(*KEEP_LITTLE, "--num_env_workers", "0"),
         lists_actions=lists_actions,
+        metrics=metrics,
     )
 
 
-HOTPOTQA = default_job("hotpotqa", "procedural HotpotQA")
-WEBSHOP = default_job("webshop", "the built-in WebShop", lists_actions=True)
-PAPER_SEARCH = default_job("paper_search", "the built-in field of papers")
+HOTPOTQA = default_job("hotpotqa", "procedural HotpotQA", "f1", "searches")
+WEBSHOP = default_job("webshop", "the built-in WebShop", "task_score", "return", lists_actions=True)
+PAPER_SEARCH = default_job("paper_search", "the built-in field of papers", "recall", "f1", "return")
 
 _ALL = (
     MAIN_JOB,

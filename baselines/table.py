@@ -13,14 +13,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from steppo_gym.baselines.comparison import Line, Row, compare, warm_starts
+from steppo_gym.baselines.comparison import Line, Row, by_algorithm, compare, metric, warm_starts
 from steppo_gym.baselines.estimates import Estimate, bootstrap
 from steppo_gym.baselines.figures import draw_curves
 from steppo_gym.baselines.jobs import REPOSITORY
 from steppo_gym.baselines.listing import listing
 from steppo_gym.baselines.protocol import PROTOCOLS, Protocol
 from steppo_gym.baselines.records import RESULTS, MixedProtocolsError, read_results
-from steppo_gym.baselines.text_table import MISSING, markdown, percent, percent_interval
+from steppo_gym.baselines.text_table import MISSING, decimal_interval, markdown, percent, percent_interval
 
 BEGIN, END = "<!-- results: written by baselines/table.py -->", "<!-- end of results -->"
 HEADER = (
@@ -89,6 +89,8 @@ def table(protocol: Protocol, lines: Sequence[Line], controls: Sequence[Line]) -
         f"{first['episodes']} episodes and {first['updates']} updates."
     )
     parts = [title, markdown(HEADER, [*_untrained(lines, controls), *rows, *_expert(controls)])]
+    if protocol.metrics:
+        parts += ["Other scores, greedy:", _metrics(protocol, lines)]
     if any(line["curve"] for line in lines):
         parts.append(f"[Learning curves](baselines/figures/{protocol.name}.svg) of all runs.")
     return "\n\n".join([*parts, _footer(protocol, lines)]) + "\n"
@@ -130,6 +132,19 @@ def _expert(controls: Sequence[Line]) -> list[list[str]]:
 def _control(title: str, greedy: Estimate | None, sampled: Estimate | None, seeds: int) -> list[str]:
     empty = [MISSING]
     return [title, *2 * empty, percent_interval(greedy), *empty, percent_interval(sampled), *3 * empty, str(seeds)]
+
+
+def _metrics(protocol: Protocol, lines: Sequence[Line]) -> str:
+    """Scores of the environment, of the warm start and of every algorithm."""
+
+    def cells(title: str, group: Sequence[Line], when: str) -> list[str]:
+        return [title] + [
+            decimal_interval(bootstrap([metric(line, when, name) for line in group])) for name in protocol.metrics
+        ]
+
+    rows = [cells(group[0]["title"], group, "after") for group in by_algorithm(protocol, lines).values()]
+    start = cells("warm start", list(warm_starts(lines).values()), "before")
+    return markdown(["", *protocol.metrics], [start, *rows])
 
 
 def _footer(protocol: Protocol, lines: Sequence[Line]) -> str:

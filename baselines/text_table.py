@@ -23,6 +23,16 @@ def percent(share: float | None, *, signed: bool = False) -> str:
     return f"{round(100 * share, 1) + 0.0:{'+' if signed else ''}.1f}"
 
 
+def decimal(number: float) -> str:
+    """A score with three decimals."""
+    return f"{number:.3f}"
+
+
+def decimal_interval(estimate: Estimate) -> str:
+    """A mean score with its interval."""
+    return f"{decimal(estimate.mean)} [{decimal(estimate.low)}, {decimal(estimate.high)}]"
+
+
 def percent_interval(estimate: Estimate | None, *, signed: bool = False) -> str:
     """A mean in percent with its interval."""
     if estimate is None:

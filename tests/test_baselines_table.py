@@ -153,6 +153,40 @@ def test_lines_without_a_curve_leave_gaps():
     assert "Learning curves" not in table(PROTOCOL, lines, [])
 
 
+def with_scores(line: dict, before: float, after: float) -> dict:
+    """A line whose environment has two splits, with scores 0.2 below and above these."""
+    scores = {
+        when: {"greedy": {split: {"success": 0.5, "recall": mean + offset} for split, offset in (("seen", -0.2), ("unseen", 0.2))}}
+        for when, mean in (("before", before), ("after", after))
+    }
+    return line | scores
+
+
+def test_scores_of_the_environment_stand_beside_success(results: Path):
+    protocol = replace(PROTOCOL, metrics=("recall",))
+    lines = [
+        with_scores(matrix_line(STEPPO, 0, 0.5, protocol=protocol), 0.25, 0.5),
+        with_scores(matrix_line(STEPPO, 1, 0.5, protocol=protocol), 0.75, 0.5),
+        with_scores(matrix_line(GRPO, 0, 0.5, protocol=protocol), 0.25, 0.375),
+    ]
+    scores = [row for row in cells(table(protocol, lines, [])) if len(row) == 2]
+    assert scores == [
+        ["", "recall"],
+        ["warm start", "0.500 [0.250, 0.750]"],
+        ["StepPO", "0.500 [0.500, 0.500]"],
+        ["GRPO", "0.375 [0.375, 0.375]"],
+    ]
+    for stage in ("matrix", "grid", "control"):
+        (results / f"small{'' if stage == 'matrix' else f'-{stage}'}.jsonl").unlink()
+    write_lines(results, "matrix", lines)
+    assert [row for row in cells(listing(results, [protocol])) if len(row) == 4] == [
+        ["run", "seed", "recall before", "recall"],
+        ["StepPO", "0", "0.250", "0.500"],
+        ["StepPO", "1", "0.750", "0.500"],
+        ["GRPO", "0", "0.250", "0.375"],
+    ]
+
+
 def test_every_run_is_listed(results: Path):
     rows = cells(listing(results, [PROTOCOL]))
     matrix = [row for row in rows if len(row) == 14 and row[0] in ("StepPO", "GRPO")]
