@@ -111,6 +111,19 @@ def parse_text(response: str, action_format: ActionFormat, *, tag: str, tool: st
     return text if isinstance(text, Invalid) else text.strip()
 
 
+def text_tool(name: str, description: str, **arguments: str) -> dict[str, Any]:
+    """The JSON schema of a tool whose arguments are texts and all required, as chat templates expect it.
+
+    Args:
+        name: of the tool.
+        description: what it does.
+        arguments: by name, what each of them says.
+    """
+    properties = {argument: {"type": "string", "description": said} for argument, said in arguments.items()}
+    parameters = {"type": "object", "properties": properties, "required": list(arguments)}
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+
+
 def format_tag(name: str, text: str) -> str:
     """The response that `parse_tag` reads back."""
     return f"<{name}>{text}</{name}>"

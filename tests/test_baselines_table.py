@@ -156,7 +156,11 @@ def test_lines_without_a_curve_leave_gaps():
 def with_scores(line: dict, before: float, after: float) -> dict:
     """A line whose environment has two splits, with scores 0.2 below and above these."""
     scores = {
-        when: {"greedy": {split: {"success": 0.5, "recall": mean + offset} for split, offset in (("seen", -0.2), ("unseen", 0.2))}}
+        when: {
+            "greedy": {
+                split: {"success": 0.5, "recall": mean + offset} for split, offset in (("seen", -0.2), ("unseen", 0.2))
+            }
+        }
         for when, mean in (("before", before), ("after", after))
     }
     return line | scores

@@ -10,28 +10,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from steppo_gym.actions import ActionFormat, Invalid, format_tag, format_tool_call, parse_text
+from steppo_gym.actions import ActionFormat, Invalid, format_tag, format_tool_call, parse_text, text_tool
 from steppo_gym.quoting import one_line
 
 TAG = "action"
 TOOL = "env_step"
 ARGUMENT = "command"
 """Tool and argument have the names of the official StepPO recipe."""
-
-TOOLS: list[dict[str, Any]] = [
-    {
-        "type": "function",
-        "function": {
-            "name": TOOL,
-            "description": "Carry out one text command in the household.",
-            "parameters": {
-                "type": "object",
-                "properties": {ARGUMENT: {"type": "string", "description": "One admissible command."}},
-                "required": [ARGUMENT],
-            },
-        },
-    }
-]
 
 
 @dataclass(frozen=True)
@@ -47,6 +32,11 @@ class Inadmissible:
 
     text: str
     reason: str
+
+
+def tool_schemas() -> list[dict[str, Any]]:
+    """What the tool-call format offers."""
+    return [text_tool(TOOL, "Carry out one text command in the household.", **{ARGUMENT: "One admissible command."})]
 
 
 def parse_action(

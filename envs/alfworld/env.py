@@ -7,7 +7,6 @@ observation, reward, terminated, truncated, info = env.step("<action>go to desk 
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from steppo_gym.actions import ActionFormat, Invalid
 from steppo_gym.env import Context, TextEnv, Transition, check_choice, overridden
-from steppo_gym.envs.alfworld.actions import TOOLS, Command, Inadmissible, format_action, parse_action
+from steppo_gym.envs.alfworld.actions import Command, Inadmissible, format_action, parse_action, tool_schemas
 from steppo_gym.envs.alfworld.data import Game, GameFiles, Games, ProceduralGames
 from steppo_gym.envs.alfworld.engine import NOTHING_HAPPENS, Engine, EngineState, FastEngine
 from steppo_gym.envs.alfworld.expert_memory import remember
@@ -101,7 +100,7 @@ class AlfworldEnv(TextEnv):
     @property
     def tools(self) -> list[dict[str, Any]]:
         """The JSON schema of `env_step`, empty in the tag format."""
-        return copy.deepcopy(TOOLS) if self.action_format == "tool_call" else []
+        return tool_schemas() if self.action_format == "tool_call" else []
 
     def expert_response(self) -> str:
         """What the expert writes in the current state.

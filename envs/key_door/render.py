@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
-from steppo_gym.actions import ActionFormat, format_tag, format_tool_call
+from steppo_gym.actions import ActionFormat, format_tag, format_tool_call, text_tool
 from steppo_gym.envs.key_door.actions import ACTION_NAME, COLOURS, CONTAINERS, GRAMMAR, Action, action_text
 from steppo_gym.envs.key_door.game import State, note_text
 from steppo_gym.envs.key_door.generate import Task
@@ -16,24 +15,6 @@ Actions: {GRAMMAR}.
 {{form}}"""
 TAG_FORM = "Answer with one <action>...</action>. You can think first inside <think>...</think>."
 TOOL_FORM = "Answer with one call of the tool."
-
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": ACTION_NAME,
-        "description": f"Act in the game. Actions: {GRAMMAR}.",
-        "parameters": {
-            "type": "object",
-            "properties": {
-                ACTION_NAME: {
-                    "type": "string",
-                    "description": f"One action. CONTAINER: {', '.join(CONTAINERS)}. COLOUR: {', '.join(COLOURS)}.",
-                }
-            },
-            "required": [ACTION_NAME],
-        },
-    },
-}
 
 
 def system_prompt(action_format: ActionFormat) -> str:
@@ -85,7 +66,9 @@ def format_response(action: Action, action_format: ActionFormat) -> str:
 
 def tools(action_format: ActionFormat) -> list[dict[str, Any]]:
     """The JSON schema of the one tool, nothing in the tag format."""
-    return [copy.deepcopy(TOOL)] if action_format == "tool_call" else []
+    said = f"One action. CONTAINER: {', '.join(CONTAINERS)}. COLOUR: {', '.join(COLOURS)}."
+    tool = text_tool(ACTION_NAME, f"Act in the game. Actions: {GRAMMAR}.", **{ACTION_NAME: said})
+    return [tool] if action_format == "tool_call" else []
 
 
 def _container(name: str, is_open: bool, key: str | None) -> str:

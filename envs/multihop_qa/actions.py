@@ -18,6 +18,7 @@ from steppo_gym.actions import (
     parse_tag,
     parse_tool_calls,
     text_argument,
+    text_tool,
 )
 from steppo_gym.quoting import one_line
 
@@ -27,21 +28,6 @@ ARGUMENT = "query"
 
 MAX_QUERY_CHARS = 1000
 MAX_ANSWER_CHARS = 1000
-
-TOOLS: list[dict[str, Any]] = [
-    {
-        "type": "function",
-        "function": {
-            "name": SEARCH,
-            "description": "Find passages of the encyclopaedia.",
-            "parameters": {
-                "type": "object",
-                "properties": {ARGUMENT: {"type": "string", "description": "What to look for: a name or a few words."}},
-                "required": [ARGUMENT],
-            },
-        },
-    }
-]
 
 
 @dataclass(frozen=True)
@@ -56,6 +42,12 @@ class Answer:
     """Answer the question, which ends the episode."""
 
     text: str
+
+
+def tool_schemas() -> list[dict[str, Any]]:
+    """What the tool-call format offers."""
+    said = "What to look for: a name or a few words."
+    return [text_tool(SEARCH, "Find passages of the encyclopaedia.", **{ARGUMENT: said})]
 
 
 def parse_action(response: str, action_format: ActionFormat, *, max_searches: int) -> Search | Answer | Invalid:

@@ -7,7 +7,6 @@ observation, reward, terminated, truncated, info = env.step("<search>Golden Towe
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from typing import Any
 from steppo_gym.actions import ActionFormat, Invalid
 from steppo_gym.env import Context, TextEnv, Transition, check_choice, overridden
 from steppo_gym.envs.multihop_qa import render
-from steppo_gym.envs.multihop_qa.actions import TOOLS, Answer, Search, format_action, parse_action
+from steppo_gym.envs.multihop_qa.actions import Answer, Search, format_action, parse_action, tool_schemas
 from steppo_gym.envs.multihop_qa.data import ProceduralQuestions, QuestionFiles, Questions
 from steppo_gym.envs.multihop_qa.expert import expert_action, wrong_search
 from steppo_gym.envs.multihop_qa.questions import Question
@@ -103,7 +102,7 @@ class MultihopQAEnv(TextEnv):
     @property
     def tools(self) -> list[dict[str, Any]]:
         """The JSON schema of `search`, empty in the tag format."""
-        return copy.deepcopy(TOOLS) if self.action_format == "tool_call" else []
+        return tool_schemas() if self.action_format == "tool_call" else []
 
     def expert_response(self) -> str:
         """What the expert writes in the current state."""

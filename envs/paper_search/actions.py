@@ -24,6 +24,7 @@ from steppo_gym.actions import (
     format_tag,
     format_tool_call,
     parse_tool_calls,
+    text_tool,
 )
 from steppo_gym.envs.paper_search.papers import arxiv_id_without_version
 from steppo_gym.quoting import one_line
@@ -35,25 +36,6 @@ ARGUMENTS = {SEARCH: "query", EXPAND: "paper_id"}
 
 MAX_QUERY_CHARS = 1000
 MAX_ID_CHARS = 500
-
-TOOLS: list[dict[str, Any]] = [
-    {
-        "type": "function",
-        "function": {
-            "name": name,
-            "description": description,
-            "parameters": {
-                "type": "object",
-                "properties": {ARGUMENTS[name]: {"type": "string", "description": argument}},
-                "required": [ARGUMENTS[name]],
-            },
-        },
-    }
-    for name, description, argument in (
-        (SEARCH, "Find papers by the words of their titles and abstracts.", "What to look for, a few words."),
-        (EXPAND, "Get the papers that a listed paper cites and those that cite it.", "The id of a paper in the list."),
-    )
-]
 
 
 @dataclass(frozen=True)
@@ -84,6 +66,16 @@ class Stop:
 
 _OPENING = re.compile(f"<({SEARCH}|{EXPAND}|{ANSWER})>")
 _ATTEMPT = re.compile(rf"</?\s*(?:{SEARCH}|{EXPAND}|{ANSWER}|tool_call)\b", re.IGNORECASE)
+
+
+def tool_schemas() -> list[dict[str, Any]]:
+    """What the tool-call format offers."""
+    find = "Find papers by the words of their titles and abstracts."
+    follow = "Get the papers that a listed paper cites and those that cite it."
+    return [
+        text_tool(SEARCH, find, **{ARGUMENTS[SEARCH]: "What to look for, a few words."}),
+        text_tool(EXPAND, follow, **{ARGUMENTS[EXPAND]: "The id of a paper in the list."}),
+    ]
 
 
 def parse_action(

@@ -7,7 +7,6 @@ observation, reward, terminated, truncated, info = env.step("<search>graph pruni
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from typing import Any
 from steppo_gym.actions import ActionFormat, Invalid
 from steppo_gym.env import Context, TextEnv, Transition, check_choice, overridden
 from steppo_gym.envs.paper_search import render
-from steppo_gym.envs.paper_search.actions import TOOLS, Calls, Search, Stop, format_action, parse_action
+from steppo_gym.envs.paper_search.actions import Calls, Search, Stop, format_action, parse_action, tool_schemas
 from steppo_gym.envs.paper_search.data import open_queries, open_source
 from steppo_gym.envs.paper_search.expert import expert_action
 from steppo_gym.envs.paper_search.papers import Query
@@ -111,7 +110,7 @@ class PaperSearchEnv(TextEnv):
     @property
     def tools(self) -> list[dict[str, Any]]:
         """The JSON schemas of `search` and `expand`, empty in the tag format."""
-        return copy.deepcopy(TOOLS) if self.action_format == "tool_call" else []
+        return tool_schemas() if self.action_format == "tool_call" else []
 
     def expert_response(self) -> str:
         """What the expert writes in the current state."""

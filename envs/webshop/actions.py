@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from steppo_gym.actions import ActionFormat, Invalid, format_tag, format_tool_call, parse_text
+from steppo_gym.actions import ActionFormat, Invalid, format_tag, format_tool_call, parse_text, text_tool
 from steppo_gym.quoting import one_line
 
 TAG = "action"
@@ -25,23 +25,6 @@ MAX_COMMAND_CHARS = 2000
 MAX_INSTRUCTION_CHARS = 1000
 """Most of an instruction that is searched for."""
 
-TOOLS: list[dict[str, Any]] = [
-    {
-        "type": "function",
-        "function": {
-            "name": TOOL,
-            "description": "Carry out one action in the shop.",
-            "parameters": {
-                "type": "object",
-                "properties": {
-                    ARGUMENT: {"type": "string", "description": "search[words], or click[label] with a label shown."}
-                },
-                "required": [ARGUMENT],
-            },
-        },
-    }
-]
-
 
 @dataclass(frozen=True)
 class Search:
@@ -55,6 +38,12 @@ class Click:
     """Click something by its label; lower case, and not necessarily something that is on the page."""
 
     label: str
+
+
+def tool_schemas() -> list[dict[str, Any]]:
+    """What the tool-call format offers."""
+    said = "search[words], or click[label] with a label shown."
+    return [text_tool(TOOL, "Carry out one action in the shop.", **{ARGUMENT: said})]
 
 
 def parse_action(response: str, action_format: ActionFormat) -> Search | Click | Invalid:

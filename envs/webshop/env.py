@@ -7,7 +7,6 @@ observation, reward, terminated, truncated, info = env.step("<action>search[slim
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import random
@@ -19,7 +18,6 @@ from steppo_gym.actions import ActionFormat, Invalid
 from steppo_gym.env import Context, TextEnv, Transition, check_choice, overridden
 from steppo_gym.envs.webshop import pages, render
 from steppo_gym.envs.webshop.actions import (
-    TOOLS,
     Click,
     Search,
     command_text,
@@ -27,6 +25,7 @@ from steppo_gym.envs.webshop.actions import (
     instruction_search,
     is_sayable,
     parse_action,
+    tool_schemas,
 )
 from steppo_gym.envs.webshop.catalogue import Goal
 from steppo_gym.envs.webshop.expert import expert_action
@@ -131,7 +130,7 @@ class WebShopEnv(TextEnv):
     @property
     def tools(self) -> list[dict[str, Any]]:
         """The JSON schema of `env_step`, empty in the tag format."""
-        return copy.deepcopy(TOOLS) if self.action_format == "tool_call" else []
+        return tool_schemas() if self.action_format == "tool_call" else []
 
     def expert_response(self) -> str:
         """What the expert writes in the current state."""

@@ -12,13 +12,13 @@ from steppo_gym.actions import ACTION_FORMATS, Invalid, format_tool_call
 from steppo_gym.envs.paper_search.actions import (
     MAX_ID_CHARS,
     MAX_QUERY_CHARS,
-    TOOLS,
     Calls,
     Expand,
     Search,
     Stop,
     format_action,
     parse_action,
+    tool_schemas,
 )
 from steppo_gym.hostile_texts import hostile_texts
 from steppo_gym.quoting import one_line
@@ -173,7 +173,7 @@ def test_hostile_texts_are_read_quickly(tag, action_format):
 
 
 def test_tools_name_their_arguments():
-    assert [(tool["function"]["name"], tool["function"]["parameters"]["required"]) for tool in TOOLS] == [
+    assert [(tool["function"]["name"], tool["function"]["parameters"]["required"]) for tool in tool_schemas()] == [
         ("search", ["query"]),
         ("expand", ["paper_id"]),
     ]

@@ -11,13 +11,13 @@ import pytest
 from steppo_gym.actions import Invalid, format_tag, format_tool_call
 from steppo_gym.envs.webshop.actions import (
     MAX_COMMAND_CHARS,
-    TOOLS,
     Click,
     Search,
     command_text,
     format_command,
     parse_action,
     parse_command,
+    tool_schemas,
 )
 
 
@@ -93,6 +93,6 @@ def test_bad_tool_calls(response, reason):
 
 
 def test_the_tool_takes_the_command():
-    (tool,) = TOOLS
+    (tool,) = tool_schemas()
     assert tool["function"]["parameters"]["required"] == ["command"]
     assert parse_action(format_tool_call("env_step", {"command": " click[a] "}), "tool_call") == Click("a")
