@@ -24,17 +24,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from expert_episodes import Episodes, measure_replays, record_expert, replay
 from step_times import MEBIBYTE, StepTimes, in_new_process, resident_mebibytes
 
 if TYPE_CHECKING:
     from steppo_gym.envs.paper_search.papers import Paper
 
-NUM_ENVS = (1, 32)
-_KINDS = ("reset", "search", "expand", "stop")
+_KINDS = ("search", "expand", "stop")
 _CORPUS, _QUERIES = "corpus", "queries.jsonl"
-
-Episodes = list[tuple[str, list[str]]]
-"""Tasks, and the responses."""
 
 
 class PlainPapers:
@@ -133,41 +130,12 @@ def build(folder: str, num_papers: int, num_queries: int) -> None:
 
 def record(folder: str, num_episodes: int) -> Episodes:
     """What the expert does in each of these episodes."""
-    env = _maker(folder)()
-    episodes: Episodes = []
-    for number in range(num_episodes):
-        task_id = env.task_ids[number % len(env.task_ids)]
-        env.reset(seed=0, options={"task_id": task_id})
-        responses: list[str] = []
-        over = False
-        while not over:
-            responses.append(env.expert_response())
-            _, _, terminated, truncated, _ = env.step(responses[-1])
-            over = terminated or truncated
-        episodes.append((task_id, responses))
-    return episodes
+    return record_expert(_maker(folder)(), num_episodes)
 
 
 def measure(folder: str, episodes: Episodes) -> None:
     """Print the environment's times and memory."""
-    make = _maker(folder)
-    before = resident_mebibytes()
-    started = time.perf_counter()
-    envs = [make()]
-    envs[0].reset(seed=0)
-    print(f"  start {time.perf_counter() - started:.2f} s on the finished corpus", flush=True)
-    one = 0.0
-    for number in NUM_ENVS:
-        envs += [make() for _ in range(number - len(envs))]
-        times = StepTimes(*_KINDS)
-        for first in range(0, len(episodes), number):
-            _play(envs, episodes[first : first + number], times)
-        memory = resident_mebibytes()
-        one = one or memory
-        print(
-            f"  {number} env: {memory:.0f} MiB, {memory - before:.0f} more than without, {memory - one:.1f} more than 1"
-        )
-        times.report()
+    measure_replays(_maker(folder), episodes, _kind, _KINDS)
 
 
 def measure_plain(folder: str, episodes: Episodes, num_papers: int) -> None:
@@ -181,9 +149,9 @@ def measure_plain(folder: str, episodes: Episodes, num_papers: int) -> None:
     started = time.perf_counter()
     env.source = PlainPapers(field.papers, field.citations)
     print(f"  plain papers: start {time.perf_counter() - started:.2f} s", flush=True)
-    times = StepTimes(*_KINDS)
+    times = StepTimes("reset", *_KINDS)
     for episode in episodes:
-        _play([env], [episode], times)
+        replay([env], [episode], _kind, times)
     print(f"  plain papers, 1 env: {resident_mebibytes() - before:.0f} MiB more than with the papers alone")
     times.report()
 
@@ -196,18 +164,6 @@ def _maker(folder: str) -> Callable[[], Any]:
 
     data, papers = Path(folder, _QUERIES), Path(folder, _CORPUS)
     return lambda: gymnasium.make("steppo/PaperSearch-v0", split="train", data=data, papers=papers).unwrapped
-
-
-def _play(envs: Sequence[Any], episodes: Episodes, times: StepTimes) -> None:
-    """One episode in each of the first environments, step by step in turn."""
-    for env, (task_id, _) in zip(envs, episodes, strict=False):
-        times.call("reset", env.reset, seed=0, options={"task_id": task_id})
-    over = [False] * len(episodes)
-    for step in range(max(len(responses) for _, responses in episodes)):
-        for number, (env, (_, responses)) in enumerate(zip(envs, episodes, strict=False)):
-            if step < len(responses) and not over[number]:
-                _, _, terminated, truncated, _ = times.call(_kind(responses[step]), env.step, responses[step])
-                over[number] = terminated or truncated
 
 
 def _kind(response: str) -> str:

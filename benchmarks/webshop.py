@@ -16,17 +16,14 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from expert_episodes import Episodes, measure_replays, record_expert
 from step_times import StepTimes, in_new_process, resident_mebibytes
 
-NUM_ENVS = (1, 32)
-_KINDS = ("reset", "search", "click", "buy")
-
-Episodes = list[tuple[str, list[str]]]
-"""Tasks, and what was done."""
+_KINDS = ("search", "click", "buy")
 
 
 def main() -> None:
@@ -69,37 +66,12 @@ def start(folder: str) -> float:
 
 def record(folder: str, num_episodes: int) -> Episodes:
     """What the expert does in each of these episodes."""
-    env = _maker(folder)()
-    episodes: Episodes = []
-    for seed in range(num_episodes):
-        _, info = env.reset(seed=seed)
-        commands: list[str] = []
-        over = False
-        while not over:
-            response = env.expert_response()
-            commands.append(response.removeprefix("<action>").removesuffix("</action>"))
-            _, _, terminated, truncated, _ = env.step(response)
-            over = terminated or truncated
-        episodes.append((info["task_id"], commands))
-    return episodes
+    return record_expert(_maker(folder)(), num_episodes)
 
 
 def measure_env(folder: str, episodes: Episodes) -> None:
     """Print the environment's times and memory."""
-    make = _maker(folder)
-    before = resident_mebibytes()
-    started = time.perf_counter()
-    envs = [make()]
-    envs[0].reset(seed=0)
-    print(f"  start {time.perf_counter() - started:.2f} s on the finished shop", flush=True)
-    for number in NUM_ENVS:
-        envs += [make() for _ in range(number - len(envs))]
-        times = StepTimes(*_KINDS)
-        for first in range(0, len(episodes), number):
-            _play(envs, episodes[first : first + number], times)
-        memory = resident_mebibytes()
-        print(f"  {number} env: {memory:.0f} MiB, {memory - before:.0f} more than without")
-        times.report()
+    measure_replays(_maker(folder), episodes, _kind, _KINDS)
 
 
 def measure_plain(folder: str, episodes: Episodes) -> None:
@@ -119,11 +91,12 @@ def measure_plain(folder: str, episodes: Episodes) -> None:
     products = list(products_of(items, {asin: row["attributes"] for asin, row in rows.items()}))
     plain = PlainShop(products, goals, noun_tagger("auto"))
     print(f"  plain shop: start {time.perf_counter() - started:.2f} s on the files", flush=True)
-    times = StepTimes(*_KINDS)
-    for task_id, commands in episodes:
+    times = StepTimes("reset", *_KINDS)
+    for task_id, responses in episodes:
         times.call("reset", plain.reset, int(task_id.partition("/")[2]))
-        for command in commands:
-            times.call(_kind(command), plain.step, command)
+        for response in responses:
+            command = response.removeprefix("<action>").removesuffix("</action>")
+            times.call(_kind(response), plain.step, command)
     memory = resident_mebibytes()
     print(f"  plain shop: {memory:.0f} MiB, {memory - before:.0f} more than without")
     times.report()
@@ -138,18 +111,8 @@ def _maker(folder: str) -> Callable[[], Any]:
     return lambda: gymnasium.make("steppo/WebShop-v0", data=folder).unwrapped
 
 
-def _play(envs: Sequence[Any], episodes: Episodes, times: StepTimes) -> None:
-    """One episode in each of the first environments, step by step in turn."""
-    for env, (task_id, _) in zip(envs, episodes, strict=False):
-        times.call("reset", env.reset, seed=0, options={"task_id": task_id})
-    for step in range(max(len(commands) for _, commands in episodes)):
-        for env, (_, commands) in zip(envs, episodes, strict=False):
-            if step < len(commands):
-                times.call(_kind(commands[step]), env.step, f"<action>{commands[step]}</action>")
-
-
-def _kind(command: str) -> str:
-    return "buy" if command == "click[buy now]" else "search" if command.startswith("search[") else "click"
+def _kind(response: str) -> str:
+    return "search" if "search[" in response else "buy" if "click[buy now]" in response else "click"
 
 
 if __name__ == "__main__":
