@@ -119,18 +119,21 @@ def task_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
 
 def group_metrics(episodes: Sequence[Sequence[Episode]]) -> dict[str, float]:
     """Sizes of the groups of episodes and how many of them say nothing, nothing at all where no group has two."""
-    groups: dict[tuple[int, int], list[float]] = {}
+    groups: dict[tuple[int, int], list[Episode]] = {}
     for rank, part in enumerate(episodes):
         for episode in part:
             if episode.ended != "failed":
-                groups.setdefault((rank, episode.group), []).append(episode.total_reward)
-    returns = [group for group in groups.values() if len(group) > 1]
-    if not returns:
+                groups.setdefault((rank, episode.group), []).append(episode)
+    if all(len(group) == 1 for group in groups.values()):
         return {}
+    returns = [[episode.total_reward for episode in group] for group in groups.values()]
+    silent = [max(group) == min(group) for group in returns]
+    agreeing = [len({episode.success for episode in group}) == 1 for group in groups.values()]
     return {
-        "group_size": _mean([len(group) for group in groups.values()]),
-        "group_return_std": _mean([float(np.std(group, ddof=1)) for group in returns]),
-        "uninformative_groups": _mean([max(group) == min(group) for group in groups.values()]),
+        "group_size": _mean([len(group) for group in returns]),
+        "group_return_std": _mean([float(np.std(group, ddof=1)) for group in returns if len(group) > 1]),
+        "uninformative_groups": _mean(silent),
+        "groups_of_small_rewards": _mean([agree and not equal for agree, equal in zip(agreeing, silent, strict=True)]),
     }
 
 

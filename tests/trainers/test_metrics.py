@@ -1,0 +1,39 @@
+"""Metrics of rollouts, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from steppo_gym.episode import Episode, Failure, Step
+from steppo_gym.trainers.metrics import group_metrics
+
+
+def episode(group: int, *rewards: float, failed: bool = False) -> Episode:
+    """An episode that succeeds where its last reward is 1."""
+    steps = tuple(Step((1,), (2,), None, "", reward, "") for reward in rewards)
+    if failed:
+        return Episode("task", steps, "failed", failure=Failure("worker", "died"), group=group)
+    return Episode("task", steps, "terminated", success=rewards[-1] == 1.0, group=group)
+
+
+def test_what_groups_say():
+    one = [episode(0, 0.0, 1.0), episode(0, 0.0), episode(1, -0.02, 0.0), episode(1, 0.0)]
+    other = [
+        # Group 0 of another process is another group. Here all returns are equal,
+        *(episode(0, 0.0), episode(0, 0.0), episode(0, 1.0, failed=True)),
+        # here all succeed, after different penalties,
+        *(episode(1, -0.1, 1.0), episode(1, 1.0), episode(1, -0.1, 1.0)),
+        # and here one is alone.
+        episode(2, 1.0),
+    ]
+    logged = group_metrics([one, other])
+    assert logged["group_size"] == pytest.approx((2 + 2 + 2 + 3 + 1) / 5)
+    assert logged["uninformative_groups"] == pytest.approx(2 / 5)
+    assert logged["groups_of_small_rewards"] == pytest.approx(2 / 5)
+    expected = [0.5**0.5, 0.02 / 2**0.5, 0.0, 0.1 / 3**0.5]
+    assert logged["group_return_std"] == pytest.approx(sum(expected) / 4)
+
+
+def test_without_groups_there_is_nothing_to_say():
+    assert group_metrics([[episode(0, 1.0), episode(1, 0.0)], [episode(0, 0.0)]]) == {}
+    assert group_metrics([[], [episode(0, 1.0, failed=True)]]) == {}
