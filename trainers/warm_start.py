@@ -185,8 +185,9 @@ def _weighted_loss(model: Qwen3ForCausalLM, rows: Sequence[TrainingRow], pad_tok
     ids = torch.tensor([[*row.token_ids, *[pad_token_id] * (width - len(row.token_ids))] for row in rows])
     weights = torch.tensor([[*row.weights, *[0.0] * (width - len(row.weights))] for row in rows])
     # Rows are padded on the right and attention is causal, so padding needs no mask.
-    logits = model(input_ids=ids).logits[:, :-1]
-    losses = cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none")
+    # The shift is taken from the hidden states: a copy of them costs little, one of the logits does not.
+    hidden = model.model(input_ids=ids).last_hidden_state[:, :-1].flatten(0, 1)
+    losses = cross_entropy(model.lm_head(hidden), ids[:, 1:].flatten(), reduction="none")
     weights = weights[:, 1:].flatten()
     return (losses * weights).sum() / weights.sum()
 
