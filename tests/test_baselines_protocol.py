@@ -63,7 +63,7 @@ def jobs_of(protocol: Protocol, stage: str) -> list[Job]:
 @pytest.mark.parametrize("stage", ["grid", "matrix"])
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 def test_all_algorithms_of_a_protocol_get_the_same_budget(protocol: Protocol, stage, repository: Path):
-    own = {"--num_generations"}
+    own = {"--num_generations", "--normalize_std"}
     shared = set()
     for job in jobs_of(protocol, stage):
         assert (repository / "trainers" / f"{job.algorithm.script}.py").exists()
