@@ -124,7 +124,8 @@ PRESETS: dict[str, Preset] = {
         small_policy_settings={**_READING_SETTINGS, "max_completion_length": 24},
         # Thousands of goals instead of hundreds, and short pages.
         small_policy_kwargs={"goals": "synthetic", "nouns": "words", "results_per_page": 4},
-        warm_start=replace(_READER, num_updates=1500),
+        # Its episodes are long: small batches leave time for more updates.
+        warm_start=replace(_READER, num_updates=1200, batch_size=8),
     ),
     "paper_search": Preset(
         env_id="steppo/PaperSearch-v0",
@@ -136,6 +137,6 @@ PRESETS: dict[str, Preset] = {
         small_policy_settings={**_READING_SETTINGS, "max_completion_length": 20},
         # Titles of the best three alone.
         small_policy_kwargs={"abstract_words": 0, "listed_papers": 3},
-        warm_start=replace(_READER, num_updates=2000),
+        warm_start=replace(_READER, num_updates=1500),
     ),
 }
