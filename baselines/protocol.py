@@ -227,14 +227,16 @@ MAIN_JOB = Protocol(
 )
 
 
-def default_job(name: str, title: str, *metrics: str, lists_actions: bool = False) -> Protocol:
+def default_job(
+    name: str, title: str, *metrics: str, learning_rate: float = 5e-4, lists_actions: bool = False
+) -> Protocol:
     """StepPO with a task's default budget and settings, for three seeds."""
     return Protocol(
         name=name,
         title=f"StepPO on {title}: `trainers/steppo.py --env {name}`",
         env=name,
         arguments=(),
-        grid=(GridPoint(5e-4, 0.2),),
+        grid=(GridPoint(learning_rate, 0.2),),
         grid_seeds=(),
         seeds=(0, 1, 2),
         algorithms=(Algorithm("steppo", "StepPO", "steppo"),),
@@ -245,7 +247,7 @@ def default_job(name: str, title: str, *metrics: str, lists_actions: bool = Fals
 
 
 HOTPOTQA = default_job("hotpotqa", "procedural HotpotQA", "f1", "searches")
-WEBSHOP = default_job("webshop", "the built-in WebShop", "task_score", "return", lists_actions=True)
+WEBSHOP = default_job("webshop", "the built-in WebShop", "task_score", "return", learning_rate=3e-4, lists_actions=True)
 PAPER_SEARCH = default_job("paper_search", "the built-in field of papers", "recall", "f1", "return")
 
 _ALL = (
