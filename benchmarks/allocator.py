@@ -3,8 +3,9 @@
     python benchmarks/allocator.py
 
 Both settings train the default policy on the same random rows, as long as WebShop's episodes and with as many words,
-on one thread, each in a process of its own, in turns. Both must end with the same losses. Times are medians over the
-repetitions; page faults and the processor time spent in the system show where they come from.
+on one thread, each in a process of its own, in turns. Both must end with the same losses. Times are processor time,
+which a busy machine changes little, and medians over the repetitions; page faults and the part of the time that is
+spent in the system show where the difference comes from.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ def measure(keep: bool, updates: int) -> Measured:
         return imitate(model, rows, config, pad_token_id=pad, seed=0, progress=False)
 
     train(3)
-    before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    before, started = resource.getrusage(resource.RUSAGE_SELF), time.process_time()
     losses = train(updates)
-    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
+    seconds, after = time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF)
     return Measured(
         seconds / updates,
         (after.ru_stime - before.ru_stime) / updates,
