@@ -34,6 +34,8 @@ class WarmStartConfig:
 
     num_demonstrations: int = 1200
     """Each on a task of its own: with few tasks the policy learns the tasks by heart."""
+    spoiled_share: float = 0.0
+    """Of the demonstrated responses; see `steppo_gym.demonstrations.demonstrate`."""
     num_updates: int = 850
     """Counted in updates, not seconds, so that a slow machine makes the same policy."""
     batch_size: int = 16
@@ -77,7 +79,7 @@ def warm_started_policy(
     folder = cache_dir("policies", _content_hash(spec, task_ids, config, seed))
     if (folder / "warm_start.json").exists():
         return folder
-    played = demonstrate(spec, task_ids, seed=seed, num_workers=num_workers)
+    played = demonstrate(spec, task_ids, seed=seed, num_workers=num_workers, spoiled_share=config.spoiled_share)
     bar = tqdm(played, "demonstrations", total=len(task_ids), disable=not progress, unit="episode")
     demonstrations = list(bar)
     tokenizer = make_tokenizer([text for d in demonstrations for text in _texts(d)], config.policy)
