@@ -2,7 +2,7 @@
 
 An update allocates and frees the same large blocks again and again: logits, their softmax, their gradient. glibc takes
 such blocks from the system and gives them back at once, and the system clears every page anew, which costs a small
-policy a fifth to a third of an update (`benchmarks/allocator.py`).
+policy a fifth of an update (`benchmarks/allocator.py`).
 """
 
 from __future__ import annotations
