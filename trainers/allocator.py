@@ -1,8 +1,8 @@
 """Lets glibc's allocator keep what training frees on the CPU.
 
 An update allocates and frees the same large blocks again and again: logits, their softmax, their gradient. glibc takes
-such blocks from the system and gives them back at once, and the system clears every page anew, which costs a small
-policy a fifth of an update (`benchmarks/allocator.py`).
+such blocks from the system and gives them back at once, and the system clears every page anew. That costs a small
+policy a twentieth of an update on an idle machine, and a fifth on a busy one (`benchmarks/allocator.py`).
 """
 
 from __future__ import annotations
