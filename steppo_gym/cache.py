@@ -34,6 +34,9 @@ def make_once(path: Path, make: Callable[[Path], None], *, again: bool = False) 
     Raises:
         Exception: whatever `make` raised; nothing is left behind.
     """
+    if path.exists() and not again:
+        # The usual case needs no lock, and no right to write.
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f"{path.name}.lock")):
         if path.exists() and not again:

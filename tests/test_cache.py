@@ -1,0 +1,19 @@
+"""Files and folders that are made once."""
+
+from __future__ import annotations
+
+import pytest
+
+from steppo_gym.cache import make_once
+
+
+def never(path):
+    raise AssertionError(f"{path} is there already.")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_there_is_neither_made_nor_locked(tmp_path, kind):
+    path = tmp_path / "made"
+    path.mkdir() if kind == "folder" else path.write_text("whole")
+    make_once(path, never)
+    assert list(tmp_path.iterdir()) == [path]
