@@ -164,30 +164,30 @@ KEY_DOOR_ONE_GRID_SEED = replace(
     ),
 )
 
+_ALFWORLD_ARGUMENTS = (
+    "--difficulty", "easy", "--iterations", "6", "--episodes_per_iteration", "128", "--updates_per_iteration", "8",
+    "--evaluate_every", "3", "--test_tasks", "50", "--validation_tasks", "50",
+    "--critic_learning_rate", "2e-3", "--max_completion_length", "12", "--temperature", "1.0",
+)  # fmt: skip
 ALFWORLD = Protocol(
     name="alfworld",
     title="procedural ALFWorld, easy",
     env="alfworld",
-    arguments=(
-        "--difficulty", "easy", "--iterations", "6", "--episodes_per_iteration", "128", "--updates_per_iteration", "8",
-        "--evaluate_every", "3", "--test_tasks", "50", "--validation_tasks", "50",
-        "--critic_learning_rate", "2e-3", "--max_completion_length", "12", "--temperature", "1.0",
-        # The default training reward takes 0.02 for an invalid command; see ALFWORLD_PRICED.
-        "--invalid_action_reward", "0",
-    ),
+    # The default training reward takes 0.02 for an invalid command; see ALFWORLD_PRICED.
+    arguments=(*_ALFWORLD_ARGUMENTS, "--invalid_action_reward", "0"),
     grid=grid((3e-4, 1e-3), (0.2,)),
     grid_seeds=(100,),
     seeds=(0, 1, 2),
     algorithms=(STEPPO, PPO, *GROUP_RULES),
     grid_arguments=("--evaluate_every", "6"),
     machine_arguments=(*KEEP_LITTLE, "--num_env_workers", "0", "--save_every", "4"),
-)  # fmt: skip
+)
 
 ALFWORLD_PRICED = replace(
     ALFWORLD,
     name="alfworld_priced",
     title="procedural ALFWorld, easy, with a price on invalid commands",
-    arguments=ALFWORLD.arguments[:-2],
+    arguments=_ALFWORLD_ARGUMENTS,
     # Those without std were added when the first grid runs of GiGPO and HGPO had fallen instead of risen.
     algorithms=(STEPPO, PPO, *GROUP_RULES, *STATE_GROUPS_WITHOUT_STD),
     superseded=(

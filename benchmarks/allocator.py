@@ -14,7 +14,7 @@ import argparse
 import resource
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from step_times import in_new_process
@@ -50,7 +50,7 @@ def measure(keep: bool, updates: int) -> Measured:
     model = build_model(tokenizer, CONFIG.policy, seed=0)
 
     def train(num_updates: int) -> list[float]:
-        config = WarmStartConfig(num_updates=num_updates, policy=CONFIG.policy)
+        config = replace(CONFIG, num_updates=num_updates)
         pad: int = tokenizer.pad_token_id  # type: ignore[assignment]
         return imitate(model, rows, config, pad_token_id=pad, seed=0, progress=False)
 

@@ -60,6 +60,15 @@ def jobs_of(protocol: Protocol, stage: str) -> list[Job]:
     return [Job(protocol, stage, algorithm, protocol.grid[0], 0) for algorithm in protocol.algorithms]
 
 
+def test_the_default_jobs_have_the_learning_rates_of_their_tasks():
+    from steppo_gym.trainers.presets import PRESETS
+
+    for protocol in PROTOCOLS.values():
+        if not protocol.arguments:
+            expected = PRESETS[protocol.env].small_policy_settings["learning_rate"]
+            assert [point.learning_rate for point in protocol.grid] == [expected], protocol.name
+
+
 @pytest.mark.parametrize("stage", ["grid", "matrix"])
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 def test_all_algorithms_of_a_protocol_get_the_same_budget(protocol: Protocol, stage, repository: Path):
