@@ -64,6 +64,8 @@ class Protocol:
     """Whether the task lists its admissible actions, so that random ones can be played."""
     metrics: tuple[str, ...] = ()
     """Scores of the environment that are shown beside success; in each line under `before` and `after`."""
+    tuning: str = "nothing is tuned"
+    """For the table of a protocol whose grid has one point: how that point came about."""
     superseded: str = ""
     """Why another protocol took its place. Its runs stay in RESULTS.md; it has no table in the README."""
 
@@ -127,6 +129,11 @@ CRITICS_IN_GROUPS = (
     Algorithm("steppo_groups", "StepPO, groups of 8", "steppo", EIGHT),
     Algorithm("ppo_groups", "PPO, groups of 8", "ppo", EIGHT),
 )
+CRITICS_WITHOUT_BOOTSTRAP = (
+    Algorithm("steppo_no_bootstrap", "StepPO, no bootstrap", "steppo", (*ONE, "--bootstrap_truncated", "False")),
+    Algorithm("ppo_no_bootstrap", "PPO, no bootstrap", "ppo", (*ONE, "--bootstrap_truncated", "False")),
+)
+"""The state in which the step limit cut an episode off is worth 0: success counts within the limit only."""
 STATE_GROUPS_WITHOUT_STD = (
     Algorithm("gigpo_centred", "GiGPO, without std", "gigpo", (*EIGHT, "--normalize_std", "False")),
     Algorithm("hgpo_centred", "HGPO, without std", "hgpo", (*EIGHT, "--normalize_std", "False")),
@@ -150,6 +157,14 @@ KEY_DOOR = Protocol(
     grid_arguments=("--evaluate_every", "4"),
     machine_arguments=(*KEEP_LITTLE, "--num_env_workers", "0", "--save_every", "4"),
 )  # fmt: skip
+
+KEY_DOOR_LIMIT = replace(
+    KEY_DOOR,
+    name="key_door_limit",
+    title="KeyDoor, critics with and without a bootstrap at the step limit",
+    grid=grid((3e-4, 1e-3), (0.2,)),
+    algorithms=(STEPPO, PPO, *CRITICS_WITHOUT_BOOTSTRAP),
+)
 
 KEY_DOOR_ONE_GRID_SEED = replace(
     KEY_DOOR,
@@ -247,7 +262,10 @@ def default_job(
 
 
 HOTPOTQA = default_job("hotpotqa", "procedural HotpotQA", "f1", "searches")
-WEBSHOP = default_job("webshop", "the built-in WebShop", "task_score", "return", learning_rate=3e-4, lists_actions=True)
+WEBSHOP = replace(
+    default_job("webshop", "the built-in WebShop", "task_score", "return", learning_rate=3e-4, lists_actions=True),
+    tuning="learning rate and demonstrations were changed after runs on these tasks (envs/webshop/README.md)",
+)
 PAPER_SEARCH = default_job("paper_search", "the built-in field of papers", "recall", "f1", "return")
 
 _ALL = (
@@ -256,6 +274,7 @@ _ALL = (
     WEBSHOP,
     PAPER_SEARCH,
     KEY_DOOR,
+    KEY_DOOR_LIMIT,
     KEY_DOOR_ONE_GRID_SEED,
     ALFWORLD,
     ALFWORLD_PRICED,

@@ -151,7 +151,7 @@ def _footer(protocol: Protocol, lines: Sequence[Line]) -> str:
     def distinct(name: str) -> str:
         return "; ".join(sorted({_said(line[name]) for line in lines}))
 
-    tuned = "nothing is tuned"
+    tuned = protocol.tuning
     if len(protocol.grid) > 1:
         rates = ", ".join(str(rate) for rate in sorted({point.learning_rate for point in protocol.grid}))
         clips = ", ".join(str(clip) for clip in sorted({point.epsilon for point in protocol.grid}))

@@ -72,7 +72,7 @@ def test_the_default_jobs_have_the_learning_rates_of_their_tasks():
 @pytest.mark.parametrize("stage", ["grid", "matrix"])
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 def test_all_algorithms_of_a_protocol_get_the_same_budget(protocol: Protocol, stage, repository: Path):
-    own = {"--num_generations", "--normalize_std"}
+    own = {"--num_generations", "--normalize_std", "--bootstrap_truncated"}
     shared = set()
     for job in jobs_of(protocol, stage):
         assert (repository / "trainers" / f"{job.algorithm.script}.py").exists()

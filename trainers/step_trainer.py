@@ -255,6 +255,8 @@ class StepTrainer(GRPOTrainer):
         values = np.zeros(0)
         if self.rule.critic is not None:
             values = self._forward.values(rows, self.rule.critic, num_steps, num_tokens, len(episodes))
+            if not self.args.bootstrap_truncated:
+                values[len(values) - len(episodes) :] = 0.0
         sampled = (
             None if self.args.bf16 or self.args.fp16 or self.args.recompute_log_probs else sampled_log_probs(episodes)
         )

@@ -120,8 +120,15 @@ def test_training_goes_on_after_an_iteration_of_failures(make_trainer, task_ids)
     assert change(policy, weights(trainer.model)).norm() > 0
 
 
-def test_truncated_episodes_bootstrap_and_terminated_ones_do_not(make_trainer):
-    trainer = make_trainer(episodes_per_iteration=16, gamma=GAMMA, gae_lambda=LAMBDA, whiten_advantages=False)
+@pytest.mark.parametrize("bootstrap", [True, False])
+def test_truncated_episodes_bootstrap_unless_told_not_to_and_terminated_ones_do_not(make_trainer, bootstrap):
+    trainer = make_trainer(
+        episodes_per_iteration=16,
+        gamma=GAMMA,
+        gae_lambda=LAMBDA,
+        whiten_advantages=False,
+        bootstrap_truncated=bootstrap,
+    )
     with torch.no_grad():
         trainer.critic.head.bias.fill_(0.5)
     trainer.train()
@@ -135,11 +142,12 @@ def test_truncated_episodes_bootstrap_and_terminated_ones_do_not(make_trainer):
         constant = np.full(len(rewards), 0.5)
         return step_advantages(rewards, constant, final_values, steps_per_episode=lengths, gamma=GAMMA, lam=LAMBDA)
 
-    advantages, targets = credit(np.where(truncated, 0.5, 0.0))
+    final_values = {True: np.where(truncated, 0.5, 0.0), False: np.zeros(16)}
+    advantages, targets = credit(final_values[bootstrap])
     logged = trainer.state.log_history[0]
     assert logged["value_mean"] == pytest.approx(0.5)
     assert logged["value_target_mean"] == pytest.approx(targets.mean(), rel=1e-5)
     assert logged["advantage_mean"] == pytest.approx(advantages.mean(), rel=1e-5)
     assert logged["advantage_std"] == pytest.approx(advantages.std(ddof=1), rel=1e-5)
-    for wrong in (np.zeros(16), np.full(16, 0.5)):
+    for wrong in (final_values[not bootstrap], np.full(16, 0.5)):
         assert abs(logged["value_target_mean"] - credit(wrong)[1].mean()) > 1e-3
