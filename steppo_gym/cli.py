@@ -1,8 +1,9 @@
-"""The `steppo-gym` command: fetch official data, list the environments, play one, index a corpus and serve it.
+"""The `steppo-gym` command: fetch official data, list the environments, play or check one, index a corpus and serve it.
 
 Examples:
     steppo-gym envs
     steppo-gym play steppo/KeyDoor-v0 --expert
+    steppo-gym check my_module:my/Env-v0
     steppo-gym download alfworld
     steppo-gym index wiki.jsonl.gz
     steppo-gym serve-search wiki.jsonl.gz --port 8000
@@ -28,7 +29,7 @@ from steppo_gym.env import TextEnv
 from steppo_gym.env_arguments import env_argument
 from steppo_gym.errors import DataError, InfrastructureError, SteppoGymError
 from steppo_gym.play import play
-from steppo_gym.registration import register_envs, registered_ids
+from steppo_gym.registration import find_modules_here, register_envs, registered_ids
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
-    except (SteppoGymError, gymnasium.error.Error, ValueError, TypeError, OSError) as error:
+    except (SteppoGymError, gymnasium.error.Error, ImportError, ValueError, TypeError, OSError) as error:
         print(f"steppo-gym: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -75,8 +76,15 @@ def _parser() -> argparse.ArgumentParser:
     game.add_argument("--task-id", help="default: a random task")
     game.add_argument("--seed", type=int)
     game.add_argument("--expert", action="store_true", help="watch the expert")
-    game.add_argument("--env-arg", action="append", default=[], metavar="NAME=VALUE", help="passed on; may be repeated")
+    _add_env_arguments(game)
     game.set_defaults(run=_play)
+
+    check = commands.add_parser("check", help="check that an environment keeps the contract")
+    check.add_argument("env_id", help="module:id for an environment of yours")
+    check.add_argument("--tag", default="action", help="the tag that holds an action (default: %(default)s)")
+    check.add_argument("--episodes", type=int, default=3, help="tasks each rule is checked on (default: %(default)s)")
+    _add_env_arguments(check)
+    check.set_defaults(run=_check)
 
     index = commands.add_parser("index", help="build the search index of a corpus, if it is not there")
     index.add_argument("corpus", type=Path, help="JSON lines of {title, text} or {id, contents}, also as .gz")
@@ -112,6 +120,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_env_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--env-arg", action="append", default=[], metavar="NAME=VALUE", help="passed on; may be repeated"
+    )
+
+
 def _add_index_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=("bm25", "tantivy"), help="default: bm25 up to a million passages")
     parser.add_argument("--rebuild", action="store_true", help="build the index again")
@@ -137,11 +151,24 @@ def _list_envs(options: argparse.Namespace) -> int:
 
 
 def _play(options: argparse.Namespace) -> int:
+    find_modules_here(options.env_id)
     env = gymnasium.make(options.env_id, context="append", **dict(map(env_argument, options.env_arg)))
     try:
         play(cast(TextEnv, env.unwrapped), task_id=options.task_id, seed=options.seed, expert=options.expert)
     finally:
         env.close()
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    # Only this command needs Gymnasium's checker.
+    from steppo_gym.testing import check_text_env
+
+    find_modules_here(options.env_id)
+    make_env = partial(gymnasium.make, options.env_id, **dict(map(env_argument, options.env_arg)))
+    make_env().close()  # an environment that cannot be made breaks no rule
+    check_text_env(make_env, episodes=options.episodes, tag=options.tag)
+    print(f"{options.env_id} keeps the contract.")
     return 0
 
 

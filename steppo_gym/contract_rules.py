@@ -126,8 +126,12 @@ def restores_snapshots(case: Case) -> None:
             case.reset(env, task_id)
             for response in responses[:cut]:
                 env.step(response)
-            snapshot = json.loads(json.dumps(env.text_env.get_state()))
+            state = env.text_env.get_state()
+            snapshot = json.loads(json.dumps(state))
             future = [*(env.text_env.step(response) for response in responses[cut:]), env.text_env.reset()]
+            # Through JSON again, which makes lists of tuples.
+            kept = json.loads(json.dumps(state))
+            require(kept == snapshot, "a snapshot stays as it was when the episode goes on", (snapshot, kept))
             for target in (env.text_env, fresh.text_env):
                 target.set_state(snapshot)
                 again = [*(target.step(response) for response in responses[cut:]), target.reset()]

@@ -5,6 +5,9 @@ Entry points are strings, so that an environment's own dependencies load only wh
 
 from __future__ import annotations
 
+import os
+import sys
+
 import gymnasium
 
 _ENTRY_POINTS = {
@@ -23,6 +26,15 @@ def register_envs() -> None:
     for env_id, entry_point in _ENTRY_POINTS.items():
         if env_id not in gymnasium.registry:
             gymnasium.register(env_id, entry_point=entry_point)
+
+
+def find_modules_here(env_id: str) -> None:
+    """Let the module of "module:id" be found in the working directory as well, wherever the running script lies.
+
+    Other ids import nothing, and then the working directory stays out of it: a folder there could pass for a package.
+    """
+    if ":" in env_id and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
 
 
 def registered_ids() -> tuple[str, ...]:

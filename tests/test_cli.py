@@ -6,6 +6,7 @@ from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import gymnasium
 import pytest
 from file_server import Served, serve
 
@@ -184,6 +185,35 @@ def test_play_says_how_it_ended(capsys, monkeypatch):
     assert "The task is stopped after 3 steps." in capsys.readouterr().out
 
 
+def test_check_says_that_an_environment_keeps_the_contract(capsys):
+    assert main(["check", "steppo/KeyDoor-v0", "--episodes", "1"]) == 0
+    assert capsys.readouterr().out == "steppo/KeyDoor-v0 keeps the contract.\n"
+
+
+def test_check_says_which_rule_is_broken(capsys):
+    # KeyDoor takes no such tag, so its admissible actions are invalid in it.
+    assert main(["check", "steppo/KeyDoor-v0", "--episodes", "1", "--tag", "move"]) == 1
+    assert "is valid. Found:" in capsys.readouterr().err
+
+
+def test_a_module_in_the_working_directory_can_register_the_environment(tmp_path, monkeypatch, capsys):
+    code = "import gymnasium\nfrom steppo_gym.envs.key_door.env import KeyDoorEnv\n"
+    (tmp_path / "doors_of_mine.py").write_text(f"{code}gymnasium.register('my/Doors-v0', entry_point=KeyDoorEnv)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
+    assert main(["play", "doors_of_mine:my/Doors-v0", "--expert"]) == 0
+    assert "The task is solved." in capsys.readouterr().out
+    assert "doors_of_mine" in sys.modules and str(tmp_path) in sys.path
+
+
+def test_other_ids_leave_the_working_directory_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert main(["play", "steppo/KeyDoor-v0", "--expert"]) == 0
+    assert str(tmp_path) not in sys.path
+
+
 def test_the_same_seed_plays_the_same(capsys):
     for _ in range(2):
         main(["play", "steppo/KeyDoor-v0", "--expert", "--seed", "5"])
@@ -198,6 +228,8 @@ def test_the_same_seed_plays_the_same(capsys):
         (["play", "steppo/KeyDoor-v0", "--task-id", "train-x"], "Unknown task_id 'train-x'"),
         (["play", "steppo/KeyDoor-v0", "--env-arg", "split"], "Expected NAME=VALUE for a keyword of the environment"),
         (["play", "steppo/KeyDoor-v0", "--env-arg", "size=3"], "size"),
+        (["play", "no_such_module:my/Env-v0"], "no_such_module"),
+        (["check", "no_such_module:my/Env-v0"], "No module named 'no_such_module'"),
         (["download", "alfworld", "--url", "http://127.0.0.1/"], "ends in a file name"),
     ],
 )

@@ -172,6 +172,22 @@ class HalfASnapshot(KeyDoorEnv):
         super()._set_task_state(state | {"held": None, "note_read": False, "opened": [False] * 4})
 
 
+class SnapshotThatChanges(KeyDoorEnv):
+    def get_state(self):
+        self.shared = super().get_state()
+        return self.shared
+
+    def step(self, action):
+        result = super().step(action)
+        if hasattr(self, "shared"):
+            self.shared["num_steps"] = self.num_steps
+        return result
+
+    def set_state(self, state):
+        super().set_state(state)
+        del self.shared
+
+
 class ForgetsItsRandomState(KeyDoorEnv):
     def get_state(self):
         return super().get_state() | {"random": KeyDoorEnv().np_random.bit_generator.state}
@@ -245,6 +261,7 @@ BROKEN = {
     RewardsInvalid: "an invalid response has no positive reward",
     OwnRandomness: "two instances reset with one seed answer the same",
     HalfASnapshot: "a restored snapshot has the same future",
+    SnapshotThatChanges: "a snapshot stays as it was",
     ForgetsItsRandomState: "a restored snapshot has the same future",
     ListsWhatIsNoAction: "the admissible action 'dance' is valid",
     ListsNothing: "before the end something can be done",

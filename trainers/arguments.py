@@ -17,7 +17,7 @@ from transformers import HfArgumentParser
 from trl.trainer.model_config import ModelConfig
 
 from steppo_gym.env_arguments import env_argument
-from steppo_gym.trainers.presets import PRESETS, Preset
+from steppo_gym.trainers.presets import PRESETS, Preset, preset_of
 from steppo_gym.trainers.setting import setting
 from steppo_gym.trainers.step_config import StepConfig
 
@@ -26,10 +26,12 @@ from steppo_gym.trainers.step_config import StepConfig
 class RunArguments:
     """What is trained on and how it is watched."""
 
-    env: str = setting("alfworld", f"Task: {', '.join(PRESETS)}.")
+    env: str = setting(
+        "alfworld", f"Task: {', '.join(PRESETS)}; or module:id, an environment of yours (docs/own_environment.md)."
+    )
     difficulty: str | None = setting(None, "Of the built-in tasks; the easiest by default.")
     data: str | None = setting(None, "Folder of the task's official data; the built-in data by default.")
-    protocol: str = setting("steppo", "Step limit, rewards and history: steppo or verl-agent.")
+    protocol: str | None = setting(None, "Step limit, rewards and history: steppo, the default, or verl-agent.")
     context: str | None = setting(
         None,
         "append (one conversation) or rebuilt (a complete prompt each step); append for the default policy only.",
@@ -77,8 +79,8 @@ HELP_GROUPS = {
     ),
     "training": (
         "iterations", "episodes_per_iteration", "updates_per_iteration", "num_generations", "num_iterations",
-        "learning_rate", "critic_learning_rate", "gamma", "gae_lambda", "ratio", "loss_average", "epsilon", "beta",
-        "kl_in", "max_tokens_per_micro_batch", "seed",
+        "learning_rate", "critic_learning_rate", "gamma", "gae_lambda", "bootstrap_truncated", "ratio",
+        "loss_average", "epsilon", "beta", "kl_in", "max_tokens_per_micro_batch", "seed",
     ),
     "rollouts": ("num_slots", "num_env_workers", "env_step_timeout", "max_prompt_tokens"),
     "watching": (
@@ -114,7 +116,7 @@ def parse_arguments(
         argv: arguments without the program's name; those of the process by default.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    preset = PRESETS[_peek(argv, "env", "alfworld", tuple(PRESETS))]
+    preset = _peek_preset(argv)
     parser = HfArgumentParser((RunArguments, config_class, ModelConfig), add_help=False, allow_abbrev=False)  # type: ignore[arg-type]
     parser.prog = f"{script_name(algorithm)}.py"
     parser.set_defaults(**_defaults(preset, argv))
@@ -187,11 +189,11 @@ def _complete(run: RunArguments, preset: Preset, model: ModelConfig) -> None:
         sys.exit(f"--difficulty must be one of {known}, got {run.difficulty!r}.")
 
 
-def _peek(argv: Sequence[str], name: str, default: str, choices: Sequence[str]) -> str:
-    """The value of one flag, before the others can be read."""
+def _peek_preset(argv: Sequence[str]) -> Preset:
+    """The preset of `--env`, before the other flags can be read: it gives them their values."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument(f"--{name}", default=default)
-    value = str(vars(parser.parse_known_args(argv)[0])[name])
-    if value not in choices:
-        sys.exit(f"--{name} must be one of {', '.join(choices)}, got {value!r}.")
-    return value
+    parser.add_argument("--env", default="alfworld")
+    try:
+        return preset_of(parser.parse_known_args(argv)[0].env)
+    except ValueError as error:
+        sys.exit(f"--env {error}")

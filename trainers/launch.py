@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shlex
 import sys
 import time
@@ -26,7 +25,9 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from trl.trainer.model_config import ModelConfig
 from trl.trainer.utils import get_peft_config
 
+from steppo_gym.env import TextEnv
 from steppo_gym.episode import Episode, write_episodes
+from steppo_gym.registration import find_modules_here
 from steppo_gym.trainers.allocator import keep_freed_memory
 from steppo_gym.trainers.arguments import RunArguments, env_kwargs, parse_arguments
 from steppo_gym.trainers.console import Console
@@ -68,8 +69,10 @@ def launch(
     """
     started = time.perf_counter()
     run, config, model_config, preset = parse_arguments(config_class, algorithm, argv)
+    find_modules_here(preset.env_id)
     _quiet_libraries()
-    _settle_cpu()
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     checkpoint = prepare_folder(run, config, algorithm)
     folder = Path(str(config.output_dir))
     console = Console(
@@ -199,10 +202,9 @@ def _policy(
         num_demonstrations=run.demonstrations or preset.warm_start.num_demonstrations,
         num_updates=run.warm_start_updates or preset.warm_start.num_updates,
     )
+    task_ids = _task_ids(spec, with_expert=True)
     with config.distributed_state.main_process_first():  # type: ignore[union-attr]
-        folder = warm_started_policy(
-            spec, _task_ids(spec), warm_start, seed=config.seed, num_workers=config.num_env_workers
-        )
+        folder = warm_started_policy(spec, task_ids, warm_start, seed=config.seed, num_workers=config.num_env_workers)
     # By name, because AutoTokenizer would replace its pre-tokenizer by that of the model type.
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left")
     config.model_init_kwargs = {"dtype": "float32"}
@@ -237,9 +239,15 @@ def _pooled(scores: dict[str, dict[str, float]], tests: Sequence[EvaluationSet])
     return None if not tests else sum(scores[test.name]["success"] * len(test.task_ids) for test in tests) / total
 
 
-def _task_ids(spec: EnvSpec) -> list[str]:
+def _task_ids(spec: EnvSpec, *, with_expert: bool = False) -> list[str]:
+    """All tasks of an environment; exits if there should be an expert and is none."""
     env = spec.make()
     try:
+        if with_expert and type(env).expert_response is TextEnv.expert_response:
+            sys.exit(
+                f"{spec.env_id} has no expert_response, on which the default policy is warm-started. "
+                "Write one, or name a model with --model_name_or_path."
+            )
         return [env.task_ids[i] for i in range(len(env.task_ids))]
     finally:
         env.close()
@@ -251,7 +259,8 @@ def _describe(run: RunArguments) -> str:
         if run.data
         else f"built-in data{f', {run.difficulty}' if run.difficulty else ''}"
     )
-    return f"({source}, protocol {run.protocol}, {run.context} context)"
+    protocol = f"protocol {run.protocol}, " if run.protocol else ""
+    return f"({source}, {protocol}{run.context} context)"
 
 
 def _settle_callbacks(trainer: StepTrainer, folder: Path) -> None:
@@ -269,12 +278,3 @@ def _quiet_libraries() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("trl").setLevel(logging.ERROR)
-
-
-def _settle_cpu() -> None:
-    """Threads and memory for a small policy; with an accelerator the CPU has little to do."""
-    if not torch.cuda.is_available():
-        keep_freed_memory()
-        # Two threads per core are slower than one for small matrices, and the environments' workers need the cores as
-        # well.
-        torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 2))))

@@ -141,3 +141,29 @@ PRESETS: dict[str, Preset] = {
         warm_start=replace(_READER, num_updates=1500),
     ),
 }
+
+
+def preset_of(env: str) -> Preset:
+    """The preset of a task, or one for an environment of the user's own.
+
+    Args:
+        env: a key of `PRESETS`; or "module:id", where importing the module registers the id with Gymnasium. Such an
+            environment has the splits "train", "validation" and "test".
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if env in PRESETS:
+        return PRESETS[env]
+    if ":" not in env:
+        raise ValueError(
+            f"must be one of {', '.join(PRESETS)}, or module:id for an environment of your own, got {env!r}."
+        )
+    return Preset(
+        env_id=env,
+        train_split="train",
+        validation_splits=("validation",),
+        test_splits=("test",),
+        demonstration_kwargs={},
+        small_policy_settings={**_READING_SETTINGS, "max_completion_length": 32},
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +22,7 @@ def prepare_folder(run: RunArguments, config: StepConfig, algorithm: str) -> str
     folder = (
         Path(str(config.output_dir))
         if chosen
-        else Path("runs", f"{run.env}-{script_name(algorithm)}-seed{config.seed}")
+        else Path("runs", f"{_file_name(run.env)}-{script_name(algorithm)}-seed{config.seed}")
     )
     if run.resume:
         checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
@@ -36,6 +37,11 @@ def prepare_folder(run: RunArguments, config: StepConfig, algorithm: str) -> str
         folder = Path(f"{folder}-{number}")
     config.output_dir = str(folder)
     return None
+
+
+def _file_name(env: str) -> str:
+    """The name of a task without what separates folders: "module:mine/Env-v0" becomes "module-mine-Env-v0"."""
+    return re.sub(r"[^\w.-]", "-", env)
 
 
 def write_config(

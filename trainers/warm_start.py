@@ -8,6 +8,7 @@ slips not at all.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -208,7 +209,7 @@ def _content_hash(spec: EnvSpec, task_ids: Sequence[str], config: WarmStartConfi
         "versions": [version(name) for name in ("torch", "transformers", "tokenizers", "alfworld", "textworld")],
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for file in _sources():
+    for file in [*_sources(), *_own_sources(spec.env_id)]:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:24]
 
@@ -221,6 +222,16 @@ def _sources() -> list[Path]:
     files += [core / "env.py", core / "actions.py", core / "demonstrations.py", *envs.rglob("*.py")]
     files += (core / "retrieval").glob("*.py")
     return sorted(files)
+
+
+def _own_sources(env_id: str) -> list[Path]:
+    """Of an environment of the user's own, "module:id": the module, and all of it if it is a package."""
+    module, colon, _ = env_id.partition(":")
+    found = importlib.util.find_spec(module) if colon else None
+    if found is None or found.origin is None:
+        return []
+    file = Path(found.origin)
+    return [file] if found.submodule_search_locations is None else sorted(file.parent.rglob("*.py"))
 
 
 def read_warm_start(folder: Path) -> dict[str, Any]:

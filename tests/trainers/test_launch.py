@@ -174,7 +174,7 @@ def test_there_must_be_something_to_resume(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--env", "chess"], r"--env must be one of .*alfworld, key_door.*, got 'chess'"),
+        (["--env", "chess"], r"--env must be one of .*alfworld, key_door.*, or module:id .*, got 'chess'"),
         (["--env=key_door", "--difficulty=hard"], r"--difficulty must be one of \(this task has none\), got 'hard'"),
         (["--env=alfworld", "--difficulty", "hard"], r"--difficulty must be one of easy, medium, full, got 'hard'"),
         (["--env=alfworld", "--data=x", "--difficulty=easy"], "cannot be combined with --data"),
