@@ -229,7 +229,7 @@ def test_the_same_seed_plays_the_same(capsys):
         (["play", "steppo/KeyDoor-v0", "--env-arg", "split"], "Expected NAME=VALUE for a keyword of the environment"),
         (["play", "steppo/KeyDoor-v0", "--env-arg", "size=3"], "size"),
         (["play", "no_such_module:my/Env-v0"], "no_such_module"),
-        (["check", "no_such_module:my/Env-v0"], "No module named 'no_such_module'"),
+        (["check", "no_such_module:my/Env-v0"], "gym: No module named 'no_such_module'"),
         (["download", "alfworld", "--url", "http://127.0.0.1/"], "ends in a file name"),
     ],
 )
