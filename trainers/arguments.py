@@ -196,4 +196,4 @@ def _peek_preset(argv: Sequence[str]) -> Preset:
     try:
         return preset_of(parser.parse_known_args(argv)[0].env)
     except ValueError as error:
-        sys.exit(f"--env {error}")
+        sys.exit(f"--{error}")

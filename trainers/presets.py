@@ -157,7 +157,7 @@ def preset_of(env: str) -> Preset:
         return PRESETS[env]
     if ":" not in env:
         raise ValueError(
-            f"must be one of {', '.join(PRESETS)}, or module:id for an environment of your own, got {env!r}."
+            f"env must be one of {', '.join(PRESETS)}, or module:id for an environment of your own, got {env!r}."
         )
     return Preset(
         env_id=env,
