@@ -12,10 +12,10 @@ from json_server import Server
 
 from steppo_gym.errors import InfrastructureError
 from steppo_gym.rollouts.codec import ByteCodec
-from steppo_gym.rollouts.completions import read_completion
 from steppo_gym.rollouts.policies import Request
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool
 from steppo_gym.rollouts.rollout import Assignment, collect
+from steppo_gym.rollouts.served.completions import read_completion
 from steppo_gym.rollouts.server_policy import ServerPolicy
 from steppo_gym.storage import retrying_client as retrying_client
 from steppo_gym.storage.retrying_client import read_retry_after

@@ -13,24 +13,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import threading
-from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from types import TracebackType
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from steppo_gym.actions import Invalid, format_tool_call, parse_tool_calls
 from steppo_gym.errors import InfrastructureError
 from steppo_gym.evaluation.chat_codec import ChatTextCodec, Message, read_messages
 from steppo_gym.rollouts.policies import Request, Response
-from steppo_gym.storage.retrying_client import RetryingClient, shorten
+from steppo_gym.rollouts.served.http_policy import HTTPPolicy
+from steppo_gym.storage.retrying_client import shorten
 
 _MOST_CALLS = 64
 """Calls of one response that are taken back to the server as calls."""
 
 
-class ChatServerPolicy:
+class ChatServerPolicy(HTTPPolicy):
     """Asks a chat server for each response, several at a time.
 
     Args:
@@ -50,8 +47,6 @@ class ChatServerPolicy:
         ValueError: an argument outside its range.
     """
 
-    needs_expert = False
-
     def __init__(
         self,
         base_url: str,
@@ -66,65 +61,31 @@ class ChatServerPolicy:
         max_concurrency: int = 16,
         api_key_env: str = "OPENAI_API_KEY",
     ) -> None:
-        if max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
-        if temperature < 0:
-            raise ValueError(f"temperature must be 0 or more, got {temperature}.")
-        self.url = base_url.rstrip("/").removesuffix("/v1") + "/v1/chat/completions"
-        self.seed, self._has_tools, self._codec = seed, bool(tools), ChatTextCodec()
-        self._body: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "temperature": temperature}
+        body: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "temperature": temperature}
         if tools:
-            self._body["tools"] = list(tools)
-        key = os.environ.get(api_key_env)
-        self._client = RetryingClient(
-            self.url,
-            "model",
+            body["tools"] = list(tools)
+        super().__init__(
+            base_url,
+            "chat/completions",
+            body,
             timeout=timeout,
             max_retries=max_retries,
             max_concurrency=max_concurrency,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            api_key_env=api_key_env,
         )
-        self._threads = ThreadPoolExecutor(max_concurrency, thread_name_prefix="chat")
+        self.seed, self._has_tools, self._codec = seed, bool(tools), ChatTextCodec()
 
-    def respond(self, requests: Sequence[Request]) -> list[Response]:
-        """The server's response to each request.
-
-        Raises:
-            InfrastructureError: one of them could not be had, boundary "model"; the others are given up.
-        """
-        stop = threading.Event()
-        futures = [self._threads.submit(self._ask, request, stop) for request in requests]
-        try:
-            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-                future.result()
-            return [Response(self._codec.encode_response(future.result())) for future in futures]
-        finally:
-            # After a failure no other request is sent.
-            stop.set()
-            for future in futures:
-                future.cancel()
-
-    def close(self) -> None:
-        """Close the connections; a second call changes nothing."""
-        self._threads.shutdown(cancel_futures=True)
-        self._client.close()
-
-    def __enter__(self) -> ChatServerPolicy:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _ask(self, request: Request, stop: threading.Event) -> str:
+    def _question(self, request: Request) -> tuple[dict[str, Any], Callable[[str], Response]]:
         messages = read_messages(request.prompt_ids)
-        body = self._body | {"messages": chat_messages(messages, has_tools=self._has_tools)}
+        own: dict[str, Any] = {"messages": chat_messages(messages, has_tools=self._has_tools)}
         if self.seed is not None:
             drawn = hashlib.sha256(repr((self.seed, request.stream)).encode()).digest()
             # 31 bits, which every server takes.
-            body["seed"] = int.from_bytes(drawn[:4]) >> 1
-        return self._client.post(body, read_answer, stop)
+            own["seed"] = int.from_bytes(drawn[:4]) >> 1
+        return own, self._read
+
+    def _read(self, text: str) -> Response:
+        return Response(self._codec.encode_response(read_answer(text)))
 
 
 def chat_messages(messages: Sequence[Message], *, has_tools: bool) -> list[dict[str, Any]]:

@@ -12,17 +12,15 @@ switched off, so that the distribution is the one given here.
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from types import TracebackType
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from steppo_gym.rollouts.completions import read_completion
 from steppo_gym.rollouts.policies import Request, Response
-from steppo_gym.storage.retrying_client import RetryingClient
+from steppo_gym.rollouts.served.completions import read_completion
+from steppo_gym.rollouts.served.http_policy import HTTPPolicy
 
 _FIXED_OPTIONS = {
     "top_k": -1,
@@ -34,7 +32,7 @@ _FIXED_OPTIONS = {
 }
 
 
-class ServerPolicy:
+class ServerPolicy(HTTPPolicy):
     """Asks a server for each response, several at a time.
 
     Log-probabilities are recorded only if they belong to the distribution that was sampled from. vLLM reports those of
@@ -60,8 +58,6 @@ class ServerPolicy:
         ValueError: an argument outside its range.
     """
 
-    needs_expert = False
-
     def __init__(
         self,
         base_url: str,
@@ -78,9 +74,9 @@ class ServerPolicy:
         api_key_env: str = "OPENAI_API_KEY",
         processed_log_probs: bool = False,
     ) -> None:
-        _check_arguments(max_tokens, temperature, top_p)
-        self.url = base_url.rstrip("/").removesuffix("/v1") + "/v1/completions"
-        self._body = {
+        if not 0 < top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {top_p}.")
+        body = {
             "model": model,
             "max_tokens": max_tokens,
             "temperature": temperature,
@@ -88,65 +84,20 @@ class ServerPolicy:
             "stop_token_ids": list(stop_token_ids),
             **_FIXED_OPTIONS,
         }
-        self._keeps_log_probs = processed_log_probs or (temperature == 1.0 and top_p == 1.0)
-        self._seeds = None if seed is None else np.random.default_rng(seed)
-        key = os.environ.get(api_key_env)
-        self._client = RetryingClient(
-            self.url,
-            "model",
+        super().__init__(
+            base_url,
+            "completions",
+            body,
             timeout=timeout,
             max_retries=max_retries,
             max_concurrency=max_concurrency,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            api_key_env=api_key_env,
         )
-        self._threads = ThreadPoolExecutor(max_concurrency, thread_name_prefix="completions")
+        self._keeps_log_probs = processed_log_probs or (temperature == 1.0 and top_p == 1.0)
+        self._seeds = None if seed is None else np.random.default_rng(seed)
 
-    def respond(self, requests: Sequence[Request]) -> list[Response]:
-        """The server's response to each request.
-
-        Raises:
-            InfrastructureError: one of them could not be had, boundary "model"; the others are given up.
-        """
-        stop = threading.Event()
-        futures = [self._threads.submit(self._complete, request.prompt_ids, self._seed(), stop) for request in requests]
-        try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            for future in done:
-                future.result()
-            return [future.result() for future in futures]
-        finally:
-            # After a failure the requests under way are left to end by themselves, and no other is sent.
-            stop.set()
-            for future in futures:
-                future.cancel()
-
-    def close(self) -> None:
-        """Close the connections; a second call changes nothing."""
-        self._threads.shutdown(cancel_futures=True)
-        self._client.close()
-
-    def __enter__(self) -> ServerPolicy:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _seed(self) -> int | None:
-        return None if self._seeds is None else int(self._seeds.integers(2**63))
-
-    def _complete(self, prompt_ids: tuple[int, ...], seed: int | None, stop: threading.Event) -> Response:
-        body = self._body | {"prompt": list(prompt_ids)} | ({} if seed is None else {"seed": seed})
-        return self._client.post(
-            body, lambda text: read_completion(text, prompt_ids, keep_log_probs=self._keeps_log_probs), stop
-        )
-
-
-def _check_arguments(max_tokens: int, temperature: float, top_p: float) -> None:
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
-    if temperature < 0:
-        raise ValueError(f"temperature must be 0 or more, got {temperature}.")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p must be above 0 and at most 1, got {top_p}.")
+    def _question(self, request: Request) -> tuple[dict[str, Any], Callable[[str], Response]]:
+        own: dict[str, Any] = {"prompt": list(request.prompt_ids)}
+        if self._seeds is not None:
+            own["seed"] = int(self._seeds.integers(2**63))
+        return own, partial(read_completion, prompt_ids=request.prompt_ids, keep_log_probs=self._keeps_log_probs)

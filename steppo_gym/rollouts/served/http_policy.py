@@ -1,0 +1,104 @@
+"""What policies behind a server have in common: one request for each response, many at a time, given up together.
+
+A policy says what to ask and how to read the answer, see `steppo_gym.rollouts.server_policy` (token ids) and
+`steppo_gym.evaluation.chat_server` (messages).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import Any, Self
+
+from steppo_gym.rollouts.policies import Request, Response
+from steppo_gym.storage.retrying_client import RetryingClient
+
+
+class HTTPPolicy(ABC):
+    """Asks an OpenAI-compatible server for each response, several at a time.
+
+    Args:
+        base_url: where the server is, with or without the final "/v1".
+        path: of the endpoint below "/v1".
+        body: sent with every request.
+        timeout: seconds to wait for one answer.
+        max_retries: how often a request is sent again after a timeout, a broken connection, or status 408, 429 or 5xx.
+        max_concurrency: requests under way at the same time.
+        api_key_env: the environment variable that holds the API key; none is sent if it is not set.
+
+    Raises:
+        ValueError: an argument outside its range, `max_tokens` and `temperature` of the body included.
+    """
+
+    needs_expert = False
+
+    def __init__(
+        self,
+        base_url: str,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        timeout: float,
+        max_retries: int,
+        max_concurrency: int,
+        api_key_env: str,
+    ) -> None:
+        if body["max_tokens"] < 1:
+            raise ValueError(f"max_tokens must be at least 1, got {body['max_tokens']}.")
+        if body["temperature"] < 0:
+            raise ValueError(f"temperature must be 0 or more, got {body['temperature']}.")
+        self.url = base_url.rstrip("/").removesuffix("/v1") + "/v1/" + path
+        self._body = dict(body)
+        key = os.environ.get(api_key_env)
+        self._client = RetryingClient(
+            self.url,
+            "model",
+            timeout=timeout,
+            max_retries=max_retries,
+            max_concurrency=max_concurrency,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+        )
+        self._threads = ThreadPoolExecutor(max_concurrency, thread_name_prefix="policy")
+
+    @abstractmethod
+    def _question(self, request: Request) -> tuple[dict[str, Any], Callable[[str], Response]]:
+        """What to send besides the body of every request, and how to read the answer (in another thread).
+
+        Called once for each request, in their order.
+        """
+
+    def respond(self, requests: Sequence[Request]) -> list[Response]:
+        """The server's response to each request.
+
+        Raises:
+            InfrastructureError: one of them could not be had, boundary "model"; the others are given up.
+        """
+        stop = threading.Event()
+        questions = [self._question(request) for request in requests]
+        futures = [self._threads.submit(self._client.post, self._body | own, read, stop) for own, read in questions]
+        try:
+            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                future.result()
+            return [future.result() for future in futures]
+        finally:
+            # After a failure the requests under way are left to end by themselves, and no other is sent.
+            stop.set()
+            for future in futures:
+                future.cancel()
+
+    def close(self) -> None:
+        """Close the connections; a second call changes nothing."""
+        self._threads.shutdown(cancel_futures=True)
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
