@@ -23,7 +23,7 @@ train: $(INSTALLED)
 	$(RUN)/python trainers/steppo.py --env alfworld $(ARGS)
 
 test: lint
-	$(RUN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(RUN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(INSTALLED)
 	$(RUN)/ruff check .

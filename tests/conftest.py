@@ -15,11 +15,18 @@ hypothesis.settings.load_profile("repeatable")
 REPOSITORY = Path(__file__).parents[1]
 
 
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run of the tests, which the processes of pytest-xdist share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture(scope="session", autouse=True)
-def isolated_cache(tmp_path_factory: pytest.TempPathFactory):
+def isolated_cache(shared_folder: Path):
     """Keep caches of this run, subprocesses included, out of the user's own, and the network out of the tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STEPPO_GYM_CACHE", str(tmp_path_factory.mktemp("steppo_gym_cache")))
+        patch.setenv("STEPPO_GYM_CACHE", str(shared_folder / "steppo_gym_cache"))
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.delenv("ALFWORLD_DATA", raising=False)
         # Read when torch starts: with more threads than cores the small models of the tests only get slower.

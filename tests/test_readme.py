@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import run_script
 
 from steppo_gym import registered_ids
 
@@ -88,10 +89,7 @@ def test_flags_in_the_readme_are_flags_of_the_script(readme: str, repository: Pa
         for flag in re.findall(r"--\w+", command.split("#")[0])
     }
     flags |= set(re.findall(r"ARGS='(--\w+)", readme)) - {"-k"}
-    done = subprocess.run(
-        [sys.executable, str(repository / "trainers" / "steppo.py"), "--help_all"],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = run_script(repository / "trainers" / "steppo.py", "--help_all", cwd=repository)
     assert done.returncode == 0, done.stderr
     known = set(re.findall(r"--\w+", done.stdout)) | {"--help", "--help_all"}
     assert flags <= known, flags - known

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from steppo_gym.rollouts.demonstrations import MessageCodec, demonstrate
 from steppo_gym.rollouts.pool import EnvFactory
+from steppo_gym.storage.cache import make_once
 from steppo_gym.trainers.policy.chat import ChatCodec
 from steppo_gym.trainers.policy.small_policy import STOP, SmallPolicyConfig, build_model, train_tokenizer
 from steppo_gym.trainers.step_trainer import StepTrainer
@@ -84,18 +85,24 @@ def codec(tokenizer):
 
 
 @pytest.fixture(scope="session")
-def policy_folder(demonstrations, messages, tokenizer, codec, tmp_path_factory):
+def policy_folder(request, shared_folder):
     """A policy that opens the door in about a third of its sampled episodes and runs into the step limit in the
-    others.
+    others. Made once, whichever process of a run of the tests needs it first.
     """
-    model = build_model(tokenizer, SmallPolicyConfig(hidden_size=32, num_layers=2, num_heads=2), seed=0)
-    rows = [row for d in demonstrations for row in demonstration_rows(d, messages, codec, observation_weight=0.3)]
-    config = WarmStartConfig(num_updates=160)
-    imitate(model, rows, config, pad_token_id=tokenizer.pad_token_id, seed=0, progress=False)
-    folder = tmp_path_factory.mktemp("policy")
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+
+    def make(folder):
+        demonstrations, messages, tokenizer, codec = map(
+            request.getfixturevalue, ("demonstrations", "messages", "tokenizer", "codec")
+        )
+        model = build_model(tokenizer, SmallPolicyConfig(hidden_size=32, num_layers=2, num_heads=2), seed=0)
+        rows = [row for d in demonstrations for row in demonstration_rows(d, messages, codec, observation_weight=0.3)]
+        config = WarmStartConfig(num_updates=160)
+        imitate(model, rows, config, pad_token_id=tokenizer.pad_token_id, seed=0, progress=False)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    make_once(shared_folder / "policy", make)
+    return shared_folder / "policy"
 
 
 @pytest.fixture(scope="session")

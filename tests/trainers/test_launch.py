@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked import run_script
 from matplotlib.image import imread
 from safetensors.torch import load_file, save_file
 from trainer_runs import fixed_metrics
@@ -34,6 +32,7 @@ from steppo_gym.trainers.step_config import StepConfig
 
 FLAGS = {
     "env": "key_door",
+    "env_args": "max_steps=8",
     "demonstrations": 24,
     "warm_start_updates": 4,
     "iterations": 2,
@@ -305,9 +304,8 @@ def test_a_run_whose_episodes_all_fail_ends_with_the_first_cause(tmp_path, repos
     module = "import gymnasium\nfrom steppo_gym.envs.key_door.env import KeyDoorEnv\n" + FALLS
     (tmp_path / "falls.py").write_text(module)
     flags = FLAGS | {"env": "falls:my/Falls-v0", "output_dir": tmp_path / "run", "num_env_workers": 1}
-    command = [sys.executable, repository / "trainers" / "steppo.py", *(f"--{n}={v}" for n, v in flags.items())]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path), "STEPPO_GYM_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    argv = [f"--{n}={v}" for n, v in flags.items()]
+    done = run_script(repository / "trainers" / "steppo.py", *argv, cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]

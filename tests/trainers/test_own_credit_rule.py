@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import run_script
 
 from steppo_gym.credit import Records
 from steppo_gym.rollouts.episode import Episode, Step
@@ -41,14 +41,9 @@ def rule(folder, monkeypatch):
     sys.modules.pop("step_baseline")
 
 
-def call(folder, *arguments):
-    command = [sys.executable, "step_baseline.py", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
-
-
 def test_it_trains_with_its_own_flags_and_all_others(folder):
     flags = SMALL | {"gamma": 0.5, "seed": 3, "ratio": "geometric"}
-    done = call(folder, *(f"--{name}={value}" for name, value in flags.items()))
+    done = run_script(folder / "step_baseline.py", *(f"--{name}={value}" for name, value in flags.items()), cwd=folder)
     assert done.returncode == 0, done.stderr
     run = folder / "runs" / "key_door-stepbaseline-seed3"
     record = json.loads((run / "config.json").read_text())

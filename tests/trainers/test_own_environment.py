@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium
 import pytest
+from forked import run_script
 
 from steppo_gym.rollouts.pool import EnvFactory
 from steppo_gym.trainers.policy.small_policy import SmallPolicyConfig
@@ -39,19 +41,17 @@ def folder(blocks, tmp_path):
     return tmp_path
 
 
-def call(folder, *arguments):
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=300
-    )
-
-
 def train(folder, script, **flags):
-    return call(folder, script, "--env", ENV, *(f"--{name}={value}" for name, value in (SMALL | flags).items()))
+    return run_script(
+        script, "--env", ENV, *(f"--{name}={value}" for name, value in (SMALL | flags).items()), cwd=folder
+    )
 
 
 def test_the_environment_keeps_the_contract(folder):
     # As the installed command: with -P Python itself does not look into the working directory.
-    done = call(folder, "-P", "-c", "from steppo_gym.cli import main; raise SystemExit(main())", "check", ENV)
+    code = "from steppo_gym.cli import main; raise SystemExit(main())"
+    command = [sys.executable, "-P", "-c", code, "check", ENV]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (0, f"{ENV} keeps the contract.\n"), done.stderr
 
 
@@ -73,7 +73,7 @@ def test_the_script_of_the_guide_runs(folder, blocks, random_folder):
     script = re.sub(r'MODEL = ".*"', f"MODEL = {str(random_folder)!r}", blocks[1])
     script = re.sub(r"iterations=10, learning_rate=1e-6, max_completion_length=256", settings, script)
     (folder / "train.py").write_text(script)
-    done = call(folder, "train.py")
+    done = run_script(folder / "train.py", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert re.search(r"'eval_test_success': \d", done.stdout)
 
@@ -100,6 +100,8 @@ def test_a_changed_module_makes_another_policy(folder, blocks, monkeypatch):
     assert make() == first
     (folder / "sort_env.py").write_text(blocks[0] + "\n# Changed.\n")
     assert make() != first
+    # Other tests have modules and environments of these names in other folders.
+    del sys.modules["sort_env"], gymnasium.registry["my/Sort-v0"]
 
 
 def test_it_is_told_nothing_that_it_does_not_know():

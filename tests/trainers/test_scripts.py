@@ -27,18 +27,9 @@ WITH_CRITIC = {script for script, rule in ALGORITHMS.items() if rule.critic}
 WITH_GROUPS = {script for script, rule in ALGORITHMS.items() if rule.needs_groups}
 WITH_STATES = {script for script, rule in ALGORITHMS.items() if "anchor" in names(rule)}
 FLAGS = {
-    "gagpo": {"gamma": 0.5, "gae_lambda": 0.4, "normalize_std": False, "anchor": "observation"},
-    "gigpo": {"gamma": 0.5, "omega": 0.25, "normalize_std": False, "anchor": "observation"},
-    "grpo": {"normalize_std": False},
-    "gspo": {"normalize_std": False},
-    "hgpo": {"gamma": 0.5, "history": 4, "alpha": 0.0, "normalize_std": False, "anchor": "observation"},
-    "ppo": {"gamma": 0.5, "gae_lambda": 0.4, "whiten_advantages": False},
-    "reinforce_pp": {"gamma": 0.5, "whiten_advantages": False},
-    "rloo": {},
-    "steppo": {"gamma": 0.5, "gae_lambda": 0.4, "whiten_advantages": False},
-}
-FLAGS = {
     "env": "key_door",
+    # Rules that branch play on from every step.
+    "env_args": "max_steps=6",
     "demonstrations": 24,
     "warm_start_updates": 4,
     "iterations": 1,

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from forked import fork
 from safetensors.torch import load_file
 
 from steppo_gym.envs.alfworld.env import AlfworldEnv
@@ -66,22 +63,13 @@ def test_the_hash_is_of_names_and_contents(tmp_path):
     assert start_hash(start) != usual
 
 
-MAKE = """
-import sys
-from pathlib import Path
-from test_start import LONG, make
-make(Path(sys.argv[1]), LONG)
-"""
-
-
 def test_one_that_was_killed_goes_on_to_the_same_bytes(tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
-    killed = subprocess.Popen([sys.executable, "-c", MAKE, str(tmp_path / "one")], env=environment)
+    killed = fork(lambda: make(tmp_path / "one", LONG))
     while not (tmp_path / "one" / "reading-state.pt").exists():
         assert killed.poll() is None
         time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.kill(signal.SIGKILL)
+    assert killed.returncode == -signal.SIGKILL
     said = []
     reader, start = make(tmp_path / "one", LONG, said=said)
     assert "reading: going on after update" in said[0]

@@ -6,8 +6,6 @@ import importlib.util
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import fork
 
 from steppo_gym.credit.rows import build_rows
 from steppo_gym.envs.key_door.env import KeyDoorEnv
@@ -221,18 +220,9 @@ def test_what_an_environment_says_of_its_texts_counts(own_cache, spec, task_ids,
     assert content_hash(spec, task_ids, TINY, 0) != usual
 
 
-MAKE = """
-import sys
-from test_warm_start import TINY, make_policy
-from steppo_gym.rollouts.pool import EnvFactory
-print(make_policy(EnvFactory("steppo/KeyDoor-v0", {"context": "append"}), [f"train-{i}" for i in range(200)]))
-"""
-
-
-def test_two_processes_make_one_policy(tmp_path):
-    environment = os.environ | {"STEPPO_GYM_CACHE": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent)}
-    runs = [subprocess.Popen([sys.executable, "-c", MAKE], env=environment, stdout=subprocess.PIPE) for _ in range(2)]
-    folders = {run.communicate()[0].decode().strip() for run in runs}
+def test_two_processes_make_one_policy(tmp_path, spec, task_ids):
+    runs = [fork(lambda: print(make_policy(spec, task_ids)), STEPPO_GYM_CACHE=str(tmp_path)) for _ in range(2)]
+    folders = {run.stdout.strip() for run in runs}
     assert [run.returncode for run in runs] == [0, 0] and len(folders) == 1
     (folder,) = map(Path, folders)
     assert {path.name for path in folder.parent.iterdir()} <= {folder.name, f"{folder.name}.lock"}
