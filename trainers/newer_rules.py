@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from steppo_gym.credit.groups import group_advantages
 from steppo_gym.credit.modulation import empg_advantages, planpo_advantages
@@ -21,48 +22,41 @@ from steppo_gym.trainers.rule_settings import (
     GAMMA,
     NORMALIZE,
     Anchor,
-    anchors_of,
-    check_anchor,
+    DiscountedStateRule,
+    Keys,
+    StateRule,
     check_shares,
-    sizes_of,
 )
 from steppo_gym.trainers.setting import setting
 
+Array = npt.NDArray[np.float64]
+
 
 @dataclass(frozen=True)
-class G2PO(CreditRule):
+class G2PO(DiscountedStateRule):
     """G2PO: what a step gains in the graph of the group's states, beside the episode's return (arXiv:2606.22995)."""
 
     gamma: float = setting(0.95, GAMMA)
     omega: float = setting(1.0, "Weight of the terms of steps beside the episode term.")
     normalize_std: bool = setting(True, NORMALIZE)
     anchor: Anchor = setting("state", ANCHOR)
-    needs_groups: ClassVar[bool] = True
-    defaults: ClassVar[Mapping[str, Any]] = {"num_generations": 8, "loss_average": "steps"}
 
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_shares(gamma=self.gamma)
-        check_anchor(self.anchor)
-
-    def __call__(self, records: Records) -> Credit:
-        """Advantages of steps, and how many each was compared with."""
-        keys = anchors_of(records, self.anchor)
-        advantages = g2po_advantages(
+    def advantages(self, records: Records, keys: Keys) -> Array:
+        """See `StateRule`."""
+        return g2po_advantages(
             records.rewards,
             keys,
-            records.final_state_keys if self.anchor == "state" else records.final_observation_keys,
+            self.final_keys(records),
             records.group_ids,
             steps_per_episode=records.steps_per_episode,
             gamma=self.gamma,
             omega=self.omega,
             normalize_std=self.normalize_std,
         )
-        return Credit("step", advantages, state_group_sizes=sizes_of(records, keys))
 
 
 @dataclass(frozen=True)
-class GraphGPO(CreditRule):
+class GraphGPO(StateRule):
     """GraphGPO: how near to success a step leads, along anything the group did (arXiv:2605.26684)."""
 
     distance_discount: float = setting(0.1, "What a success is worth a step away, above 0 and below 1.")
@@ -70,22 +64,19 @@ class GraphGPO(CreditRule):
     graph_weight: float = setting(1.0, "Weight of the graph term.")
     normalize_std: bool = setting(True, NORMALIZE)
     anchor: Anchor = setting("state", ANCHOR)
-    needs_groups: ClassVar[bool] = True
-    defaults: ClassVar[Mapping[str, Any]] = {"num_generations": 8, "loss_average": "steps"}
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        super().__post_init__()
         if not 0.0 < self.distance_discount < 1.0:
             raise ValueError(f"distance_discount must be above 0 and below 1, got {self.distance_discount}.")
-        check_anchor(self.anchor)
 
-    def __call__(self, records: Records) -> Credit:
-        """Advantages of steps, and how many each was compared with."""
-        keys = anchors_of(records, self.anchor)
-        advantages = graphgpo_advantages(
+    def advantages(self, records: Records, keys: Keys) -> Array:
+        """See `StateRule`."""
+        return graphgpo_advantages(
             records.rewards,
             keys,
-            records.final_state_keys if self.anchor == "state" else records.final_observation_keys,
+            self.final_keys(records),
             records.succeeded,
             records.group_ids,
             steps_per_episode=records.steps_per_episode,
@@ -94,7 +85,6 @@ class GraphGPO(CreditRule):
             graph_weight=self.graph_weight,
             normalize_std=self.normalize_std,
         )
-        return Credit("step", advantages, state_group_sizes=sizes_of(records, keys))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from steppo_gym.credit.advantages import step_advantages, token_advantages, token_returns
 from steppo_gym.credit.groups import (
@@ -33,27 +34,22 @@ from steppo_gym.trainers.rule_settings import (
     NORMALIZE,
     WHITEN,
     Anchor,
-    anchors_of,
-    check_anchor,
+    DiscountedStateRule,
+    GAERule,
+    Keys,
     check_shares,
-    sizes_of,
 )
 from steppo_gym.trainers.setting import setting
 
+Array = npt.NDArray[np.float64]
+
 
 @dataclass(frozen=True)
-class StepPO(CreditRule):
+class StepPO(GAERule):
     """StepPO: GAE over steps, one advantage per step, whitened over the steps of the iteration (arXiv:2604.18401)."""
 
-    gamma: float = setting(0.99, GAMMA)
-    gae_lambda: float = setting(0.95, LAMBDA)
-    whiten_advantages: bool = setting(True, WHITEN)
     critic: ClassVar[Unit | None] = "step"
     defaults: ClassVar[Mapping[str, Any]] = {"ratio": "geometric", "loss_average": "steps"}
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_shares(gamma=self.gamma, gae_lambda=self.gae_lambda)
 
     def __call__(self, records: Records) -> Credit:
         """Advantages and value targets of steps."""
@@ -70,20 +66,14 @@ class StepPO(CreditRule):
 
 
 @dataclass(frozen=True)
-class PPO(CreditRule):
+class PPO(GAERule):
     """PPO: GAE over all response tokens of an episode, whitened over the tokens of the iteration (arXiv:1707.06347).
 
     Discount and lambda are those usual for language models.
     """
 
     gamma: float = setting(1.0, GAMMA)
-    gae_lambda: float = setting(0.95, LAMBDA)
-    whiten_advantages: bool = setting(True, WHITEN)
     critic: ClassVar[Unit | None] = "token"
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_shares(gamma=self.gamma, gae_lambda=self.gae_lambda)
 
     def __call__(self, records: Records) -> Credit:
         """Advantages and value targets of tokens."""
@@ -116,25 +106,17 @@ class GRPO(CreditRule):
 
 
 @dataclass(frozen=True)
-class GiGPO(CreditRule):
+class GiGPO(DiscountedStateRule):
     """GiGPO: the episode's relative return plus that of the step among steps from the same state (arXiv:2505.10978)."""
 
     gamma: float = setting(0.95, GAMMA)
     omega: float = setting(1.0, "Weight of the step term beside the episode term.")
     normalize_std: bool = setting(True, NORMALIZE)
     anchor: Anchor = setting("state", ANCHOR)
-    needs_groups: ClassVar[bool] = True
-    defaults: ClassVar[Mapping[str, Any]] = {"num_generations": 8, "loss_average": "steps"}
 
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_shares(gamma=self.gamma)
-        check_anchor(self.anchor)
-
-    def __call__(self, records: Records) -> Credit:
-        """Advantages of steps, and how many each was compared with."""
-        keys = anchors_of(records, self.anchor)
-        advantages = gigpo_advantages(
+    def advantages(self, records: Records, keys: Keys) -> Array:
+        """See `StateRule`."""
+        return gigpo_advantages(
             records.rewards,
             keys,
             records.group_ids,
@@ -143,7 +125,6 @@ class GiGPO(CreditRule):
             omega=self.omega,
             normalize_std=self.normalize_std,
         )
-        return Credit("step", advantages, state_group_sizes=sizes_of(records, keys))
 
 
 @dataclass(frozen=True)
@@ -202,25 +183,23 @@ class GSPO(GRPO):
 
 
 @dataclass(frozen=True)
-class GAGPO(CreditRule):
+class GAGPO(DiscountedStateRule):
     """GAGPO: GAE over steps with the group's mean return of a state as its value (arXiv:2605.13217)."""
 
     gamma: float = setting(0.95, GAMMA)
     gae_lambda: float = setting(0.95, LAMBDA)
     normalize_std: bool = setting(True, NORMALIZE)
     anchor: Anchor = setting("state", ANCHOR)
-    needs_groups: ClassVar[bool] = True
     defaults: ClassVar[Mapping[str, Any]] = {"num_generations": 8, "ratio": "geometric", "loss_average": "steps"}
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check_shares(gamma=self.gamma, gae_lambda=self.gae_lambda)
-        check_anchor(self.anchor)
+        super().__post_init__()
+        check_shares(gae_lambda=self.gae_lambda)
 
-    def __call__(self, records: Records) -> Credit:
-        """Advantages of steps, and how many each was compared with."""
-        keys = anchors_of(records, self.anchor)
-        advantages = gagpo_advantages(
+    def advantages(self, records: Records, keys: Keys) -> Array:
+        """See `StateRule`."""
+        return gagpo_advantages(
             records.rewards,
             keys,
             records.group_ids,
@@ -229,11 +208,10 @@ class GAGPO(CreditRule):
             lam=self.gae_lambda,
             normalize_std=self.normalize_std,
         )
-        return Credit("step", advantages, state_group_sizes=sizes_of(records, keys))
 
 
 @dataclass(frozen=True)
-class HGPO(CreditRule):
+class HGPO(DiscountedStateRule):
     """HGPO: step returns relative to nested groups of steps with the same recent states (arXiv:2602.22817)."""
 
     gamma: float = setting(0.95, GAMMA)
@@ -241,20 +219,16 @@ class HGPO(CreditRule):
     alpha: float = setting(1.0, "How much more narrow groups count; 0 for all the same.")
     normalize_std: bool = setting(True, NORMALIZE)
     anchor: Anchor = setting("state", ANCHOR)
-    needs_groups: ClassVar[bool] = True
-    defaults: ClassVar[Mapping[str, Any]] = {"num_generations": 8, "loss_average": "steps"}
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check_shares(gamma=self.gamma)
-        check_anchor(self.anchor)
+        super().__post_init__()
         if self.history < 0:
             raise ValueError(f"history must be at least 0, got {self.history}.")
 
-    def __call__(self, records: Records) -> Credit:
-        """Advantages of steps, and how many each was compared with."""
-        keys = anchors_of(records, self.anchor)
-        advantages = hgpo_advantages(
+    def advantages(self, records: Records, keys: Keys) -> Array:
+        """See `StateRule`."""
+        return hgpo_advantages(
             records.rewards,
             keys,
             records.group_ids,
@@ -264,7 +238,6 @@ class HGPO(CreditRule):
             alpha=self.alpha,
             normalize_std=self.normalize_std,
         )
-        return Credit("step", advantages, state_group_sizes=sizes_of(records, keys))
 
 
 @dataclass(frozen=True)
