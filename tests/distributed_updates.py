@@ -67,6 +67,9 @@ class PlayedTrainer(StepTrainer):
         own = tuple(episode for episode in self.played if episode.group % world == rank)
         return Rollout(own, RolloutStats(num_episodes=len(own), seconds=1.0))
 
+    def check_first_gap(self, gap):
+        """The episodes are invented: nobody sampled them."""
+
 
 def episodes_of(name):
     """Long and many ones in the even groups, few short ones in the odd groups, or nothing but failures."""
@@ -96,8 +99,6 @@ def update(name, policy, folder):
         processing_class=PreTrainedTokenizerFast.from_pretrained(policy),
     )
     trainer.played = episodes_of(name)
-    # The episodes are invented, so the check of a run's first iteration against the sampler would end it.
-    trainer._iteration = object()
     models = {"policy": trainer.accelerator.unwrap_model(trainer.model)}
     if trainer.critic is not None:
         models["critic"] = trainer.accelerator.unwrap_model(trainer.critic)

@@ -36,7 +36,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import DistributedType
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -45,22 +44,20 @@ from steppo_gym.credit.records import CreditRule, Records
 from steppo_gym.credit.rows import Row, build_rows, collate, padding_share, token_budget_batches
 from steppo_gym.credit.whitening import merge_moments, moments, whiten
 from steppo_gym.rollouts.episode import Episode
-from steppo_gym.rollouts.policies import Policy
-from steppo_gym.rollouts.pool import EnvFactory, EnvPool
-from steppo_gym.rollouts.rollout import Assignment, Rollout, collect, require_played
+from steppo_gym.rollouts.pool import EnvFactory
+from steppo_gym.rollouts.rollout import Assignment, Rollout
 from steppo_gym.trainers.branches import Branches, branch_metrics, play_branches
 from steppo_gym.trainers.credit_file import CreditRecorder
 from steppo_gym.trainers.critic_config import CriticConfig
-from steppo_gym.trainers.evaluation import EvaluationSet, evaluation_metrics
+from steppo_gym.trainers.evaluation import EvaluationSet
 from steppo_gym.trainers.finiteness import require_finite, require_finite_credit, require_finite_rewards
-from steppo_gym.trainers.metrics import UpdateSums, credit_metrics, rollout_metrics, with_prefix
+from steppo_gym.trainers.metrics import UpdateSums, credit_metrics, rollout_metrics
+from steppo_gym.trainers.playing_trainer import PlayingTrainer
 from steppo_gym.trainers.policy.chat import ChatCodec
 from steppo_gym.trainers.policy.critic import Critic, default_kind
 from steppo_gym.trainers.policy.dropout import disable_dropout
-from steppo_gym.trainers.policy.generation import BackendPolicy, ModelPolicy
 from steppo_gym.trainers.policy.model_limits import context_limits
 from steppo_gym.trainers.policy.sampling_check import check_gap, check_sampling, computes_in_16_bits, rows_gap
-from steppo_gym.trainers.recorded_trainer import RecordedTrainer
 from steppo_gym.trainers.step_config import StepConfig, check_rule
 from steppo_gym.trainers.step_data import (
     Iteration,
@@ -72,10 +69,10 @@ from steppo_gym.trainers.step_data import (
     split_rows,
 )
 from steppo_gym.trainers.step_forward import Models, StepForward, UpdateTotals
-from steppo_gym.trainers.trl_settings import check_trl_version, no_reward_function
+from steppo_gym.trainers.trl_settings import check_distribution, check_trl_version, no_reward_function
 
 
-class StepTrainer(RecordedTrainer):
+class StepTrainer(PlayingTrainer):
     """Trains a policy on episodes of text environments, with credit assigned to steps or tokens by a rule.
 
     Args:
@@ -133,15 +130,7 @@ class StepTrainer(RecordedTrainer):
             processing_class=processing_class,
             **kwargs,
         )
-        if self.accelerator.distributed_type not in (
-            DistributedType.NO,
-            DistributedType.MULTI_CPU,
-            DistributedType.MULTI_GPU,
-        ):
-            raise ValueError(
-                f"StepTrainer runs in one process or under DDP, found {self.accelerator.distributed_type}. "
-                "Its critic and its micro-batches have not been made to work with sharded models."
-            )
+        check_distribution(self.accelerator.distributed_type)
         self.spec, self.rule, self.evaluation_sets, self.on_episode = spec, rule, tuple(evaluation_sets), on_episode
         if args.disable_dropout:
             # Before the critic is copied from it.
@@ -165,78 +154,13 @@ class StepTrainer(RecordedTrainer):
         self._forward = StepForward(models, args, self.critic_config.value_clip_range)
         self._credit_recorder = CreditRecorder(self._forward.log_probs, args.updates_in_iteration, args.record_credit)
         self.add_callback(self._credit_recorder)
-        self._pools: dict[str, EnvPool] = {}
+        self._pools = {}
         self._iteration: Iteration | None = None
         self._totals, self._sums = UpdateTotals(1.0, 1.0), UpdateSums()
         if not self.use_vllm:
             probe = self._policy(self.temperature, args.seed, num_slots=3)
             train = partial(self._forward.log_probs, training=args.disable_dropout)
             check_sampling(probe, self.codec, train, low_precision=self.low_precision)
-
-    # Rollouts
-
-    def play(self, spec: EnvFactory, assignments: Sequence[Assignment], *, temperature: float, seed: int) -> Rollout:
-        """Play assignments with the current policy in this process's environments.
-
-        Args:
-            spec: the environment.
-            assignments: what to play.
-            temperature: 0 for greedy.
-            seed: of the sampling.
-
-        Raises:
-            AllEpisodesFailedError: there is nothing to train on or to score.
-        """
-        rollout = collect(
-            self._policy(temperature, seed),
-            self._pool(spec),
-            self.codec,
-            assignments,
-            max_prompt_tokens=self.max_prompt_tokens,
-            on_episode=self.on_episode,
-        )
-        require_played(rollout.episodes)
-        return rollout
-
-    def _policy(self, temperature: float, seed: int, num_slots: int | None = None) -> Policy:
-        if self.use_vllm:
-            return BackendPolicy(lambda prompts: self._generate_with_trl(prompts, temperature))
-        return ModelPolicy(
-            self.accelerator.unwrap_model(self.model),
-            num_slots=num_slots or self.args.num_slots,
-            stop_token_ids=self.codec.stop_token_ids,
-            pad_token_id=self.pad_token_id,
-            max_response_tokens=int(self.max_completion_length or 256),
-            temperature=temperature,
-            seed=seed,
-            autocast=lambda: self.accelerator.autocast(),
-        )
-
-    def _generate_with_trl(self, prompts: list[list[int]], temperature: float) -> list[list[int]]:
-        engine = self.vllm_generation if self.use_vllm else self.generation_config
-        usual = engine.temperature
-        engine.temperature = temperature
-        try:
-            return self._generate_single_turn(prompts, None, {}, 1)[0]
-        finally:
-            engine.temperature = usual
-
-    def _pool(self, spec: EnvFactory) -> EnvPool:
-        key = repr(spec)
-        if key not in self._pools:
-            self._pools[key] = EnvPool(
-                spec,
-                num_slots=self.args.num_slots,
-                num_workers=self.args.num_env_workers,
-                step_timeout=self.args.env_step_timeout,
-            )
-        return self._pools[key]
-
-    def close(self) -> None:
-        """End the environments' worker processes; they start again when they are needed."""
-        for pool in self._pools.values():
-            pool.close()
-        self._pools = {}
 
     # Iterations
 
@@ -280,11 +204,22 @@ class StepTrainer(RecordedTrainer):
         if not self.use_vllm:
             gap = rows_gap(sampled_log_probs(trained), rows, self._forward.log_probs, self.gather)
             if self._iteration is None:
-                check_gap(gap, low_precision=self.low_precision)
+                self.check_first_gap(gap)
             logged["sampling_gap"] = gap
         logged["credit_seconds"] = time.perf_counter() - started
         self._record(logged)
         return iteration
+
+    def check_first_gap(self, gap: float) -> None:
+        """End a run whose first iteration was sampled from another distribution than it is trained on.
+
+        Args:
+            gap: of that iteration, see `steppo_gym.trainers.policy.sampling_check`.
+
+        Raises:
+            SamplingGapError: it is above the bound.
+        """
+        check_gap(gap, low_precision=self.low_precision)
 
     def _play_branches(self, todo: Sequence[Assignment], *, seed: int) -> Rollout:
         return self.play(self.spec, todo, temperature=self.temperature, seed=seed + 1)
@@ -398,28 +333,3 @@ class StepTrainer(RecordedTrainer):
         for name, norm in norms.items() if self.accelerator.scaler is None else ():
             require_finite(norm, f"the norm of the {name}'s gradient", self.position())
         return norms["policy"]
-
-    # Evaluation
-
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
-        """Play the evaluation sets greedily and log `<prefix>_<set>_<metric>`."""
-        del eval_dataset, ignore_keys
-        metrics: dict[str, float] = {}
-        for tasks in self.evaluation_sets:
-            scores = evaluation_metrics(self.play_evaluation_set(tasks, temperature=0.0))
-            metrics |= with_prefix(f"{metric_key_prefix}_{tasks.name}_", scores)
-        training = self.model.training
-        self.model.eval()
-        self.log(dict(metrics))
-        self.model.train(training)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-    def play_evaluation_set(self, tasks: EvaluationSet, *, temperature: float, seed: int = 0) -> list[Episode]:
-        """Play all tasks of a set, shared out over the processes; every process gets all episodes, in order."""
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        own = [Assignment(task, seed=position) for position, task in enumerate(tasks.task_ids)][rank::world]
-        parts = self.gather(self.play(tasks.spec, own, temperature=temperature, seed=seed).episodes)
-        return [parts[position % world][position // world] for position in range(len(tasks.task_ids))]

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING
 from typing import Any
 
+from accelerate.utils import DistributedType
 from packaging.version import Version
 from trl.trainer.grpo_config import GRPOConfig
 
@@ -133,3 +134,12 @@ def _changed(config: Any, name: str) -> bool:
 def no_reward_function(**_: Any) -> list[float]:
     """GRPOTrainer refuses to start without a reward source; rewards come from the environments."""
     raise AssertionError("Rewards come from the environments.")
+
+
+def check_distribution(found: DistributedType) -> None:
+    """Raise a ValueError unless models are whole in every process."""
+    if found not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+        raise ValueError(
+            f"StepTrainer runs in one process or under DDP, found {found}. "
+            "Its critic and its micro-batches have not been made to work with sharded models."
+        )

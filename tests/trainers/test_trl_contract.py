@@ -13,16 +13,18 @@ from trl import GRPOTrainer
 
 from steppo_gym.errors import UnsupportedVersionError
 from steppo_gym.trainers import step_trainer
+from steppo_gym.trainers.playing_trainer import PlayingTrainer
 from steppo_gym.trainers.recorded_trainer import RecordedTrainer
 from steppo_gym.trainers.step_trainer import StepTrainer
 from steppo_gym.trainers.trl_settings import check_trl_version
 
+PARTS = (RecordedTrainer, PlayingTrainer, StepTrainer)
 LISTED = set(re.findall(r"`(_\w+|training_step|create_optimizer|evaluate|eos_token_ids)`", step_trainer.__doc__))
 
 
 def own_methods():
-    both = vars(RecordedTrainer) | vars(StepTrainer)
-    return {name: method for name, method in both.items() if inspect.isfunction(method)}
+    found = {name: method for part in PARTS for name, method in vars(part).items()}
+    return {name: method for name, method in found.items() if inspect.isfunction(method)}
 
 
 def test_the_installed_version_is_supported():
@@ -59,7 +61,7 @@ def test_everything_listed_exists_upstream(make_trainer):
 
 
 def test_private_attributes_that_are_used_are_listed():
-    tree = ast.parse(inspect.getsource(RecordedTrainer) + inspect.getsource(StepTrainer))
+    tree = ast.parse("".join(map(inspect.getsource, PARTS)))
     used = {
         node.attr
         for node in ast.walk(tree)

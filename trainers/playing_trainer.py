@@ -1,0 +1,114 @@
+"""How a trainer plays: with its own model or vLLM, in environments that stay, and on held-out tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from steppo_gym.rollouts.episode import Episode
+from steppo_gym.rollouts.policies import Policy
+from steppo_gym.rollouts.pool import EnvFactory, EnvPool
+from steppo_gym.rollouts.rollout import Assignment, Rollout, collect, require_played
+from steppo_gym.trainers.evaluation import EvaluationSet, evaluation_metrics
+from steppo_gym.trainers.metrics import with_prefix
+from steppo_gym.trainers.policy.chat import ChatCodec
+from steppo_gym.trainers.policy.generation import BackendPolicy, ModelPolicy
+from steppo_gym.trainers.recorded_trainer import RecordedTrainer
+
+
+class PlayingTrainer(RecordedTrainer):
+    """The part of `StepTrainer` that plays; step_trainer.py lists what it overrides."""
+
+    codec: ChatCodec
+    max_prompt_tokens: int | None
+    pad_token_id: int
+    evaluation_sets: tuple[EvaluationSet, ...]
+    on_episode: Callable[[Episode], None] | None
+    _pools: dict[str, EnvPool]
+    """By environment."""
+
+    def play(self, spec: EnvFactory, assignments: Sequence[Assignment], *, temperature: float, seed: int) -> Rollout:
+        """Play assignments with the current policy in this process's environments.
+
+        Args:
+            spec: the environment.
+            assignments: what to play.
+            temperature: 0 for greedy.
+            seed: of the sampling.
+
+        Raises:
+            AllEpisodesFailedError: there is nothing to train on or to score.
+        """
+        rollout = collect(
+            self._policy(temperature, seed),
+            self._pool(spec),
+            self.codec,
+            assignments,
+            max_prompt_tokens=self.max_prompt_tokens,
+            on_episode=self.on_episode,
+        )
+        require_played(rollout.episodes)
+        return rollout
+
+    def _policy(self, temperature: float, seed: int, num_slots: int | None = None) -> Policy:
+        if self.use_vllm:
+            return BackendPolicy(lambda prompts: self._generate_with_trl(prompts, temperature))
+        return ModelPolicy(
+            self.accelerator.unwrap_model(self.model),
+            num_slots=num_slots or self.args.num_slots,
+            stop_token_ids=self.codec.stop_token_ids,
+            pad_token_id=self.pad_token_id,
+            max_response_tokens=int(self.max_completion_length or 256),
+            temperature=temperature,
+            seed=seed,
+            autocast=lambda: self.accelerator.autocast(),
+        )
+
+    def _generate_with_trl(self, prompts: list[list[int]], temperature: float) -> list[list[int]]:
+        engine = self.vllm_generation if self.use_vllm else self.generation_config
+        usual = engine.temperature
+        engine.temperature = temperature
+        try:
+            return self._generate_single_turn(prompts, None, {}, 1)[0]
+        finally:
+            engine.temperature = usual
+
+    def _pool(self, spec: EnvFactory) -> EnvPool:
+        key = repr(spec)
+        if key not in self._pools:
+            self._pools[key] = EnvPool(
+                spec,
+                num_slots=self.args.num_slots,
+                num_workers=self.args.num_env_workers,
+                step_timeout=self.args.env_step_timeout,
+            )
+        return self._pools[key]
+
+    def close(self) -> None:
+        """End the environments' worker processes; they start again when they are needed."""
+        for pool in self._pools.values():
+            pool.close()
+        self._pools = {}
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Play the evaluation sets greedily and log `<prefix>_<set>_<metric>`."""
+        del eval_dataset, ignore_keys
+        metrics: dict[str, float] = {}
+        for tasks in self.evaluation_sets:
+            scores = evaluation_metrics(self.play_evaluation_set(tasks, temperature=0.0))
+            metrics |= with_prefix(f"{metric_key_prefix}_{tasks.name}_", scores)
+        training = self.model.training
+        self.model.eval()
+        self.log(dict(metrics))
+        self.model.train(training)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def play_evaluation_set(self, tasks: EvaluationSet, *, temperature: float, seed: int = 0) -> list[Episode]:
+        """Play all tasks of a set, shared out over the processes; every process gets all episodes, in order."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        own = [Assignment(task, seed=position) for position, task in enumerate(tasks.task_ids)][rank::world]
+        parts = self.gather(self.play(tasks.spec, own, temperature=temperature, seed=seed).episodes)
+        return [parts[position % world][position // world] for position in range(len(tasks.task_ids))]
