@@ -10,11 +10,11 @@ import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from transformers import HfArgumentParser
@@ -26,62 +26,9 @@ from steppo_gym.credit.records import CreditRule
 from steppo_gym.env_arguments import env_argument
 from steppo_gym.trainers.critic_config import CriticConfig
 from steppo_gym.trainers.rules import ALGORITHMS
-from steppo_gym.trainers.run.presets import PRESETS, Preset, preset_of
-from steppo_gym.trainers.setting import setting
+from steppo_gym.trainers.run.presets import Preset, preset_of
+from steppo_gym.trainers.run.settings import RunArguments, RunSettings
 from steppo_gym.trainers.step_config import StepConfig, check_rule
-
-
-@dataclass
-class RunArguments:
-    """What is trained on and how it is watched."""
-
-    env: str = setting(
-        "alfworld", f"Task: {', '.join(PRESETS)}; or module:id, an environment of yours (docs/own_environment.md)."
-    )
-    difficulty: str | None = setting(None, "Of the built-in tasks; the easiest by default.")
-    data: str | None = setting(None, "Folder of the task's official data; the built-in data by default.")
-    protocol: str | None = setting(None, "Step limit, rewards and history: steppo, the default, or verl-agent.")
-    context: str | None = setting(
-        None,
-        "append (one conversation) or rebuilt (a complete prompt each step); append for the default policy only.",
-    )
-    action_format: str = setting("tag", "tag or tool_call.")
-    invalid_action_reward: float | None = setting(
-        None, "Reward of an invalid action in training; evaluation keeps the protocol's."
-    )
-    env_args: list[str] = field(
-        default_factory=list,
-        metadata={"help": "More keywords of the environments, as in goals=human observation_mode=text_rich."},
-    )
-    test_tasks: int = setting(100, "Held-out tasks per test split, played before and after training; 0 for none.")
-    validation_tasks: int = setting(50, "Held-out tasks per validation split, played during training.")
-    watch: Literal["validation", "test"] = setting(
-        "validation", "Which held-out tasks are played during training; test only where nothing is chosen by them."
-    )
-    start: str = setting(
-        "shipped",
-        "What the default policy begins as: shipped (what comes with the package, where there is one and the next two "
-        "flags are as usual), warm (a warm start), or a folder that make_start made.",
-    )
-    demonstrations: int | None = setting(None, "Expert episodes the default policy is warm-started on.")
-    warm_start_updates: int | None = setting(None, "Supervised updates of the warm start.")
-    resume: bool = setting(False, "Continue the run in --output_dir from its last checkpoint.")
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """All that a command line says."""
-
-    run: RunArguments
-    config: StepConfig
-    rule: CreditRule
-    critic: CriticConfig | None
-    """None for rules without a critic."""
-    model: ModelConfig
-    preset: Preset
-    env_kwargs: Mapping[str, Any]
-    """Keywords of all environments of the run."""
-
 
 HELP_GROUPS = {
     "task": (
@@ -168,19 +115,23 @@ def short_help(parser: argparse.ArgumentParser, rule: type[CreditRule]) -> str:
     """The flags that matter, in groups, those of the algorithm alone last, with their values unless changed."""
     own = {rule.title(): _names(rule)} | ({"critic": _names(CriticConfig)} if rule.critic else {})
     groups = HELP_GROUPS | {title: names for title, names in own.items() if names}
-    # A flag that is on by default has a second action that turns it off; the first one holds the default.
-    actions = {action.dest: action for action in reversed(parser._actions)}
     width = max(len(name) for names in groups.values() for name in names) + 4
     lines = [f"Train a policy with {rule.title()}.", "", f"usage: {parser.usage}"]
     for group, names in groups.items():
         lines += ["", f"{group}:"]
         for name in names:
-            text = OUR_WORDS.get(name) or (actions[name].help or "").replace("%%", "%").rstrip(".")
-            default = actions[name].default
+            action = _action(parser, name)
+            text = OUR_WORDS.get(name) or (action.help or "").replace("%%", "%").rstrip(".")
+            default = action.default
             shown = "" if default in (None, "", []) or callable(default) else f" [{default}]"
             lines.append(f"  --{name:<{width}}{text}{shown}")
     lines += ["", "--help_all lists every flag, those of TRL and transformers included."]
     return "\n".join(lines)
+
+
+def _action(parser: argparse.ArgumentParser, name: str) -> argparse.Action:
+    """That of a flag. One that is on by default has a second action that turns it off; the first has the default."""
+    return next(action for action in parser._actions if action.dest == name)
 
 
 def _names(settings: type) -> tuple[str, ...]:

@@ -20,9 +20,10 @@ from steppo_gym.trainers.policy.chat import ChatCodec
 from steppo_gym.trainers.policy.generation import ModelPolicy
 from steppo_gym.trainers.policy.model_limits import context_limits
 from steppo_gym.trainers.rules import ALGORITHMS
-from steppo_gym.trainers.run.arguments import RunArguments, env_keywords
+from steppo_gym.trainers.run.arguments import env_keywords
 from steppo_gym.trainers.run.audit_critic import TrainedCritic
 from steppo_gym.trainers.run.presets import Preset
+from steppo_gym.trainers.run.settings import RunArguments
 
 _EXPERT = "expert:"
 

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from typing import Any
 
+import transformers
 from tqdm import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.integrations.integration_utils import TensorBoardCallback
 
 from steppo_gym.rollouts.episode import Episode
 
@@ -96,3 +108,20 @@ def iteration_line(logs: dict[str, Any], update: int, iterations: int, updates_i
         shown.append(f"failed {100 * logs['failed_rate']:.1f} %")
     shown.append(f"{logs['rollout_seconds']:.1f} + {logs['update_seconds'] * updates_in_iteration:.1f} s")
     return "  ".join(shown)
+
+
+def settle_callbacks(trainer: Trainer, folder: Path) -> None:
+    """Only our own lines in the terminal, and TensorBoard's files in the run's folder."""
+    for printing in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(printing)
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback):
+            # It learns the folder when training begins; what is evaluated before would go to the working directory.
+            callback.logging_dir = callback.logging_dir or str(folder / "tensorboard")
+
+
+def quiet_libraries() -> None:
+    """The run's own lines and bars say what matters; warnings of libraries about their other uses do not."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("trl").setLevel(logging.ERROR)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from steppo_gym.errors import SteppoGymError
 from steppo_gym.rollouts.episode import Episode
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -96,3 +98,23 @@ class Interruption(TrainerCallback):
         self.received = number
         if not self._trains:
             raise Interrupted(number)
+
+
+@contextlib.contextmanager
+def ending_in_one_line(interruption: Interruption, again: str) -> Iterator[None]:
+    """What is broken outside of this program needs a cause, not a traceback.
+
+    Exits with 1 after a failure, with 130 or 143 after Ctrl-C or SIGTERM.
+
+    Args:
+        interruption: hears the signals.
+        again: the command that goes on, once there is a folder.
+    """
+    try:
+        with interruption.listening():
+            yield
+    except Interrupted as signalled:
+        print(f"Ended by {signalled}. {again}", file=sys.stderr)
+        sys.exit(signalled.exit_status)
+    except (SteppoGymError, OSError) as error:
+        sys.exit(f"The run has ended: {' '.join(str(error).split()) or type(error).__name__}")

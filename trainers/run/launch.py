@@ -2,47 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import torch
-import transformers
-from transformers import (
-    AutoTokenizer,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-    PrinterCallback,
-    ProgressCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
-from transformers.integrations.integration_utils import TensorBoardCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.utils import get_peft_config
 
 from steppo_gym.credit.records import CreditRule
-from steppo_gym.env import TextEnv
 from steppo_gym.errors import SteppoGymError
+from steppo_gym.registration import find_modules_here
 from steppo_gym.rollouts.episode import Episode, write_episodes
-from steppo_gym.rollouts.pool import EnvFactory
 from steppo_gym.storage.json_lines import write_whole
 from steppo_gym.trainers.checkpoints import update_of
 from steppo_gym.trainers.collapse import CollapseWatch
 from steppo_gym.trainers.evaluation import EvaluationSet, evaluation_metrics, first_tasks
 from steppo_gym.trainers.run.allocator import keep_freed_memory
-from steppo_gym.trainers.run.arguments import RunArguments, RunSettings, parse_arguments, script_name
-from steppo_gym.trainers.run.checks import check_environments, train_spec
-from steppo_gym.trainers.run.console import Console
-from steppo_gym.trainers.run.interruption import Interrupted, Interruption
+from steppo_gym.trainers.run.arguments import parse_arguments, script_name
+from steppo_gym.trainers.run.console import Console, quiet_libraries, settle_callbacks
+from steppo_gym.trainers.run.interruption import Interrupted, Interruption, ending_in_one_line
 from steppo_gym.trainers.run.report import (
     BEFORE_FILE,
     METRICS_FILE,
@@ -54,32 +39,15 @@ from steppo_gym.trainers.run.report import (
     write_summary,
 )
 from steppo_gym.trainers.run.run_folder import run_folder
-from steppo_gym.trainers.run.starts import start_of
+from steppo_gym.trainers.run.settings import RunSettings
+from steppo_gym.trainers.run.starts import start_of, starting_policy, task_ids_of
 from steppo_gym.trainers.step_trainer import StepTrainer
-from steppo_gym.trainers.warm_start.warm_start import warm_started_policy
+
+WRONG_VALUE = 2
+"""Exit status after a command line that cannot be served."""
 
 Scores = dict[str, dict[str, dict[str, float]]]
 """By mode ("greedy", "sampled"), by test split, by metric."""
-
-
-@contextlib.contextmanager
-def _ending_in_one_line(interruption: Interruption, again: str) -> Iterator[None]:
-    """What is broken outside of this program needs a cause, not a traceback.
-
-    Exits with 1 after a failure, with 130 or 143 after Ctrl-C or SIGTERM.
-
-    Args:
-        interruption: hears the signals.
-        again: the command that goes on, once there is a folder.
-    """
-    try:
-        with interruption.listening():
-            yield
-    except Interrupted as signalled:
-        print(f"Ended by {signalled}. {again}", file=sys.stderr)
-        sys.exit(signalled.exit_status)
-    except (SteppoGymError, OSError) as error:
-        sys.exit(f"The run has ended: {' '.join(str(error).split()) or type(error).__name__}")
 
 
 def launch(rule: type[CreditRule], argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -96,14 +64,15 @@ def launch(rule: type[CreditRule], argv: Sequence[str] | None = None) -> dict[st
     given = list(sys.argv[1:] if argv is None else argv)
     settings = parse_arguments(rule, given)
     interruption = Interruption(settings.config.updates_in_iteration)
-    _quiet_libraries()
-    check_environments(settings)
+    quiet_libraries()
+    _check_environments(settings)
     if not torch.cuda.is_available():
         keep_freed_memory()
     again = f"Go on with: {_command_to_go_on(settings, given)}"
-    with _ending_in_one_line(interruption, again), run_folder(settings) as checkpoint:
-        summary = _run(settings, interruption, checkpoint, given, started)
-    return summary
+    with ending_in_one_line(interruption, again):
+        settings = replace(settings, start=start_of(settings))
+        with run_folder(settings) as checkpoint:
+            return _run(settings, interruption, checkpoint, given, started)
 
 
 def _run(
@@ -117,7 +86,7 @@ def _run(
         config.updates_in_iteration,
         visible=config.process_index == 0,
     )
-    console.say(f"{title} on {preset.env_id} {_describe(run)}, seed {config.seed}, into {folder}")
+    console.say(f"{title} on {preset.env_id} {run.description()}, seed {config.seed}, into {folder}")
     try:
         trainer = _build_trainer(settings, console, interruption)
     except ValueError as error:
@@ -137,7 +106,7 @@ def _run(
         "algorithm": title,
         "env": run.env,
         "environment": preset.env_id,
-        "task": _describe(run),
+        "task": run.description(),
         "seed": config.seed,
         **_summarise(before, after, tests),
         "iterations": config.iterations,
@@ -160,6 +129,17 @@ def _run(
     return summary
 
 
+def _check_environments(settings: RunSettings) -> None:
+    """Make one environment of those that are trained on, and exit with one line if that cannot be done."""
+    find_modules_here(settings.preset.env_id)
+    try:
+        settings.train_spec().make().close()
+    except (SteppoGymError, gymnasium.error.Error, ImportError, ValueError, TypeError, OSError) as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        print(f"{script_name(settings.rule.title())}.py: {settings.preset.env_id}: {said}", file=sys.stderr)
+        sys.exit(WRONG_VALUE)
+
+
 def _command_to_go_on(settings: RunSettings, given: Sequence[str]) -> str:
     """The same command with `--resume`; the folder is named where it was not the first of its name."""
     added = [] if settings.run.resume else ["--resume"]
@@ -168,8 +148,8 @@ def _command_to_go_on(settings: RunSettings, given: Sequence[str]) -> str:
 
 def _build_trainer(settings: RunSettings, console: Console, interruption: Interruption) -> StepTrainer:
     """The trainer with its policy, which may have to be warm-started first."""
-    config, spec = settings.config, train_spec(settings)
-    model, tokenizer = _policy(settings)
+    config, spec = settings.config, settings.train_spec()
+    model, tokenizer = starting_policy(settings)
     due = _EvaluationThatIsDue()
 
     def on_episode(episode: Episode) -> None:
@@ -180,7 +160,7 @@ def _build_trainer(settings: RunSettings, console: Console, interruption: Interr
         model,
         config,
         spec=spec,
-        task_ids=_task_ids(spec),
+        task_ids=task_ids_of(spec),
         rule=settings.rule,
         critic_config=settings.critic,
         processing_class=tokenizer,
@@ -196,7 +176,7 @@ def _build_trainer(settings: RunSettings, console: Console, interruption: Interr
         ],
     )
     due.trainer, interruption.gather = trainer, trainer.gather
-    _settle_callbacks(trainer, Path(str(config.output_dir)))
+    settle_callbacks(trainer, Path(str(config.output_dir)))
     return trainer
 
 
@@ -287,38 +267,6 @@ def _summarise(before: Scores, after: Scores, tests: Sequence[EvaluationSet]) ->
     }
 
 
-def _policy(settings: RunSettings) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The model (or its name, for TRL to load) and its tokenizer."""
-    config, model_config = settings.config, settings.model
-    if model_config.model_name_or_path is not None:
-        name = model_config.model_name_or_path
-        config.model_init_kwargs = {"revision": model_config.model_revision, "dtype": model_config.dtype or "float32"}
-        if model_config.attn_implementation:
-            config.model_init_kwargs["attn_implementation"] = model_config.attn_implementation
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=model_config.model_revision, padding_side="left")
-        return name, tokenizer
-    start = start_of(settings)
-    folder = _warm_started(settings) if start is None else start.folder
-    # By name, because AutoTokenizer would replace its pre-tokenizer by that of the model type.
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left")
-    config.model_init_kwargs = {"dtype": "float32"}
-    return str(folder), tokenizer
-
-
-def _warm_started(settings: RunSettings) -> Path:
-    """The folder of the warm-started policy."""
-    run, config, preset = settings.run, settings.config, settings.preset
-    spec = preset.spec(preset.train_split, {**settings.env_kwargs, **preset.demonstration_kwargs})
-    warm_start = replace(
-        preset.warm_start,
-        num_demonstrations=run.demonstrations or preset.warm_start.num_demonstrations,
-        num_updates=run.warm_start_updates or preset.warm_start.num_updates,
-    )
-    task_ids = _task_ids(spec, with_expert=True)
-    with config.distributed_state.main_process_first():  # type: ignore[union-attr]
-        return warm_started_policy(spec, task_ids, warm_start, seed=config.seed, num_workers=config.num_env_workers)
-
-
 def _play_tests(
     trainer: StepTrainer, tests: Sequence[EvaluationSet], console: Console, folder: Path, when: str
 ) -> Scores:
@@ -345,44 +293,3 @@ def _pooled(scores: dict[str, dict[str, float]], tests: Sequence[EvaluationSet])
     """Success over the tasks of all test splits, None if none were played."""
     total = sum(len(test.task_ids) for test in tests)
     return None if not tests else sum(scores[test.name]["success"] * len(test.task_ids) for test in tests) / total
-
-
-def _task_ids(spec: EnvFactory, *, with_expert: bool = False) -> list[str]:
-    """All tasks of an environment; exits if there should be an expert and is none."""
-    env = spec.make()
-    try:
-        if with_expert and type(env).expert_response is TextEnv.expert_response:
-            sys.exit(
-                f"{spec.env_id} has no expert_response, on which the default policy is warm-started. "
-                "Write one, or name a model with --model_name_or_path."
-            )
-        return [env.task_ids[i] for i in range(len(env.task_ids))]
-    finally:
-        env.close()
-
-
-def _describe(run: RunArguments) -> str:
-    source = (
-        f"official data in {run.data}"
-        if run.data
-        else f"built-in data{f', {run.difficulty}' if run.difficulty else ''}"
-    )
-    protocol = f"protocol {run.protocol}, " if run.protocol else ""
-    return f"({source}, {protocol}{run.context} context)"
-
-
-def _settle_callbacks(trainer: StepTrainer, folder: Path) -> None:
-    """Only our own lines in the terminal, and TensorBoard's files in the run's folder."""
-    for printing in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(printing)
-    for callback in trainer.callback_handler.callbacks:
-        if isinstance(callback, TensorBoardCallback):
-            # It learns the folder when training begins; what is evaluated before would go to the working directory.
-            callback.logging_dir = callback.logging_dir or str(folder / "tensorboard")
-
-
-def _quiet_libraries() -> None:
-    """The run's own lines and bars say what matters; warnings of libraries about their other uses do not."""
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    logging.getLogger("trl").setLevel(logging.ERROR)

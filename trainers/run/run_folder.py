@@ -17,9 +17,9 @@ from filelock import FileLock, Timeout
 
 from steppo_gym.storage.json_lines import write_whole
 from steppo_gym.trainers.checkpoints import newest_complete
-from steppo_gym.trainers.run.arguments import RunSettings, script_name
+from steppo_gym.trainers.run.arguments import script_name
 from steppo_gym.trainers.run.report import BEFORE_FILE, METRICS_FILE, SUMMARY_FILE
-from steppo_gym.trainers.run.starts import start_of
+from steppo_gym.trainers.run.settings import RunSettings
 
 CONFIG_FILE, LOCK_FILE = "config.json", "lock"
 
@@ -197,7 +197,7 @@ def write_config(folder: Path, settings: RunSettings) -> None:
 
 def _record(settings: RunSettings) -> dict[str, Any]:
     """Every setting, as JSON reads it back."""
-    start = start_of(settings)
+    start = settings.start
     record = {
         "algorithm": settings.rule.title(),
         "run": asdict(settings.run),

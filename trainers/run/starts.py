@@ -8,28 +8,38 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from steppo_gym.env import TextEnv
 from steppo_gym.errors import DataError
-from steppo_gym.trainers.run.arguments import RunSettings
+from steppo_gym.rollouts.pool import EnvFactory
+from steppo_gym.trainers.run.settings import RunSettings, Start
 from steppo_gym.trainers.warm_start.start import start_hash
+from steppo_gym.trainers.warm_start.warm_start import warm_started_policy
 
 SHIPPED = Path(__file__).parents[1] / "starts"
 CARD = "card.json"
 
 
-@dataclass(frozen=True)
-class Start:
-    """A policy to begin with."""
-
-    name: str
-    folder: Path
-    sha256: str
-    """See `start_hash`."""
-    environment: dict[str, Any]
-    """Id and keywords of the environments it was made for."""
+def starting_policy(settings: RunSettings) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The model (or its name, for TRL to load) and its tokenizer."""
+    config, model_config = settings.config, settings.model
+    if model_config.model_name_or_path is not None:
+        name = model_config.model_name_or_path
+        config.model_init_kwargs = {"revision": model_config.model_revision, "dtype": model_config.dtype or "float32"}
+        if model_config.attn_implementation:
+            config.model_init_kwargs["attn_implementation"] = model_config.attn_implementation
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=model_config.model_revision, padding_side="left")
+        return name, tokenizer
+    folder = _warm_started(settings) if settings.start is None else settings.start.folder
+    # By name, because AutoTokenizer would replace its pre-tokenizer by that of the model type.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left")
+    config.model_init_kwargs = {"dtype": "float32"}
+    return str(folder), tokenizer
 
 
 def start_of(settings: RunSettings, shipped: Path = SHIPPED) -> Start | None:
@@ -95,3 +105,31 @@ def read_start(folder: Path) -> Start:
 
 def _described(environment: dict[str, Any]) -> str:
     return " ".join([environment["id"], *(f"{name}={value}" for name, value in environment["kwargs"].items())])
+
+
+def _warm_started(settings: RunSettings) -> Path:
+    """The folder of the warm-started policy."""
+    run, config, preset = settings.run, settings.config, settings.preset
+    spec = preset.spec(preset.train_split, {**settings.env_kwargs, **preset.demonstration_kwargs})
+    warm_start = replace(
+        preset.warm_start,
+        num_demonstrations=run.demonstrations or preset.warm_start.num_demonstrations,
+        num_updates=run.warm_start_updates or preset.warm_start.num_updates,
+    )
+    task_ids = task_ids_of(spec, with_expert=True)
+    with config.distributed_state.main_process_first():  # type: ignore[union-attr]
+        return warm_started_policy(spec, task_ids, warm_start, seed=config.seed, num_workers=config.num_env_workers)
+
+
+def task_ids_of(spec: EnvFactory, *, with_expert: bool = False) -> list[str]:
+    """All tasks of an environment; exits if there should be an expert and is none."""
+    env = spec.make()
+    try:
+        if with_expert and type(env).expert_response is TextEnv.expert_response:
+            sys.exit(
+                f"{spec.env_id} has no expert_response, on which the default policy is warm-started. "
+                "Write one, or name a model with --model_name_or_path."
+            )
+        return [env.task_ids[i] for i in range(len(env.task_ids))]
+    finally:
+        env.close()
