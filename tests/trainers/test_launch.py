@@ -189,7 +189,11 @@ def test_there_must_be_something_to_resume(tmp_path):
     ("flags", "message"),
     [
         (["--env", "chess"], r"--env must be one of .*alfworld, key_door.*, or module:id .*, got 'chess'"),
-        (["--env=key_door", "--difficulty=hard"], r"--difficulty must be one of \(this task has none\), got 'hard'"),
+        (
+            ["--env=key_door", "--difficulty=hard"],
+            r"^--difficulty: key_door has only one\. Tasks that have several: alfworld\.$",
+        ),
+        (["--env=mine:my/Env-v0", "--difficulty=easy"], r"^--difficulty: mine:my/Env-v0 has only one\."),
         (["--env=alfworld", "--difficulty", "hard"], r"--difficulty must be one of easy, medium, full, got 'hard'"),
         (["--env=alfworld", "--data=x", "--difficulty=easy"], "cannot be combined with --data"),
         (["--env=key_door", "--learning_rte=1"], r"steppo\.py: unknown flag .*\. Did you mean --learning_rate\?"),
@@ -232,6 +236,8 @@ def test_help_shows_flags_that_exist_with_the_values_of_the_task(task, capsys):
     shown = capsys.readouterr().out
     names = re.findall(r"^  --(\w+)", shown, flags=re.MULTILINE)
     common = [name for group in HELP_GROUPS.values() for name in group]
+    if not PRESETS[task].difficulties:
+        common.remove("difficulty")
     assert names[: len(common)] == common
     assert names[len(common) :] == [field.name for kind in (StepPO, CriticConfig) for field in fields(kind)]
     found = parse_arguments(StepPO, ["--env", task])
@@ -247,6 +253,7 @@ def test_help_shows_flags_that_exist_with_the_values_of_the_task(task, capsys):
     assert ended.value.code == 0
     everything = capsys.readouterr().out
     assert all(f"--{name}" in everything for name in [*names, "deepspeed", "lora_r", "vllm_mode"])
+    assert ("--difficulty" in everything) == bool(PRESETS[task].difficulties)
 
 
 def test_own_values_go_before_those_of_the_task():

@@ -26,7 +26,7 @@ from steppo_gym.credit.records import CreditRule
 from steppo_gym.env_arguments import env_argument
 from steppo_gym.trainers.critic_config import CriticConfig
 from steppo_gym.trainers.rules import ALGORITHMS
-from steppo_gym.trainers.run.presets import Preset, preset_of
+from steppo_gym.trainers.run.presets import PRESETS, Preset, preset_of
 from steppo_gym.trainers.run.settings import RunArguments, RunSettings
 from steppo_gym.trainers.step_config import StepConfig, check_rule
 
@@ -90,6 +90,8 @@ def parse_arguments(rule: type[CreditRule], argv: Sequence[str] | None = None) -
     preset = _preset(first.env)
     parser = _parser(rule)
     parser.set_defaults(**_defaults(rule, preset, first))
+    if not preset.difficulties:
+        _action(parser, "difficulty").help = argparse.SUPPRESS
     if first.help or first.help_all:
         print(parser.format_help() if first.help_all else short_help(parser, rule))
         sys.exit(0)
@@ -121,6 +123,8 @@ def short_help(parser: argparse.ArgumentParser, rule: type[CreditRule]) -> str:
         lines += ["", f"{group}:"]
         for name in names:
             action = _action(parser, name)
+            if action.help == argparse.SUPPRESS:
+                continue
             text = OUR_WORDS.get(name) or (action.help or "").replace("%%", "%").rstrip(".")
             default = action.default
             shown = "" if default in (None, "", []) or callable(default) else f" [{default}]"
@@ -237,9 +241,11 @@ def _check(run: RunArguments, preset: Preset) -> dict[str, Any]:
         sys.exit("--env_args cannot choose the split: training, validation and test each have their own.")
     if run.watch == "test" and not run.test_tasks:
         sys.exit("--watch test plays the test tasks during training, but --test_tasks is 0.")
+    if run.difficulty is not None and not preset.difficulties:
+        having = ", ".join(task for task, other in PRESETS.items() if other.difficulties)
+        sys.exit(f"--difficulty: {run.env} has only one. Tasks that have several: {having}.")
     if run.difficulty is not None and run.difficulty not in preset.difficulties:
-        known = ", ".join(preset.difficulties) or "(this task has none)"
-        sys.exit(f"--difficulty must be one of {known}, got {run.difficulty!r}.")
+        sys.exit(f"--difficulty must be one of {', '.join(preset.difficulties)}, got {run.difficulty!r}.")
     return given
 
 
