@@ -82,12 +82,15 @@ class Job:
 
 
 def _read_by(algorithm: Algorithm, arguments: Sequence[str]) -> Iterator[str]:
-    """Flags, each with its value, without those of a critic that the algorithm does not have."""
+    """Flags with their values, without those of a critic that the algorithm does not have."""
     has_critic = ALGORITHMS[algorithm.script].critic is not None
     of_critic = {f"--{f.name}" for f in fields(CriticConfig)}
-    for flag, value in zip(arguments[::2], arguments[1::2], strict=True):
-        if has_critic or flag not in of_critic:
-            yield from (flag, value)
+    left_out = False
+    for argument in arguments:
+        if argument.startswith("--"):
+            left_out = not has_critic and argument in of_critic
+        if not left_out:
+            yield argument
 
 
 def stage_folder(protocol: Protocol, stage: Stage) -> Path:

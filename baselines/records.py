@@ -91,6 +91,7 @@ def record(job: Job, folder: Path, commit: str) -> dict[str, Any]:
         "curve": _pooled_curve(splits),
         "curve_by_split": splits,
         "training_curve": [[entry["iteration"], entry.get("success")] for entry in training],
+        "explained_variance": [entry.get("explained_variance") for entry in training],
         "config": config["run"]
         | {name: config["config"][name] for name in SETTINGS}
         | config["rule"]

@@ -75,7 +75,23 @@ def paired_t_test(differences: Sequence[float]) -> float | None:
     if len(sample) < 2 or np.ptp(sample) < 1e-12:
         return None
     t = float(sample.mean() / (sample.std(ddof=1) / math.sqrt(len(sample))))
-    return 1.0 - _student(abs(t), len(sample) - 1)
+    return two_sided_p(t, len(sample) - 1)
+
+
+def two_sided_p(t: float, freedom: int) -> float:
+    """P(|T| > |t|) for Student's distribution with whole degrees of freedom."""
+    return 1.0 - _student(abs(t), freedom)
+
+
+def student_quantile(share: float, freedom: int) -> float:
+    """The t with P(|T| <= t) equal to a share below 1, to 1e-9."""
+    low, high = 0.0, 1.0
+    while _student(high, freedom) < share:
+        high *= 2
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _student(middle, freedom) < share else (low, middle)
+    return high
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
