@@ -7,6 +7,8 @@ observation, reward, terminated, truncated, info = env.step("<search>Golden Towe
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -17,6 +19,7 @@ from steppo_gym.envs.multihop_qa.actions import Answer, Search, format_action, p
 from steppo_gym.envs.multihop_qa.data import ProceduralQuestions, QuestionFiles, Questions
 from steppo_gym.envs.multihop_qa.expert import expert_action, wrong_search
 from steppo_gym.envs.multihop_qa.questions import Question
+from steppo_gym.envs.multihop_qa.renaming import renamed
 from steppo_gym.envs.multihop_qa.reward import PROTOCOLS, REWARDS, RewardName, SearchProtocol, answer_reward, recall
 from steppo_gym.envs.multihop_qa.scoring import AnswerScores, Dataset, scores
 from steppo_gym.envs.multihop_qa.search_state import SavedSearches, SearchState
@@ -28,7 +31,7 @@ from steppo_gym.retrieval.engine import names_engine, read_engine
 from steppo_gym.snapshot import canonical_json, restored, state_digest
 from steppo_gym.transition import NO_ACTION, Transition
 
-EXPERTS = ("search", "hasty")
+EXPERTS = ("search", "clumsy", "hasty")
 _SHOWN_CHARS = 200
 
 
@@ -49,7 +52,7 @@ class MultihopQAEnv(TextEnv):
             search server.
         top_k: passages per query; overrides the protocol's.
         reward: "em" or "f1".
-        common: see `TextEnv`. The expert "hasty" errs. A response of the tool-call format may hold several searches.
+        common: see `TextEnv`. The expert "clumsy" slips now and then, "hasty" errs beside. A response of the tool-call format may hold several searches.
 
     Raises:
         ValueError: an argument outside its range.
@@ -115,9 +118,9 @@ class MultihopQAEnv(TextEnv):
             self._question, found=found, queries=self._search.queries, last_step=last_step, is_found=is_found, seed=seed
         )
         wrong = None
-        if seed is not None and not last_step:
+        if self.expert in ("clumsy", "hasty") and not last_step:
             useless = self._search.others(self._question.supporting)
-            wrong = wrong_search(useless, seed=seed, step=self.num_steps)
+            wrong = wrong_search(useless, seed=self._expert_seed, step=self.num_steps)
         self.expert_slip = wrong is not None
         return format_action(wrong or action, self.action_format)
 
@@ -134,6 +137,10 @@ class MultihopQAEnv(TextEnv):
         """The question and the answers that count, as JSON."""
         question = self.questions.load(task_id)
         return canonical_json({"question": question.text, "answers": question.answers})
+
+    def retold(self, texts: Sequence[str], rng: random.Random) -> list[str]:
+        """The texts of an episode about another encyclopaedia; see `steppo_gym.envs.multihop_qa.renaming`."""
+        return renamed(texts, rng)
 
     def _start(self, task_id: str) -> str:
         self._question = self.questions.load(task_id)

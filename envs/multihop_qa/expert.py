@@ -2,8 +2,9 @@
 
 `search` looks for the missing passages one after the other by their titles, and answers once all are found. Where the
 retriever does not bring one, it answers only if the answer stands in what it has found: on real data its success marks
-how far retrieval carries. `hasty` has a fault: in most episodes it takes the name it should search for next for the
-answer, and now and then it searches for the wrong thing.
+how far retrieval carries. `clumsy` is the same and now and then searches for the wrong thing (`wrong_search`), so that
+its episodes show how to go on. `hasty` slips as often and has a fault: in most episodes it takes the name it should
+search for next for the answer.
 
 >>> expert_action(question, found=[], queries=[], last_step=False, is_found=lambda paragraph: False)
 Search(queries=('Golden Tower',))
@@ -23,7 +24,7 @@ from steppo_gym.retrieval.retriever import Passage
 HASTE = 0.65
 """Share of the episodes in which the hasty expert answers with the name it should search for."""
 WRONG = 0.1
-"""Chance that the hasty expert searches for something that does not help."""
+"""Chance that the clumsy and the hasty expert search for something that does not help."""
 NO_ANSWER = "unknown"
 
 

@@ -7,6 +7,8 @@ observation, reward, terminated, truncated, info = env.step("<search>graph pruni
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -21,13 +23,14 @@ from steppo_gym.envs.paper_search.oracle import oracle_action
 from steppo_gym.envs.paper_search.papers import Query
 from steppo_gym.envs.paper_search.pool import PaperPool, SavedPool, carry_out, same_words
 from steppo_gym.envs.paper_search.relevance import GoldMembership, Relevance, open_relevance
+from steppo_gym.envs.paper_search.renaming import renamed
 from steppo_gym.envs.paper_search.reward import PROTOCOLS, SUCCESS_RECALL, PaperSearchProtocol, cut_metrics, list_scores
 from steppo_gym.keywords import CommonArguments, check_count
 from steppo_gym.protocol import named_protocol
 from steppo_gym.snapshot import canonical_json, restored, state_digest
 from steppo_gym.transition import NO_ACTION, Transition
 
-EXPERTS = ("search-expand", "hasty", "oracle")
+EXPERTS = ("search-expand", "clumsy", "hasty", "oracle")
 
 
 class _TaskState(TypedDict):
@@ -54,7 +57,7 @@ class PaperSearchEnv(TextEnv):
             `<answer>..</answer>` does.
         listed_papers: how many of the best expanded papers, and of the others, are shown; overrides the protocol's.
         abstract_words: longest abstract shown, 0 for titles alone; overrides the protocol's.
-        common: see `TextEnv`. The expert "hasty" errs, "oracle" knows which of the papers found are answers.
+        common: see `TextEnv`. The expert "clumsy" slips now and then, "hasty" errs beside, "oracle" knows which of the papers found are answers.
 
     Raises:
         ValueError: an argument outside its range.
@@ -111,7 +114,7 @@ class PaperSearchEnv(TextEnv):
         """What the expert writes in the current state."""
         if self.expert == "oracle":
             return format_action(oracle_action(self._query, self._pool), self.action_format)
-        seed = self._expert_seed if self.expert == "hasty" else None
+        seed = self._expert_seed if self.expert in ("clumsy", "hasty") else None
         view = view_of(
             self._query.text,
             self._pool,
@@ -119,7 +122,9 @@ class PaperSearchEnv(TextEnv):
             listed_papers=self.protocol.listed_papers,
             by_score=self.shows_scores,
         )
-        action, self.expert_slip = expert_action(view, step=self.num_steps, seed=seed)
+        action, self.expert_slip = expert_action(
+            view, step=self.num_steps, seed=seed, hasty=self.expert == "hasty"
+        )
         return format_action(action, self.action_format)
 
     def close(self) -> None:
@@ -135,6 +140,10 @@ class PaperSearchEnv(TextEnv):
         """The question, the papers asked for and the last day of publication, as JSON."""
         query = self.queries.load(task_id)
         return canonical_json({"question": query.text, "answers": query.answers, "until": query.until})
+
+    def retold(self, texts: Sequence[str], rng: random.Random) -> list[str]:
+        """The texts of an episode in another field; see `steppo_gym.envs.paper_search.renaming`."""
+        return renamed(texts, rng)
 
     def _start(self, task_id: str) -> str:
         self._query = self.queries.load(task_id)

@@ -3,8 +3,9 @@
 `search-expand` searches for the words of the question and expands a paper whose title is made of them. Among what that
 brings it looks for a title that introduces something in words of its own: that is where the work went on. It searches
 for those words, expands a paper whose title is made of them, and so on, one call a step. Where no title is made of its
-words, it expands what has most in common with them. `hasty` has a fault: in most episodes it is content with what the
-first search finds, and now and then it expands a paper that has other words.
+words, it expands what has most in common with them. `clumsy` is the same and now and then expands a paper that has
+other words, so that its episodes show how to go on. `hasty` slips as often and has a fault: in most episodes it is
+content with what the first search finds.
 
 >>> expert_action(View("Which papers use gated encoders for text summarisation?"), step=0)
 (Calls(calls=(Search(query='gated encoders text summarisation'),)), False)
@@ -22,7 +23,7 @@ from steppo_gym.envs.paper_search.pool import same_words
 HASTE = 0.65
 """Share of the episodes in which the hasty expert stops after the first search."""
 WRONG = 0.1
-"""Chance that the hasty expert expands a paper that has other words."""
+"""Chance that the clumsy and the hasty expert expand a paper that has other words."""
 MAX_WORDS = 12
 """Longest query."""
 _LISTED = 3
@@ -68,18 +69,21 @@ class View:
     num_calls: int = 0
 
 
-def expert_action(view: View, *, step: int, seed: int | None = None) -> tuple[Calls | Stop, bool]:
+def expert_action(
+    view: View, *, step: int, seed: int | None = None, hasty: bool = True
+) -> tuple[Calls | Stop, bool]:
     """What the expert does.
 
     Args:
         view: all that it knows.
         step: number of steps so far.
-        seed: of the hasty expert's episode; None is the careful one.
+        seed: of an episode in which it slips; None is the careful one.
+        hasty: whether it has its fault where it slips.
 
     Returns:
         The action, and whether it is a slip, which a demonstration should not teach.
     """
-    if seed is not None and view.num_calls and _is_hasty(seed):
+    if seed is not None and hasty and view.num_calls and _is_hasty(seed):
         return Stop(), False
     if seed is not None and (wrong := _wrong_expansion(view, seed=seed, step=step)):
         return Calls((wrong,)), True
@@ -89,8 +93,13 @@ def expert_action(view: View, *, step: int, seed: int | None = None) -> tuple[Ca
 
 def key_words(text: str) -> str:
     """The words of a question or title that a search should have, at most `MAX_WORDS`."""
-    words = [word for word in _WORD.findall(text) if word.lower() not in _NO_KEY_WORDS and not _YEAR.fullmatch(word)]
+    words = [word for word in _WORD.findall(text) if is_key_word(word)]
     return " ".join(words[:MAX_WORDS])
+
+
+def is_key_word(word: str) -> bool:
+    """Whether a search should have a word."""
+    return word.lower() not in _NO_KEY_WORDS and not _YEAR.fullmatch(word)
 
 
 def _next_call(view: View) -> Search | Expand | None:

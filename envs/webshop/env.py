@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -31,6 +31,8 @@ from steppo_gym.envs.webshop.built_in.generate import SPLITS, Split
 from steppo_gym.envs.webshop.expert import expert_action
 from steppo_gym.envs.webshop.expert_view import best_choice, expert_page, has_looked, wanted
 from steppo_gym.envs.webshop.nouns import NOUN_SOURCES, NounSource, noun_tagger
+from steppo_gym.envs.webshop.reader import reading_action, slip
+from steppo_gym.envs.webshop.renaming import renamed
 from steppo_gym.envs.webshop.render import OBSERVATION_MODES, ObservationMode
 from steppo_gym.envs.webshop.reward import PROTOCOLS, Score, ShopProtocol, is_success, purchase_reward, score
 from steppo_gym.envs.webshop.session import PAGE_SIZE, Session, click, impossible, page, search
@@ -45,7 +47,7 @@ from steppo_gym.quoting import one_line
 from steppo_gym.snapshot import bad_snapshot, canonical_json, restored, state_digest
 from steppo_gym.transition import NO_ACTION, Transition
 
-EXPERTS = ("careful", "hasty")
+EXPERTS = ("careful", "clumsy", "hasty")
 _SHOWN_CHARS = 300
 
 
@@ -68,7 +70,7 @@ class WebShopEnv(TextEnv):
         observation_mode: "text" or "text_rich", which marks what can be clicked and what was.
         results_per_page: officially 10; with fewer, pages are short enough for small policies.
         nouns: who finds the nouns of names: "spacy" as officially, "words", or "auto" for spaCy where it is installed.
-        common: see `TextEnv`. The expert "hasty" errs. `invalid_action_reward` is of a response whose tag or call is
+        common: see `TextEnv`. The expert "clumsy" reads and slips now and then, "hasty" errs. `invalid_action_reward` is of a response whose tag or call is
             missing or malformed; a command in good form that the shop ignores costs a step and nothing else.
 
     Raises:
@@ -99,6 +101,7 @@ class WebShopEnv(TextEnv):
         check_count("results_per_page", results_per_page)
         super().__init__(named_protocol(PROTOCOLS, protocol), experts=EXPERTS, **common)
         self.shop = open_shop(data)
+        self._asins = self.shop.asins() if data is None else None
         self.goals: GoalKind = goals
         self.task_ids = TaskIds(goals, self.shop.goal_numbers(goals, split, split_rule))
         if not self.task_ids:
@@ -127,14 +130,23 @@ class WebShopEnv(TextEnv):
 
     def expert_response(self) -> str:
         """What the expert writes in the current state."""
-        actions = [exchange.action for exchange in self.history]
+        self.expert_slip = False
+        page, looked = expert_page(self._session, self.shop), self._has_looked()
+        steps_left = self.max_steps - self.num_steps
+        if self.expert == "clumsy":
+            action = reading_action(
+                wanted(self.goal), page, opened=self._session.visited, looked=looked, steps_left=steps_left
+            )
+            wrong = slip(page, action, seed=self._episode_seed, step=self.num_steps)
+            self.expert_slip = wrong is not None
+            return format_command(wrong or action, self.action_format)
         enough = self._best_choice(self.goal.asin)[1]
         action = expert_action(
             wanted(self.goal),
-            expert_page(self._session, self.shop),
+            page,
             opened=self._session.visited,
-            looked=has_looked(actions, self._session.asin),
-            steps_left=self.max_steps - self.num_steps,
+            looked=looked,
+            steps_left=steps_left,
             fits=lambda asin: self._best_choice(asin)[1] >= enough,
             picks=lambda asin: self._best_choice(asin)[0],
             seed=self._episode_seed if self.expert == "hasty" else None,
@@ -154,6 +166,16 @@ class WebShopEnv(TextEnv):
             "price_upper": goal.price_upper,
         }
         return canonical_json(content)
+
+    def retold(self, texts: Sequence[str], rng: random.Random) -> list[str]:
+        """The texts of an episode in another shop; see `steppo_gym.envs.webshop.renaming`.
+
+        Raises:
+            NotImplementedError: the official shop, whose words are not known to stand for each other.
+        """
+        if self._asins is None:
+            raise NotImplementedError("Episodes of the built-in shop alone can be told anew, got data.")
+        return renamed(texts, rng, asins=self._asins)
 
     def _start(self, task_id: str) -> str:
         self._enter(task_id, Session(page_size=self.results_per_page))
@@ -183,6 +205,9 @@ class WebShopEnv(TextEnv):
         if self._score is None:
             return Transition(feedback, shown)
         return Transition(feedback, shown, purchase_reward(self.protocol, self._score.total), terminated=True)
+
+    def _has_looked(self) -> bool:
+        return has_looked([exchange.action for exchange in self.history], self._session.asin)
 
     def _nothing(self, action: str, reason: str, reward: float = 0.0) -> Transition:
         """What changes nothing. Only a missing or malformed tag or call is charged for, as in both recipes."""

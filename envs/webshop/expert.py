@@ -23,7 +23,7 @@ MAX_COMPARED = 2
 BUY, BACK, FEATURES = "click[buy now]", "click[< prev]", "click[features]"
 _COMPARING_STEPS = 4
 """Steps that opening a product, reading its features and going back to the results take."""
-_NEXT = "click[next >]"
+NEXT = "click[next >]"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,6 +67,8 @@ class Page:
         title: its title.
         options: values to choose from, by name of the option.
         chosen: values chosen so far, by name of the option.
+        price: its lowest price, in dollars.
+        features: what its page of features says, whether it was looked at or not.
     """
 
     kind: str
@@ -77,6 +79,8 @@ class Page:
     title: str = ""
     options: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     chosen: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    price: float = 0.0
+    features: Sequence[str] = ()
 
 
 def expert_action(
@@ -116,7 +120,7 @@ def expert_action(
         return BACK
     missing = [
         value
-        for name, value in (picks(page.asin) if picks else _equal_options(wanted, page)).items()
+        for name, value in (picks(page.asin) if picks else equal_options(wanted, page)).items()
         if page.chosen.get(name) != value
     ]
     unread = [word for word in wanted.attributes if word.lower() not in page.title.lower()]
@@ -130,6 +134,11 @@ def expert_action(
     if len(missing) > int(hasty):
         return f"click[{missing[0]}]"
     return BUY
+
+
+def search_for(wanted: Wanted) -> str:
+    """The search for what is wanted."""
+    return _search(query_of(wanted))
 
 
 def query_of(wanted: Wanted) -> str:
@@ -153,12 +162,12 @@ def _from_results(
     if best is not None:
         return f"click[{best.asin}]"
     if not is_own and steps_left > direct:
-        return _search(query_of(wanted))
+        return search_for(wanted)
     if page.keywords != name and steps_left >= direct:
         return _search(name)
     # The name leads to the product; what stands first there is the best that is left when time runs out.
     if page.has_more and steps_left >= direct:
-        return _NEXT
+        return NEXT
     return f"click[{page.listed[0].asin}]" if page.listed else _search(_plain(wanted.query))
 
 
@@ -167,7 +176,7 @@ def _direct_steps(wanted: Wanted) -> int:
     return 3 + len(wanted.options)
 
 
-def _equal_options(wanted: Wanted, page: Page) -> dict[str, str]:
+def equal_options(wanted: Wanted, page: Page) -> dict[str, str]:
     """Options that offer a wanted value, each wanted value once."""
     left = [value.lower() for value in wanted.options]
     found: dict[str, str] = {}

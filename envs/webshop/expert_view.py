@@ -36,6 +36,8 @@ def expert_page(session: Session, shop: Shelves) -> Page:
         title="" if product is None else product.title,
         options={} if product is None else product.options,
         chosen=dict(session.chosen),
+        price=0.0 if product is None else product.prices[0],
+        features=() if product is None else product.bullet_points,
     )
 
 

@@ -21,10 +21,11 @@ OBSERVATION_MODES: tuple[ObservationMode, ...] = get_args(ObservationMode)
 SEARCH_FORM = "search[words]"
 """How the prompt shows that there is a search bar."""
 
-_EXAMPLE = "search[slim fit hoodie]"
+EXAMPLE = "search[slim fit hoodie]"
+"""Of an action, in what the agent is told."""
 _FORMATS = {
-    "tag": f"write exactly one action between <{TAG}> and </{TAG}>, for example {format_command(_EXAMPLE, 'tag')}",
-    "tool_call": f"call the tool {TOOL} exactly once, for example {format_command(_EXAMPLE, 'tool_call')}",
+    "tag": f"write exactly one action between <{TAG}> and </{TAG}>, for example {format_command(EXAMPLE, 'tag')}",
+    "tool_call": f"call the tool {TOOL} exactly once, for example {format_command(EXAMPLE, 'tool_call')}",
 }
 
 _SYSTEM = """\

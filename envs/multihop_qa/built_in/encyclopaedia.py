@@ -35,6 +35,8 @@ _ADAPTED = 0.1
 _FORMS = {"film": "director", "novel": "author", "opera": "composer"}
 """Forms of works, and what their makers are called."""
 _YEARS = {"person": (1850, 1979), "work": (1900, 1999), "town": (1850, 1999), "company": (1850, 1999)}
+YEARS = range(1850, 2000)
+"""All years that occur."""
 
 
 @dataclass(frozen=True, slots=True)

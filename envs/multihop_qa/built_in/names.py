@@ -61,6 +61,12 @@ def names(kind: str, split: str) -> tuple[str, ...]:
     return tuple(name for one in first for other in second if split_of(name := f"{one} {other}") == split)
 
 
+@cache
+def word_lists() -> tuple[tuple[str, ...], ...]:
+    """First words and second words of each kind; no word is in two lists."""
+    return tuple(tuple(words.split()) for pair in _WORDS.values() for words in pair)
+
+
 def is_man(name: str) -> bool:
     """Whether a person's first name is a man's."""
     first_names = _WORDS["person"][0].split()

@@ -8,6 +8,9 @@
 
 from __future__ import annotations
 
+import itertools
+from functools import cache
+
 NUM_ERAS = 3
 
 TOPICS: tuple[tuple[str, str, str], ...] = (
@@ -84,6 +87,23 @@ _SURNAMES = (
     "Park Quiroga Rao Schmidt Tanaka Ueda Varga Weiss Yilmaz"
 )
 SURNAMES = tuple(_SURNAMES.split())
+
+
+@cache
+def word_lists() -> tuple[tuple[str, ...], ...]:
+    """The words of names, sorted, by where they stand in them; no word is in two lists.
+
+    Of methods the own words and the families, of problems the first and the second words, and data sets.
+    """
+    topics = [topic.split() for topics in TOPICS for topic in topics]
+    lists = (
+        itertools.chain(*FIRST_WORDS),
+        itertools.chain(*NOUNS),
+        (first for first, _ in topics),
+        (second for _, second in topics),
+        itertools.chain(*DATA_SETS),
+    )
+    return tuple(tuple(sorted(set(words))) for words in lists)
 
 
 def method_name(era: int, number: int) -> str:

@@ -68,6 +68,10 @@ class Shop:
         """How many products there are."""
         return self._products.num_products
 
+    def asins(self) -> list[str]:
+        """Ids of all products, in the order of their file; a list of its own."""
+        return [self._products.asin_at(position) for position in range(self.num_products)]
+
     def product(self, asin: str) -> Product:
         """Look up a product.
 
