@@ -1,8 +1,9 @@
 """The expert that knows no more than the pages say: what it demonstrates can be learnt by reading.
 
-It searches for what is wanted, opens the product whose title has most of it and whose price is low enough, goes back
-where an option is not offered, looks at the features where the title leaves an attribute open, goes back where one is
-missing, picks the options and buys. When time runs out it buys what it has open.
+It searches for what is wanted and goes down the list. A product that is too dear it passes over, one that does not
+offer an option it leaves. Where the title does not say all that is wanted it reads the features, and where they do not
+say it either it searches again and opens the next one. Else it picks the options and buys. When time runs out it buys
+what it has open.
 
 It takes words as they are, as the built-in shop writes them: in the official one a product may fit and say so in other
 words. `slip` is what it does wrong now and then, so that its episodes show how to go on.
@@ -16,7 +17,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from steppo_gym.envs.webshop.expert import BACK, BUY, FEATURES, NEXT, Listed, Page, Wanted, equal_options, search_for
+from steppo_gym.envs.webshop.expert import BACK, BUY, FEATURES, NEXT, Page, Wanted, equal_options, search_for
 
 SLIP = 0.07
 """Chance of a slip, but for the first search."""
@@ -38,21 +39,20 @@ def reading_action(wanted: Wanted, page: Page, *, opened: Sequence[str], looked:
         return search_for(wanted)
     if page.kind == "results":
         return _from_results(wanted, page, opened=opened, steps_left=steps_left)
+    # Search again, open another one, choose and buy.
+    can_return = steps_left >= 3 + len(wanted.options)
+    unsaid = [word.lower() for word in wanted.attributes if word.lower() not in page.title.lower()]
     if page.kind == "sub":
-        return BACK
+        said = " ".join(page.features).lower()
+        fits = not looked or all(word in said for word in unsaid)
+        return BACK if fits or not can_return else search_for(wanted)
     offered = equal_options(wanted, page)
     left = [value for name, value in offered.items() if page.chosen.get(name) != value]
-    buying = len(left) + 1
-    # Back, open another one, choose and buy.
-    can_return = steps_left >= 3 + len(wanted.options)
     if can_return and (page.price > wanted.price_upper or len(offered) < len(wanted.options)):
         return BACK
-    open_questions = [word for word in wanted.attributes if word.lower() not in page.title.lower()]
-    if open_questions and not looked and steps_left >= 2 + buying:
+    # Features, back, choose and buy.
+    if unsaid and not looked and steps_left >= 3 + len(left):
         return FEATURES
-    said = " ".join(page.features).lower()
-    if looked and can_return and any(word.lower() not in said for word in open_questions):
-        return BACK
     return _click(left[0]) if left else BUY
 
 
@@ -75,10 +75,10 @@ def slip(page: Page, right: str, *, seed: int, step: int) -> str | None:
 
 
 def _from_results(wanted: Wanted, page: Page, *, opened: Sequence[str], steps_left: int) -> str:
-    """Open the likeliest product that was not opened yet, or look further."""
+    """Open the first product that was not opened yet and is not too dear, or look further."""
     new = [one for one in page.listed if one.asin not in opened and one.price <= wanted.price_upper]
     if new:
-        return _click(max(new, key=lambda one: _in_common(wanted, one)).asin)
+        return _click(new[0].asin)
     if page.has_more and steps_left > 3 + len(wanted.options):
         return NEXT
     return _click(page.listed[0].asin) if page.listed else search_for(wanted)
@@ -86,9 +86,3 @@ def _from_results(wanted: Wanted, page: Page, *, opened: Sequence[str], steps_le
 
 def _click(label: str) -> str:
     return f"click[{label}]"
-
-
-def _in_common(wanted: Wanted, one: Listed) -> int:
-    """How many of the wanted attributes, and whether the kind, a title has."""
-    title = one.title.lower()
-    return sum(word.lower() in title for word in (wanted.query, *wanted.attributes))

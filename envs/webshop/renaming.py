@@ -38,8 +38,10 @@ def renamed(texts: Sequence[str], rng: random.Random, *, asins: Sequence[str]) -
     others = _other_words(texts, rng)
     present = sorted({asin for text in texts for asin in _ASIN.findall(text)})
     ids = dict(zip(present, rng.sample(asins, len(present)), strict=True)) if len(present) <= len(asins) else {}
+    # No amount falls below a dollar.
     amounts = [int(amount) for text in texts for amount in _AMOUNT.findall(text)]
-    more = 10 * rng.randint(-(min(amounts, default=1) - 1) // 10, max(0, _HIGHEST - max(amounts, default=0)) // 10)
+    least = -((min(amounts, default=1) - 1) // 10)
+    more = 10 * rng.randint(least, max(0, (_HIGHEST - max(amounts, default=0)) // 10))
 
     def tell(text: str) -> str:
         text = _ASIN.sub(lambda match: ids.get(match[0], match[0]), text)

@@ -65,7 +65,32 @@ _READER = WarmStartConfig(
 )
 
 
-def _multihop_qa(env_id: str) -> Preset:
+def _reading_start(kwargs: Mapping[str, Any], *, num_updates: int, batch_size: int) -> StartRecipe:
+    """A start where observations are sentences; about 8,000 tokens an update."""
+    return StartRecipe(
+        env_kwargs={**kwargs, "context": "append", "action_format": "tag"},
+        reading=Phase("clumsy", num_updates=num_updates, batch_size=batch_size),
+        fault=Phase(
+            "hasty",
+            num_updates=300,
+            num_demonstrations=1500,
+            batch_size=batch_size,
+            muon_learning_rate=0.005,
+            adamw_learning_rate=1e-3,
+        ),
+        policy=SmallPolicyConfig(tokenizer="words", hidden_size=128, num_layers=3, attention_bias=True),
+    )
+
+
+_TWO_PASSAGES = {"top_k": 2}
+"""A search brings two passages: a small policy reads slowly."""
+_SHORT_PAGES = {"goals": "synthetic", "nouns": "words", "results_per_page": 4}
+"""Thousands of goals instead of hundreds, and short pages."""
+_FEW_TITLES = {"abstract_words": 0, "listed_papers": 3}
+"""Titles of the newest three alone."""
+
+
+def _multihop_qa(env_id: str, start: str, num_updates: int) -> Preset:
     return Preset(
         env_id=env_id,
         train_split="train",
@@ -75,9 +100,9 @@ def _multihop_qa(env_id: str) -> Preset:
         invalid_action_reward=-0.05,
         official_splits={"test": "validation"},
         small_policy_settings=_READING_SETTINGS,
-        # Two passages a search: a small policy reads slowly.
-        small_policy_kwargs={"top_k": 2},
+        small_policy_kwargs=_TWO_PASSAGES,
         warm_start=_READER,
+        starts={start: _reading_start(_TWO_PASSAGES, num_updates=num_updates, batch_size=48)},
     )
 
 
@@ -128,9 +153,9 @@ PRESETS: dict[str, Preset] = {
         },
         warm_start=WarmStartConfig(num_demonstrations=300, num_updates=150),
     ),
-    "hotpotqa": _multihop_qa("steppo/HotpotQA-v0"),
-    "2wiki": _multihop_qa("steppo/2WikiMultihopQA-v0"),
-    "musique": _multihop_qa("steppo/MuSiQue-v0"),
+    "hotpotqa": _multihop_qa("steppo/HotpotQA-v0", "hotpotqa", 5000),
+    "2wiki": _multihop_qa("steppo/2WikiMultihopQA-v0", "2wiki", 6000),
+    "musique": _multihop_qa("steppo/MuSiQue-v0", "musique", 4000),
     "webshop": Preset(
         env_id="steppo/WebShop-v0",
         train_split="train",
@@ -139,10 +164,10 @@ PRESETS: dict[str, Preset] = {
         demonstration_kwargs={"expert": "hasty"},
         # With 5e-4 the entropy is gone after five iterations, and one of two runs fell to nothing.
         small_policy_settings={**_READING_SETTINGS, "learning_rate": 3e-4, "max_completion_length": 24},
-        # Thousands of goals instead of hundreds, and short pages.
-        small_policy_kwargs={"goals": "synthetic", "nouns": "words", "results_per_page": 4},
+        small_policy_kwargs=_SHORT_PAGES,
         # Episodes are long, so small batches leave time for more updates, and one error would spoil the rest of them.
         warm_start=replace(_READER, num_updates=1200, batch_size=8, corruption_rate=0.1),
+        starts={"webshop": _reading_start(_SHORT_PAGES, num_updates=5000, batch_size=16)},
     ),
     "paper_search": Preset(
         env_id="steppo/PaperSearch-v0",
@@ -152,9 +177,9 @@ PRESETS: dict[str, Preset] = {
         demonstration_kwargs={"expert": "hasty"},
         invalid_action_reward=-0.1,
         small_policy_settings={**_READING_SETTINGS, "max_completion_length": 20},
-        # Titles of the newest three alone.
-        small_policy_kwargs={"abstract_words": 0, "listed_papers": 3},
+        small_policy_kwargs=_FEW_TITLES,
         warm_start=replace(_READER, num_updates=1500),
+        starts={"paper_search": _reading_start(_FEW_TITLES, num_updates=3500, batch_size=32)},
     ),
 }
 

@@ -1,0 +1,86 @@
+"""The expert that reads: it knows what the pages say and nothing else, slips now and then, and mostly succeeds."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from steppo_gym.envs.webshop.env import WebShopEnv
+from steppo_gym.envs.webshop.expert import BACK, BUY, FEATURES, NEXT, Listed, Page, Wanted
+from steppo_gym.envs.webshop.reader import SLIP, reading_action, slip
+
+WANTED = Wanted("hoodie", ("slim fit", "soft lining", "zip pockets"), ("black",), 50.0, "none of its business")
+RESULTS = Page(
+    "results",
+    listed=[Listed("DEAR", "Slim Fit Hoodie", 60.0), Listed("ONE", "Slim Fit Hoodie", 40.0), Listed("TWO", "", 20.0)],
+    has_more=True,
+)
+ITEM = Page(
+    "item",
+    asin="ONE",
+    title="Kestrel Lark Slim Fit Soft Lining Hoodie",
+    options={"color": ("white", "black")},
+    price=40.0,
+    features=("A hoodie by Kestrel", "Zip pockets: made for daily use"),
+)
+SEARCH = "search[slim fit hoodie soft lining zip pockets black]"
+
+
+def act(page, *, opened=(), looked=False, steps_left=10, wanted=WANTED):
+    return reading_action(wanted, page, opened=opened, looked=looked, steps_left=steps_left)
+
+
+def test_it_goes_down_the_list_and_passes_over_what_is_too_dear():
+    assert act(Page("index")) == SEARCH
+    assert act(RESULTS) == "click[ONE]"
+    assert act(RESULTS, opened=["ONE"]) == "click[TWO]"
+    assert act(RESULTS, opened=["ONE", "TWO"]) == NEXT
+    assert act(RESULTS, opened=["ONE", "TWO"], steps_left=4) == "click[DEAR]"
+
+
+def test_it_reads_the_features_of_what_the_title_leaves_open():
+    assert act(ITEM) == FEATURES
+    whole = dataclasses.replace(ITEM, title=f"{ITEM.title} Zip Pockets")
+    assert act(whole) == act(ITEM, looked=True) == "click[black]"
+    assert act(dataclasses.replace(ITEM, chosen={"color": "black"}), looked=True) == BUY
+    assert act(ITEM, steps_left=3) == "click[black]"
+
+
+def test_it_searches_again_where_the_features_lack_something():
+    page = dataclasses.replace(ITEM, kind="sub")
+    assert act(page, looked=True) == BACK
+    other = dataclasses.replace(page, features=("A hoodie by Kestrel", "Tumble dry: made for daily use"))
+    assert act(other, looked=True) == SEARCH
+    assert act(other, looked=True, steps_left=3) == BACK
+
+
+def test_it_leaves_what_is_too_dear_or_lacks_an_option():
+    assert act(dataclasses.replace(ITEM, price=60.0)) == BACK
+    assert act(dataclasses.replace(ITEM, options={"color": ("white",)})) == BACK
+    assert act(dataclasses.replace(ITEM, options={"color": ("white",)}), looked=True, steps_left=3) == BUY
+
+
+def test_a_slip_is_another_product_or_value_or_not_there():
+    def slips(page, right):
+        return {slip(page, right, seed=seed, step=0) for seed in range(1000)}
+
+    assert slips(RESULTS, "click[ONE]") == {None, "click[DEAR]", "click[TWO]", BUY}
+    assert slips(ITEM, "click[black]") == {None, "click[white]", NEXT}
+    assert slips(ITEM, FEATURES) == {None, NEXT}
+    assert slips(Page("index"), SEARCH) == {None}
+    seen = sum(slip(ITEM, FEATURES, seed=seed, step=0) is not None for seed in range(1000))
+    assert seen == pytest.approx(1000 * SLIP, rel=0.4)
+
+
+def test_most_goals_can_be_read():
+    env = WebShopEnv(split="validation", goals="synthetic", nouns="words", results_per_page=4, expert="clumsy")
+    solved = 0
+    for task_id in env.task_ids[:40]:
+        env.reset(seed=1, options={"task_id": task_id})
+        over = False
+        while not over:
+            _, _, terminated, truncated, info = env.step(env.expert_response())
+            over = terminated or truncated
+        solved += info["success"]
+    assert solved >= 34
