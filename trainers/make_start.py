@@ -2,8 +2,8 @@
 
     python -m steppo_gym.trainers.make_start --env alfworld
 
-It takes about an hour on one core. An interrupted command goes on where it was when it is given again. The same
-command on the same instruction set makes the same bytes.
+It takes an hour or two on one core, by task; docs/starts.md has recipes and figures. An interrupted command goes on
+where it was when it is given again. The same command on the same instruction set makes the same bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import platform
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -157,12 +157,12 @@ def _make(making: Making, out: Path) -> None:
     say(f"{out}, SHA-256 {card['sha256']}")
 
 
-def _said(figures: dict[str, float]) -> str:
+def _said(figures: Mapping[str, Any]) -> str:
     return f"success {figures['success']:.2f}, invalid {figures['invalid_actions']:.2f}, steps {figures['steps']:.1f}"
 
 
-def _play(folder: Path, tasks: EvaluationSet, temperature: float, max_response_tokens: int) -> dict[str, float]:
-    """Success, share of invalid actions and mean number of steps on a set of tasks."""
+def _play(folder: Path, tasks: EvaluationSet, temperature: float, max_response_tokens: int) -> dict[str, Any]:
+    """Success, share of invalid actions, mean number of steps and mean metrics of the environment on a set of tasks."""
     # By name, because AutoTokenizer would replace its pre-tokenizer by that of the model type.
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left")
     codec = ChatCodec(tokenizer, stop_token_ids=stop_token_ids(tokenizer))
@@ -178,10 +178,14 @@ def _play(folder: Path, tasks: EvaluationSet, temperature: float, max_response_t
     with EnvPool(tasks.spec, num_slots=_NUM_SLOTS, num_workers=0) as pool:
         episodes = collect(policy, pool, codec, assignments).episodes
     steps = [step for episode in episodes for step in episode.steps]
+    # Some metrics are of a kind of task alone.
+    names = dict.fromkeys(name for episode in episodes for name in episode.metrics)
+    of_name = {name: [one.metrics[name] for one in episodes if name in one.metrics] for name in names}
     return {
         "success": round(sum(episode.success for episode in episodes) / len(episodes), 4),
         "invalid_actions": round(sum(step.invalid_action is not None for step in steps) / len(steps), 4),
         "steps": round(len(steps) / len(episodes), 2),
+        "metrics": {name: round(sum(values) / len(values), 4) for name, values in of_name.items()},
     }
 
 

@@ -52,7 +52,8 @@ class MultihopQAEnv(TextEnv):
             search server.
         top_k: passages per query; overrides the protocol's.
         reward: "em" or "f1".
-        common: see `TextEnv`. The expert "clumsy" slips now and then, "hasty" errs beside. A response of the tool-call format may hold several searches.
+        common: see `TextEnv`. The expert "clumsy" slips now and then, "hasty" errs beside. A response of the tool-call
+            format may hold several searches.
 
     Raises:
         ValueError: an argument outside its range.

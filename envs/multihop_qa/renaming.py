@@ -8,7 +8,7 @@ Names that were held out can come about so, but no fact of theirs. Words that th
 stay as they are.
 
     >>> renamed(["Question: Who is the father of Ada Barlow?", "<search> Ada Barlow </search>"], random.Random(0))
-    ['Question: Who is the father of Mina Yates?', '<search> Mina Yates </search>']
+    ['Question: Who is the father of Ursula Mercer?', '<search> Ursula Mercer </search>']
 """
 
 from __future__ import annotations

@@ -57,7 +57,8 @@ class PaperSearchEnv(TextEnv):
             `<answer>..</answer>` does.
         listed_papers: how many of the best expanded papers, and of the others, are shown; overrides the protocol's.
         abstract_words: longest abstract shown, 0 for titles alone; overrides the protocol's.
-        common: see `TextEnv`. The expert "clumsy" slips now and then, "hasty" errs beside, "oracle" knows which of the papers found are answers.
+        common: see `TextEnv`. The expert "clumsy" slips now and then, "hasty" errs beside, "oracle" knows which of the
+            papers found are answers.
 
     Raises:
         ValueError: an argument outside its range.
@@ -122,9 +123,7 @@ class PaperSearchEnv(TextEnv):
             listed_papers=self.protocol.listed_papers,
             by_score=self.shows_scores,
         )
-        action, self.expert_slip = expert_action(
-            view, step=self.num_steps, seed=seed, hasty=self.expert == "hasty"
-        )
+        action, self.expert_slip = expert_action(view, step=self.num_steps, seed=seed, hasty=self.expert == "hasty")
         return format_action(action, self.action_format)
 
     def close(self) -> None:

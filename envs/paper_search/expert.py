@@ -69,9 +69,7 @@ class View:
     num_calls: int = 0
 
 
-def expert_action(
-    view: View, *, step: int, seed: int | None = None, hasty: bool = True
-) -> tuple[Calls | Stop, bool]:
+def expert_action(view: View, *, step: int, seed: int | None = None, hasty: bool = True) -> tuple[Calls | Stop, bool]:
     """What the expert does.
 
     Args:

@@ -7,8 +7,8 @@ still is.
 Questions that were held out can come about so, but no citation and no answer of theirs. Words that the built-in field
 does not have stay as they are.
 
-    >>> renamed(["<search> gated encoders text summarisation </search>", "<expand>1408.0011</expand>"], random.Random(0))
-    ['<search> learned smoothed board parsing </search>', '<expand>1103.0035</expand>']
+    >>> renamed(["<search> gated encoders machine reading </search>", "<expand>1012.0001</expand>"], random.Random(0))
+    ['<search> recursive simulators bug tagging </search>', '<expand>1408.0042</expand>']
 """
 
 from __future__ import annotations

@@ -70,8 +70,9 @@ class WebShopEnv(TextEnv):
         observation_mode: "text" or "text_rich", which marks what can be clicked and what was.
         results_per_page: officially 10; with fewer, pages are short enough for small policies.
         nouns: who finds the nouns of names: "spacy" as officially, "words", or "auto" for spaCy where it is installed.
-        common: see `TextEnv`. The expert "clumsy" reads and slips now and then, "hasty" errs. `invalid_action_reward` is of a response whose tag or call is
-            missing or malformed; a command in good form that the shop ignores costs a step and nothing else.
+        common: see `TextEnv`. The expert "clumsy" reads and slips now and then, "hasty" errs.
+            `invalid_action_reward` is of a response whose tag or call is missing or malformed; a command in good form
+            that the shop ignores costs a step and nothing else.
 
     Raises:
         ValueError: an argument outside its range, or a split without goals.

@@ -8,7 +8,7 @@ Goals that were held out can come about so, but no product that fits them. It kn
 alone; others stay as they are.
 
     >>> renamed(["Find me soft lining, slim fit hoodie, price lower than 50.00 dollars"], random.Random(0), asins=())
-    ['Find me zip pockets, elastic waist cardigan, price lower than 90.00 dollars']
+    ['Find me zip pockets, tumble dry polo shirt, price lower than 20.00 dollars']
 """
 
 from __future__ import annotations

@@ -245,7 +245,7 @@ def test_one_seed_for_all_tasks_does_not_make_the_hasty_expert_err_in_all():
         ({"split": "dev"}, "split must be one of"),
         ({"protocol": "react"}, "protocol must be one of 'steppo', 'search-r1', got 'react'"),
         ({"reward": "bleu"}, "reward must be one of 'em', 'f1', got 'bleu'"),
-        ({"expert": "oracle"}, "expert must be one of 'search', 'hasty', got 'oracle'"),
+        ({"expert": "oracle"}, "expert must be one of 'search', 'clumsy', 'hasty', got 'oracle'"),
         ({"top_k": 0}, "top_k must be at least 1, got 0"),
         ({"invalid_action_reward": 0.5}, "must be 0 or negative, got 0.5"),
         ({"invalid_action_reward": float("nan")}, "must be 0 or negative, got nan"),

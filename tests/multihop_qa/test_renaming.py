@@ -7,13 +7,13 @@ import re
 from itertools import combinations
 
 import pytest
+from retold_episodes import assert_one_to_one, assert_told_alike, episode, exchanged
 
 from steppo_gym.envs.multihop_qa.actions import Answer, Search, parse_action
 from steppo_gym.envs.multihop_qa.built_in.names import word_lists
 from steppo_gym.envs.multihop_qa.env import HotpotQAEnv, TwoWikiMultihopQAEnv
 from steppo_gym.envs.multihop_qa.expert import WRONG
 from steppo_gym.envs.multihop_qa.renaming import renamed
-from retold_episodes import assert_one_to_one, assert_told_alike, episode, exchanged
 
 PIECE = re.compile(r"\b(?:[A-Z][a-z]+|\d{4})\b")
 

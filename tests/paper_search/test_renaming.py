@@ -7,13 +7,13 @@ import re
 from itertools import combinations
 
 import pytest
+from retold_episodes import assert_one_to_one, assert_told_alike, episode, exchanged
 
 from steppo_gym.envs.paper_search.actions import Calls, Expand, Search, Stop, parse_action
 from steppo_gym.envs.paper_search.built_in.words import word_lists
 from steppo_gym.envs.paper_search.env import PaperSearchEnv
 from steppo_gym.envs.paper_search.expert import WRONG, is_key_word
 from steppo_gym.envs.paper_search.renaming import renamed
-from retold_episodes import assert_one_to_one, assert_told_alike, episode, exchanged
 
 PIECE = re.compile(r"\d{4}\.\d+|(?<![\w</])[A-Za-z]+(?![\w>])")
 LISTED = re.compile(r"\[(\d{4}\.\d+)\] \[...\] (.*)")

@@ -24,6 +24,7 @@ from steppo_gym.trainers.policy.small_policy import SmallPolicyConfig, make_toke
 from steppo_gym.trainers.rules import StepPO
 from steppo_gym.trainers.run.arguments import parse_arguments
 from steppo_gym.trainers.run.launch import launch
+from steppo_gym.trainers.run.presets import PRESETS
 from steppo_gym.trainers.run.starts import read_start, start_of
 from steppo_gym.trainers.warm_start.imitation import POOL, conversations
 from steppo_gym.trainers.warm_start.start import Lesson, Phase, StartRecipe, make_start, retold, start_hash
@@ -169,6 +170,7 @@ def test_the_card_says_what_it_is(made):
     )
     assert set(card["figures"]) == {f"{what}, {way}" for what in ("ceiling", "start") for way in ("greedy", "sampled")}
     assert all(set(scores) == {"valid_seen", "valid_unseen"} for scores in card["figures"].values())
+    assert card["figures"]["start, greedy"]["valid_seen"]["metrics"].keys() >= {"success"}
     assert card["recipe"]["reading"]["num_updates"] == 2 and card["versions"]["torch"]
     assert sum(file.stat().st_size for file in made.iterdir()) < 5_000_000
     assert not made.with_name("alfworld-easy.making").exists()
@@ -179,6 +181,20 @@ def test_a_start_is_made_once(made, capsys):
     main([*COMMAND, "--out", str(made)])
     assert "is complete; --remake makes it again" in capsys.readouterr().out
     assert (made / "card.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("env", [env for env, preset in PRESETS.items() if preset.starts])
+def test_a_start_is_for_the_usual_runs_of_its_task_and_its_experts_can_be_told_anew(env):
+    preset = PRESETS[env]
+    recipe = next(iter(preset.starts.values()))
+    assert parse_arguments(StepPO, ["--env", env]).env_kwargs == recipe.env_kwargs
+    for phase in recipe.phases.values():
+        player = preset.spec(preset.train_split, {**recipe.env_kwargs, "expert": phase.expert}).make()
+        observation, _ = player.reset(seed=0)
+        texts = [observation, player.expert_response()]
+        told = player.retold(texts, random.Random(0))
+        assert len(told) == 2 and told != texts
+        player.close()
 
 
 def settings(*flags):

@@ -6,12 +6,12 @@ import random
 import re
 
 import pytest
+from retold_episodes import assert_one_to_one, assert_told_alike, episode, exchanged
 
 from steppo_gym.envs.webshop.built_in.words import BRANDS, DEPARTMENTS, SERIES
 from steppo_gym.envs.webshop.env import WebShopEnv
-from steppo_gym.envs.webshop.render import EXAMPLE
 from steppo_gym.envs.webshop.renaming import renamed
-from retold_episodes import assert_one_to_one, assert_told_alike, episode, exchanged
+from steppo_gym.envs.webshop.render import EXAMPLE
 
 LISTS = [tuple(map(str.lower, BRANDS)), tuple(map(str.lower, SERIES))]
 for department in DEPARTMENTS.values():

@@ -153,8 +153,8 @@ PRESETS: dict[str, Preset] = {
         },
         warm_start=WarmStartConfig(num_demonstrations=300, num_updates=150),
     ),
-    "hotpotqa": _multihop_qa("steppo/HotpotQA-v0", "hotpotqa", 5000),
-    "2wiki": _multihop_qa("steppo/2WikiMultihopQA-v0", "2wiki", 6000),
+    "hotpotqa": _multihop_qa("steppo/HotpotQA-v0", "hotpotqa", 4500),
+    "2wiki": _multihop_qa("steppo/2WikiMultihopQA-v0", "2wiki", 4500),
     "musique": _multihop_qa("steppo/MuSiQue-v0", "musique", 4000),
     "webshop": Preset(
         env_id="steppo/WebShop-v0",
@@ -167,7 +167,7 @@ PRESETS: dict[str, Preset] = {
         small_policy_kwargs=_SHORT_PAGES,
         # Episodes are long, so small batches leave time for more updates, and one error would spoil the rest of them.
         warm_start=replace(_READER, num_updates=1200, batch_size=8, corruption_rate=0.1),
-        starts={"webshop": _reading_start(_SHORT_PAGES, num_updates=5000, batch_size=16)},
+        starts={"webshop": _reading_start(_SHORT_PAGES, num_updates=5500, batch_size=16)},
     ),
     "paper_search": Preset(
         env_id="steppo/PaperSearch-v0",
@@ -179,7 +179,7 @@ PRESETS: dict[str, Preset] = {
         small_policy_settings={**_READING_SETTINGS, "max_completion_length": 20},
         small_policy_kwargs=_FEW_TITLES,
         warm_start=replace(_READER, num_updates=1500),
-        starts={"paper_search": _reading_start(_FEW_TITLES, num_updates=3500, batch_size=32)},
+        starts={"paper_search": _reading_start(_FEW_TITLES, num_updates=3000, batch_size=32)},
     ),
 }
 
