@@ -180,7 +180,7 @@ def test_metrics_of_episodes_average_as_the_scores_of_their_lists(make, files):
     [
         ({"split": "dev"}, "split must be one of 'train', 'validation', 'test', got 'dev'"),
         ({"protocol": "react"}, "protocol must be one of 'steppo', got 'react'"),
-        ({"expert": "random"}, "expert must be one of 'search-expand', 'hasty', 'oracle', got 'random'"),
+        ({"expert": "random"}, "expert must be one of 'search-expand', 'clumsy', 'hasty', 'oracle', got 'random'"),
         ({"show_gold": True, "relevance": "lexical"}, "show_gold shows the scores of relevance='gold', got"),
         ({"relevance": "oracle"}, "relevance must be one of 'gold', 'lexical' or the http address"),
         ({"listed_papers": 0}, "listed_papers must be at least 1, got 0"),

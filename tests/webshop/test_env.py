@@ -295,7 +295,7 @@ def test_task_ids():
         ({"split_rule": "last"}, "split_rule must be one of None, 'official', 'first-500', got 'last'"),
         ({"observation_mode": "html"}, "observation_mode must be one of 'text', 'text_rich', got 'html'"),
         ({"nouns": "nltk"}, "nouns must be one of 'auto', 'spacy', 'words', got 'nltk'"),
-        ({"expert": "oracle"}, "expert must be one of 'careful', 'hasty', got 'oracle'"),
+        ({"expert": "oracle"}, "expert must be one of 'careful', 'clumsy', 'hasty', got 'oracle'"),
         ({"invalid_action_reward": 0.5}, "must be 0 or negative, got 0.5"),
         ({"invalid_action_reward": float("nan")}, "must be 0 or negative, got nan"),
         ({"results_per_page": 0}, "results_per_page must be at least 1, got 0"),

@@ -32,7 +32,7 @@ def env():
 @pytest.fixture(scope="module")
 def episodes(env):
     """In the append context, some with a click on what was not there."""
-    return [episode(env, task_id)[0] for task_id in env.task_ids[:30]]
+    return [episode(env, task_id)[0] for task_id in env.task_ids[:15]]
 
 
 def told_by(env, texts, seed):
