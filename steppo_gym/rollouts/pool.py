@@ -13,7 +13,7 @@ touched. The one step that was not finished in time is answered with a `StepTime
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any
@@ -153,12 +153,20 @@ class EnvPool:
             InfrastructureError: a worker was lost `MAX_RESTARTS` times without one successful step.
         """
         while batch.missing:
-            lanes = [self._lanes[index] for index in sorted(batch.missing)]
-            remaining = min(lane.process.deadline for lane in lanes) - time.monotonic()
-            wait([lane.process.connection for lane in lanes], timeout=min(max(remaining, 0.0), _POLL_SECONDS))
-            for lane in lanes:
-                self._advance(lane)
+            self._listen([batch], _POLL_SECONDS)
         return batch.results
+
+    def poll(self, batches: Sequence[Batch], timeout: float) -> list[Batch]:
+        """Those of some batches that are finished; waits for the first, but not longer than `timeout` seconds.
+
+        Raises:
+            InfrastructureError: as `wait`.
+        """
+        done = [batch for batch in batches if not batch.missing]
+        if done or not batches:
+            return done
+        self._listen(batches, timeout)
+        return [batch for batch in batches if not batch.missing]
 
     def close(self) -> None:
         """Close all environments and end the workers; a second call changes nothing."""
@@ -177,6 +185,14 @@ class EnvPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _listen(self, batches: Iterable[Batch], timeout: float) -> None:
+        """Wait for any worker that is to answer some batches, and take what has come."""
+        lanes = [self._lanes[index] for index in sorted(set().union(*(batch.missing for batch in batches)))]
+        remaining = min(lane.process.deadline for lane in lanes) - time.monotonic()
+        wait([lane.process.connection for lane in lanes], timeout=min(max(remaining, 0.0), timeout))
+        for lane in lanes:
+            self._advance(lane)
 
     def _start_worker(self) -> WorkerProcess:
         return WorkerProcess(self._spec, step_timeout=self._step_timeout, reset_timeout=self._reset_timeout)
