@@ -96,14 +96,12 @@ def heavy_tailed(request):
     return min(3.0, max(0.01, draw))
 
 
-def untimed(episodes):
-    return [
-        dataclasses.replace(
-            episode,
-            steps=tuple(dataclasses.replace(s, generation_seconds=0, environment_seconds=0) for s in episode.steps),
-        )
-        for episode in episodes
-    ]
+def untimed(step):
+    return dataclasses.replace(step, generation_seconds=0, environment_seconds=0)
+
+
+def without_time(episodes):
+    return [dataclasses.replace(episode, steps=tuple(map(untimed, episode.steps))) for episode in episodes]
 
 
 @pytest.mark.parametrize("context", ["rebuilt", "append"])
@@ -117,7 +115,7 @@ def test_streaming_gives_the_episodes_of_lockstep_whatever_answers_first(context
     ):
         with make_pool(num_slots, num_workers, context=context, max_steps=12) as pool:
             rollout = collect(policy, pool, CODEC, tasks, streaming=streaming)
-        records.append(untimed(rollout.episodes))
+        records.append(without_time(rollout.episodes))
     assert {step.version for episode in records[0] for step in episode.steps} == {3}
     assert records[0] == records[1] == records[2]
 
@@ -166,7 +164,7 @@ def test_time_is_counted_by_request():
     seconds = [step.generation_seconds for episode in rollout.episodes for step in episode.steps]
     assert min(seconds) >= 0.05
     assert rollout.stats.num_generation_calls == len(seconds)
-    assert 0.1 <= rollout.stats.request_seconds
+    assert rollout.stats.request_seconds >= 0.1
     assert 1.0 <= rollout.stats.mean_requests_under_way <= 2.0
 
 

@@ -16,8 +16,8 @@ one. There are two schedules (`steppo_gym.rollouts.schedules`):
 
 An episode fails, and the others go on, when its environment raises or answers what no environment may, when its worker
 dies, when its first prompt is too long, or when the policy raises `InfrastructureError`: a batch policy does not say
-which request was at fault, so all requests of that call fail. A step that is not finished in time truncates its episode. What
-fails again and again ends the rollout with an error: see `MAX_FAILED_CALLS` and `MAX_FAILED_STARTS` and
+which request was at fault, so all requests of that call fail. A step that is not finished in time truncates its
+episode. What fails again and again ends the rollout with an error: see `MAX_FAILED_CALLS` and `MAX_FAILED_STARTS` and
 `steppo_gym.rollouts.pool`; `require_played` asks whether anything was played at all. All endings are listed in
 `docs/endings.md`.
 """
