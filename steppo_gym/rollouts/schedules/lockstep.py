@@ -49,7 +49,7 @@ class Lockstep:
         slots = range(self._pool.num_slots)
         # Every second slot, not the first half of them, so that each half spreads over all workers.
         first, second = (_Half(slots[0::2]), _Half(slots[1::2])) if overlap else (_Half(slots), _Half(()))
-        starts = self._rollout.assign(slots)
+        starts = self._assign(slots)
         for half in (first, second):
             half.batch = self._submit(start for start in starts if start.slot in half.slots)
         while self._rollout.goes_on:
@@ -59,14 +59,17 @@ class Lockstep:
     def _round(self, half: _Half, other: _Half) -> None:
         """Set the environments of the other half going and generate for this one."""
         self._receive(half.batch)
-        half.batch = self._submit(self._rollout.assign(half.slots))
+        half.batch = self._submit(self._assign(half.slots))
         if other.actions:
             # After the resets of this half, which are waited for below, and before generating.
             other.batch, other.actions = self._submit(other.actions), []
         while half.batch is not None:
             self._receive(half.batch)
-            half.batch = self._submit(self._rollout.assign(half.slots))
+            half.batch = self._submit(self._assign(half.slots))
         half.actions = self._generate([slot for slot in half.slots if self._rollout.is_open(slot)])
+
+    def _assign(self, slots: Iterable[int]) -> list[Command]:
+        return self._rollout.assign(filter(self._pool.has, slots))
 
     def _submit(self, commands: Iterable[Command]) -> Batch | None:
         commands = list(commands)

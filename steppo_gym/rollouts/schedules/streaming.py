@@ -40,7 +40,7 @@ class Streaming:
     def run(self) -> None:
         """Play to the end."""
         try:
-            self._step(self._rollout.assign(range(self._pool.num_slots)))
+            self._step(self._assign(range(self._pool.num_slots)))
             while self._rollout.goes_on:
                 self._look()
         except BaseException:
@@ -68,7 +68,7 @@ class Streaming:
         if isinstance(answer.outcome, InfrastructureError):
             self._count_failure(bout, answer.outcome)
             self._rollout.fail(answer.slot, answer.outcome)
-            return self._rollout.assign([answer.slot])
+            return self._assign([answer.slot])
         self._failed_bouts = 0
         return [self._rollout.respond(answer.slot, answer.outcome, time.perf_counter() - asked_at)]
 
@@ -79,6 +79,9 @@ class Streaming:
             self._failed_bouts += 1
         if self._failed_bouts >= MAX_FAILED_CALLS:
             raise error
+
+    def _assign(self, slots: Iterable[int]) -> list[Command]:
+        return self._rollout.assign(filter(self._pool.has, slots))
 
     def _step(self, commands: Iterable[Command]) -> None:
         # One batch a slot, so that none waits for another.
@@ -92,7 +95,7 @@ class Streaming:
                 if self._rollout.is_open(slot):
                     self._ask(slot)
                 else:
-                    self._step(self._rollout.assign([slot]))
+                    self._step(self._assign([slot]))
 
     def _ask(self, slot: int) -> None:
         timing = self._rollout.timing
