@@ -15,6 +15,7 @@ import contextlib
 import math
 import multiprocessing
 import os
+import socket
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -26,8 +27,10 @@ from steppo_gym.rollouts.worker_process import WorkerGoneError, WorkerLostError,
 
 PREFIX = "ray://"
 _CLOSING_SECONDS = 5.0
-_SETTLING_SECONDS = 3.0
-"""How long a cluster may take to notice that a machine is lost, after an actor on it is."""
+_PLACING_SECONDS = 30.0
+"""How long a cluster may take to find room for an actor."""
+_KNOCKING_SECONDS = 2.0
+"""How long a machine may take to open a connection."""
 
 
 def connect(address: str) -> None:
@@ -65,11 +68,15 @@ class _HostActor:
     def __init__(self, spec: EnvFactory) -> None:
         self._host = EnvHost(spec)
 
-    def describe(self) -> tuple[EnvDescription | Exception, str, int]:
-        """What the environments have in common, the machine's id and the process's."""
+    def place(self) -> tuple[str, int]:
+        """The ids of the machine and of the process."""
         import ray
 
-        return describe_host(self._host), ray.get_runtime_context().get_node_id(), os.getpid()
+        return ray.get_runtime_context().get_node_id(), os.getpid()
+
+    def describe(self) -> EnvDescription | Exception:
+        """What the environments have in common."""
+        return describe_host(self._host)
 
     def run(self, command: Command) -> Result:
         """Carry out one command."""
@@ -104,7 +111,12 @@ class RayWorker:
         self._commands: Sequence[Command] = ()
         self._results: list[Result] = []
         self._pending: list[Any] = []
-        self._expect([self._actor.describe.remote()], f"its start within reset_timeout={reset_timeout:g} s")
+        # Apart from each other: an environment may take long to make, an actor that has room does not.
+        self._expect(
+            [self._actor.place.remote(), self._actor.describe.remote()],
+            "its start",
+            min(reset_timeout, _PLACING_SECONDS),
+        )
 
     def send(self, commands: Sequence[Command]) -> None:
         """Send commands, at least one. The results of the last ones must have been received."""
@@ -122,10 +134,13 @@ class RayWorker:
             self.connection.recv_bytes()
         while self._pending and self._ray.wait(self._pending[:1], timeout=0)[0]:
             answer = self._get(self._pending.pop(0))
+            if self._node is None:
+                self._node, self.pid = answer
+                self._begin(f"its start within reset_timeout={self._reset_timeout:g} s", self._reset_timeout)
+                continue
             if not self._commands:
                 self.deadline = math.inf
-                description, self._node, self.pid = answer
-                return description
+                return answer
             self._results.append(answer)
             if self._pending:
                 self._begin(*self._limit(self._commands[len(self._results)]))
@@ -134,8 +149,9 @@ class RayWorker:
                 return self._results
         if time.monotonic() > self.deadline:
             if self._node is None:
-                raise WorkerGoneError(f"{self} did not finish {self._task}: the cluster has no room for it.")
-            raise WorkerLostError(f"{self} did not finish {self._task}.", late=len(self._results))
+                raise WorkerGoneError(f"{self} has not begun: the cluster has no room for it.")
+            late = len(self._results) if self._commands else None
+            raise WorkerLostError(f"{self} did not finish {self._task}.", late=late)
         return None
 
     def disconnect(self) -> None:
@@ -165,11 +181,11 @@ class RayWorker:
         seconds = self._step_timeout if name == "step" else self._reset_timeout
         return f"a {name} within {name}_timeout={seconds:g} s", seconds
 
-    def _expect(self, references: list[Any], task: str, seconds: float | None = None) -> None:
+    def _expect(self, references: list[Any], task: str, seconds: float) -> None:
         self._pending = references
         for reference in references:
             reference.future().add_done_callback(self._on_done)
-        self._begin(task, self._reset_timeout if seconds is None else seconds)
+        self._begin(task, seconds)
 
     def _begin(self, task: str, seconds: float) -> None:
         self._task, self.deadline = task, time.monotonic() + seconds
@@ -188,13 +204,23 @@ class RayWorker:
             raise WorkerLostError(f"{self} died ({type(error).__name__}: {said[:200]}).") from error
 
     def _is_alone(self, said: str) -> bool:
-        """Whether the actor's machine is lost too; the cluster is given some time to notice."""
-        end = time.monotonic() + _SETTLING_SECONDS
-        while "node has died" not in said:
-            alive = {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
-            if self._node is not None and self._node not in alive:
-                break
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.1)
-        return True
+        """Whether the actor's machine is lost too. The cluster itself takes half a minute to notice.
+
+        Until then it puts new actors there, which have to be started once more.
+        """
+        if self._node is None:
+            return False
+        if "node has died" in said:
+            return True
+        found = [node for node in self._ray.nodes() if node["NodeID"] == self._node]
+        if not found or not found[0]["Alive"]:
+            return True
+        if self._ray.util.client.ray.is_connected():
+            # From outside of the cluster its machines may not be reached.
+            return False
+        try:
+            address = (found[0]["NodeManagerAddress"], found[0]["NodeManagerPort"])
+            socket.create_connection(address, timeout=_KNOCKING_SECONDS).close()
+        except OSError:
+            return True
+        return False
