@@ -59,7 +59,8 @@ class SamplingTrainer(PlayingTrainer):
     def sampling(self, temperature: float, seed: int) -> Iterator[Policy]:
         """The current policy, wherever it is sampled from."""
         if self._servers is None:
-            yield self._policy(temperature, seed)
+            policy = self._policy(temperature, seed)
+            yield policy if self._ahead is None else VersionedPolicy(policy, int(self.state.global_step))
             return
         if self._ahead is not None:
             # The servers have one version of the weights at a time.
@@ -143,6 +144,8 @@ class SamplingTrainer(PlayingTrainer):
         model: Any = self.accelerator.unwrap_model(self.model)
         if self._older is None:
             self._older = copy.deepcopy(model).requires_grad_(False)
+            # A forward that TRL or accelerate has put there may hold on to the model that it was made for.
+            vars(self._older).pop("forward", None)
         else:
             self._older.load_state_dict(model.state_dict())
         return self._older
