@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 from transformers import Qwen3ForCausalLM
+
+
+# Transformers makes a model empty by changing what torch does for all threads.
+LOADING = threading.Lock()
 
 
 class ServedModel:
     """Its log-probabilities are those of a plain forward pass."""
 
     def __init__(self, folder):
-        self.model = Qwen3ForCausalLM.from_pretrained(folder).eval()
+        with LOADING:
+            self.model = Qwen3ForCausalLM.from_pretrained(folder).eval()
 
     @torch.no_grad()
     def log_probs(self, token_ids):

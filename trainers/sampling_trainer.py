@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -96,7 +97,9 @@ class SamplingTrainer(PlayingTrainer):
         """
         if self._ahead is None:
             return self._play_tasks(number, task_ids)
+        started = time.perf_counter()
         taken = self._ahead.take(number)
+        self._record({"overlap_wait_seconds": max(self.gather(time.perf_counter() - started))})
         own = taken or self._play_tasks(number, self._own_tasks(number))[0]
         if number + 1 < self.args.iterations:
             self._play_ahead(number + 1)

@@ -85,8 +85,6 @@ class Mismatch:
     """How far sampler and policy are apart, as sums over tokens that those of other processes are added to."""
 
     num_tokens: float = 0.0
-    gap: float = 0.0
-    """Of |log pi - log mu|."""
     kl: float = 0.0
     """Of the k3 estimate of KL(mu || pi)."""
     weights: float = 0.0
@@ -100,7 +98,6 @@ class Mismatch:
         d = np.clip(trained - sampled, -MAX_LOG_RATIO, MAX_LOG_RATIO)
         return cls(
             num_tokens=float(len(d)),
-            gap=float(np.abs(trained - sampled).sum()),
             kl=float((np.expm1(d) - d).sum()),
             weights=float(weights.sum()),
             squared_weights=float((weights**2).sum()),
@@ -110,14 +107,13 @@ class Mismatch:
     @staticmethod
     def metrics(parts: Sequence[Mismatch]) -> dict[str, float]:
         """The iteration's entries in the log, over all processes."""
-        total = np.sum([(p.num_tokens, p.gap, p.kl, p.weights, p.squared_weights, p.num_cut) for p in parts], axis=0)
+        total = np.sum([(p.num_tokens, p.kl, p.weights, p.squared_weights, p.num_cut) for p in parts], axis=0)
         tokens = max(float(total[0]), 1.0)
         return {
-            "sampling_gap": float(total[1]) / tokens,
-            "sampler_kl": float(total[2]) / tokens,
-            "correction_mean": float(total[3]) / tokens,
-            "correction_sample_size": float(total[3]) ** 2 / max(tokens * float(total[4]), 1e-12),
-            "correction_cut": float(total[5]) / tokens,
+            "sampler_kl": float(total[1]) / tokens,
+            "correction_mean": float(total[2]) / tokens,
+            "correction_sample_size": float(total[2]) ** 2 / max(tokens * float(total[3]), 1e-12),
+            "correction_cut": float(total[4]) / tokens,
         }
 
 
