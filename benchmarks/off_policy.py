@@ -34,9 +34,10 @@ from steppo_gym.trainers.step_config import StepConfig
 from steppo_gym.trainers.step_trainer import StepTrainer
 from steppo_gym.trainers.warm_start.warm_start import WarmStartConfig, demonstration_rows, imitate
 
-SPEC = EnvFactory("steppo/KeyDoor-v0", {"context": "append", "invalid_action_reward": -0.1})
+KWARGS = {"context": "append", "invalid_action_reward": -0.1}
+SPEC, TEST_SPEC = (EnvFactory("steppo/KeyDoor-v0", {**KWARGS, "split": split}) for split in ("train", "test"))
 TASKS = tuple(f"train-{number}" for number in range(200))
-HELD_OUT = EvaluationSet("test", SPEC, tuple(f"test-{number}" for number in range(60)))
+HELD_OUT = EvaluationSet("test", TEST_SPEC, tuple(f"test-{number}" for number in range(60)))
 STEP = {"off_policy_correction": "step_truncate"}
 ROWS: dict[str, tuple[bool, dict[str, Any]]] = {
     "right sampler": (False, {}),

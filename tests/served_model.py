@@ -7,7 +7,6 @@ import threading
 import torch
 from transformers import Qwen3ForCausalLM
 
-
 # Transformers makes a model empty by changing what torch does for all threads.
 LOADING = threading.Lock()
 

@@ -52,8 +52,8 @@ PUBLIC = {
     "steppo_gym.retrieval": """
         Hit Passage Retriever open_retriever open_retriever_for open_retriever_streamed read_corpus""",
     "steppo_gym.rollouts": """
-        Answer Assignment ByteCodec Codec CorruptedExpert EnvFactory EnvPool Episode ExpertPolicy Failure MessageCodec Policy
-        RandomPolicy Request Response Rollout RolloutStats ScriptedPolicy Snapshot Step StreamingPolicy collect
+        Answer Assignment ByteCodec Codec CorruptedExpert EnvFactory EnvPool Episode ExpertPolicy Failure MessageCodec
+        Policy RandomPolicy Request Response Rollout RolloutStats ScriptedPolicy Snapshot Step StreamingPolicy collect
         demonstrate read_episodes require_played take_snapshots write_episodes""",
     "steppo_gym.testing": "ContractError MakeEnv check_text_env",
 }

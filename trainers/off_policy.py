@@ -5,23 +5,24 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from steppo_gym.credit.correction import CORRECTIONS, Mismatch, correction_weights
+from steppo_gym.credit.correction import CORRECTIONS, Correction, Mismatch, correction_weights
 from steppo_gym.credit.records import CreditRule, Records
 from steppo_gym.rollouts.ray_workers import PREFIX
-
-if TYPE_CHECKING:
-    from steppo_gym.trainers.step_config import StepConfig
 
 Array = npt.NDArray[np.float64]
 
 
-def check_sampling_settings(args: StepConfig) -> None:
-    """Raise a ValueError for what contradicts each other, or would be without effect."""
+def check_sampling_settings(args: Any) -> None:
+    """Raise a ValueError for what contradicts each other, or would be without effect.
+
+    Args:
+        args: a `StepConfig`, which this checks before it is one.
+    """
     _check_trl_engine(args, int(os.environ.get("WORLD_SIZE", "1")))
     if args.off_policy_correction not in CORRECTIONS:
         raise ValueError(
@@ -49,7 +50,7 @@ def check_sampling_settings(args: StepConfig) -> None:
         )
 
 
-def _check_trl_engine(args: StepConfig, processes: int) -> None:
+def _check_trl_engine(args: Any, processes: int) -> None:
     if not args.use_vllm:
         return
     if args.policy_servers is not None:
@@ -69,9 +70,9 @@ def _check_trl_engine(args: StepConfig, processes: int) -> None:
         )
 
 
-def check_overlap(rule: type[CreditRule], args: StepConfig) -> None:
+def check_overlap(rule: type[CreditRule], *, overlap_updates: bool) -> None:
     """Raise a ValueError if a rule plays further episodes in the middle of an iteration, from states of the newest."""
-    if args.overlap_updates and rule.branches is not CreditRule.branches:
+    if overlap_updates and rule.branches is not CreditRule.branches:
         raise ValueError(
             f"{rule.title()} plays on from states of an iteration's episodes, which overlap_updates has no place for. "
             "Leave overlap_updates out."
@@ -79,14 +80,15 @@ def check_overlap(rule: type[CreditRule], args: StepConfig) -> None:
 
 
 def correction_of(
-    args: StepConfig, records: Records, sampled: Array | None, gather: Callable[[Any], list[Any]]
+    records: Records, sampled: Array | None, *, kind: Correction, cap: float, gather: Callable[[Any], list[Any]]
 ) -> tuple[Array, dict[str, float]]:
     """(M,) weights of the response tokens' terms in the policy loss, and the metrics of the mismatch.
 
     Args:
-        args: settings of the run.
         records: with the log-probabilities of the policy before the update.
         sampled: (M,) those of the sampler, None if it does not say.
+        kind: of the weights.
+        cap: where they are cut.
         gather: from an object of this process to those of all.
 
     Raises:
@@ -94,7 +96,6 @@ def correction_of(
     """
     trained = records.log_probs
     assert trained is not None
-    kind, cap = args.off_policy_correction, args.off_policy_cap
     weights, own = np.ones_like(trained), None
     if sampled is not None:
         lengths = (records.tokens_per_step, records.steps_per_episode)

@@ -190,4 +190,4 @@ def check_rule(rule: type[CreditRule], config: StepConfig, critic_config: Critic
         )
     if critic_config is not None and rule.critic is None:
         raise ValueError(f"{rule.title()} has no critic, got a critic_config. Leave it out.")
-    check_overlap(rule, config)
+    check_overlap(rule, overlap_updates=config.overlap_updates)

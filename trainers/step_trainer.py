@@ -244,7 +244,8 @@ class StepTrainer(SamplingTrainer):
         credit = self.rule(records)
         weights = np.ones(1)
         if self.samples_elsewhere or corrects:
-            weights, mismatch = correction_of(self.args, records, sampled, self.gather)
+            kind, cap = self.args.off_policy_correction, self.args.off_policy_cap
+            weights, mismatch = correction_of(records, sampled, kind=kind, cap=cap, gather=self.gather)
             self._record(mismatch)
         raw = merge_moments(self.gather(moments(credit.advantages)))
         if credit.whiten:
