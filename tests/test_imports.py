@@ -52,9 +52,9 @@ PUBLIC = {
     "steppo_gym.retrieval": """
         Hit Passage Retriever open_retriever open_retriever_for open_retriever_streamed read_corpus""",
     "steppo_gym.rollouts": """
-        Assignment ByteCodec Codec CorruptedExpert EnvFactory EnvPool Episode ExpertPolicy Failure MessageCodec Policy
-        RandomPolicy Request Response Rollout RolloutStats ScriptedPolicy Snapshot Step collect demonstrate
-        read_episodes require_played take_snapshots write_episodes""",
+        Answer Assignment ByteCodec Codec CorruptedExpert EnvFactory EnvPool Episode ExpertPolicy Failure MessageCodec
+        Policy RandomPolicy Request Response Rollout RolloutStats ScriptedPolicy Snapshot Step StreamingPolicy collect
+        demonstrate read_episodes require_played take_snapshots write_episodes""",
     "steppo_gym.testing": "ContractError MakeEnv check_text_env",
 }
 """Packages that export names, and the names that users may count on; a new one is added here."""

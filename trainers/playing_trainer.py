@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from steppo_gym.rollouts.episode import Episode
@@ -39,22 +40,37 @@ class PlayingTrainer(RecordedTrainer):
         Raises:
             AllEpisodesFailedError: there is nothing to train on or to score.
         """
+        with self.sampling(temperature, seed) as policy:
+            return self._collect(policy, spec, assignments, self.on_episode)
+
+    def _collect(
+        self,
+        policy: Policy,
+        spec: EnvFactory,
+        assignments: Sequence[Assignment],
+        on_episode: Callable[[Episode], None] | None,
+    ) -> Rollout:
         rollout = collect(
-            self._policy(temperature, seed),
+            policy,
             self._pool(spec),
             self.codec,
             assignments,
             max_prompt_tokens=self.max_prompt_tokens,
-            on_episode=self.on_episode,
+            on_episode=on_episode,
         )
         require_played(rollout.episodes)
         return rollout
 
-    def _policy(self, temperature: float, seed: int, num_slots: int | None = None) -> Policy:
+    @contextlib.contextmanager
+    def sampling(self, temperature: float, seed: int) -> Iterator[Policy]:
+        """The current policy, ready to be sampled from."""
+        yield self._policy(temperature, seed)
+
+    def _policy(self, temperature: float, seed: int, num_slots: int | None = None, model: Any = None) -> Policy:
         if self.use_vllm:
             return BackendPolicy(lambda prompts: self._generate_with_trl(prompts, temperature))
         return ModelPolicy(
-            self.accelerator.unwrap_model(self.model),
+            self.accelerator.unwrap_model(self.model) if model is None else model,
             num_slots=num_slots or self.args.num_slots,
             stop_token_ids=self.codec.stop_token_ids,
             pad_token_id=self.pad_token_id,
@@ -64,12 +80,14 @@ class PlayingTrainer(RecordedTrainer):
             autocast=lambda: self.accelerator.autocast(),
         )
 
-    def _generate_with_trl(self, prompts: list[list[int]], temperature: float) -> list[list[int]]:
+    def _generate_with_trl(
+        self, prompts: list[list[int]], temperature: float
+    ) -> tuple[list[list[int]], list[list[float]] | None]:
         engine = self.vllm_generation if self.use_vllm else self.generation_config
         usual = engine.temperature
         engine.temperature = temperature
         try:
-            return self._generate_single_turn(prompts, None, {}, 1)[0]
+            return self._generate_single_turn(prompts, None, {}, 1)
         finally:
             engine.temperature = usual
 
@@ -81,6 +99,7 @@ class PlayingTrainer(RecordedTrainer):
                 num_slots=self.args.num_slots,
                 num_workers=self.args.num_env_workers,
                 step_timeout=self.args.env_step_timeout,
+                workers=self.args.env_workers,
             )
         return self._pools[key]
 

@@ -16,9 +16,11 @@ from transformers import IntervalStrategy
 from trl.trainer.grpo_config import GRPOConfig
 
 from steppo_gym.credit.averages import LOSS_AVERAGES, LossAverage
+from steppo_gym.credit.correction import Correction
 from steppo_gym.credit.losses import RATIOS, Ratio
 from steppo_gym.credit.records import CreditRule
 from steppo_gym.trainers.critic_config import CriticConfig
+from steppo_gym.trainers.off_policy import check_overlap, check_sampling_settings
 from steppo_gym.trainers.setting import setting
 from steppo_gym.trainers.trl_settings import check_effect
 
@@ -63,6 +65,29 @@ class StepConfig(GRPOConfig):
     num_slots: int = setting(64, "Environments played at the same time, per process.")
     num_env_workers: int = setting(2, "Worker processes of the environments, per process; 0 for none.")
     env_step_timeout: float = setting(60.0, "Seconds after which an environment's step counts as hanging.")
+    env_workers: str | None = setting(
+        None,
+        "Where the worker processes are: ray://auto or ray://host:10001 for the machines of a Ray cluster; by default "
+        "this machine.",
+    )
+    policy_servers: str | None = setting(
+        None,
+        "Completions servers to sample from (vLLM's), addresses separated by commas; each process asks its share of "
+        "them (docs/scaling.md).",
+    )
+    policy_servers_folder: str | None = setting(
+        None, "Folder that the servers were started from; new weights are written there and loaded from there."
+    )
+    policy_servers_model: str | None = setting(None, "The servers' name of the model; their folder by default.")
+    off_policy_correction: Correction = setting(
+        "none",
+        "Weights for what was sampled elsewhere or with older weights: truncated by token or by step, or masked by "
+        "episode (docs/algorithms.md).",
+    )
+    off_policy_cap: float = setting(3.0, "Where these weights are cut.")
+    overlap_updates: bool = setting(
+        False, "Play the next iteration's episodes with the weights of now while updating; needs a correction."
+    )
     evaluate_every: int = setting(5, "Iterations between evaluations during training; 0 for none.")
     save_every: int = setting(5, "Iterations between checkpoints; 0 saves only the last.")
     save_episodes: bool = setting(True, "Write every episode of training to the run's folder.")
@@ -129,6 +154,7 @@ class StepConfig(GRPOConfig):
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
+        check_sampling_settings(self)
         check_effect(self, frozenset(inspect.get_annotations(StepConfig)))
 
     def _check_with_trl(self) -> None:
@@ -164,3 +190,4 @@ def check_rule(rule: type[CreditRule], config: StepConfig, critic_config: Critic
         )
     if critic_config is not None and rule.critic is None:
         raise ValueError(f"{rule.title()} has no critic, got a critic_config. Leave it out.")
+    check_overlap(rule, overlap_updates=config.overlap_updates)

@@ -52,17 +52,17 @@ from steppo_gym.trainers.critic_config import CriticConfig
 from steppo_gym.trainers.evaluation import EvaluationSet
 from steppo_gym.trainers.finiteness import require_finite, require_finite_credit, require_finite_rewards
 from steppo_gym.trainers.metrics import UpdateSums, credit_metrics, rollout_metrics
-from steppo_gym.trainers.playing_trainer import PlayingTrainer
+from steppo_gym.trainers.off_policy import correction_of
 from steppo_gym.trainers.policy.chat import ChatCodec
 from steppo_gym.trainers.policy.critic import Critic, default_kind
 from steppo_gym.trainers.policy.dropout import disable_dropout
 from steppo_gym.trainers.policy.model_limits import context_limits
 from steppo_gym.trainers.policy.sampling_check import check_gap, check_sampling, computes_in_16_bits, rows_gap
+from steppo_gym.trainers.sampling_trainer import SamplingTrainer
 from steppo_gym.trainers.step_config import StepConfig, check_rule
 from steppo_gym.trainers.step_data import (
     Iteration,
     Slice,
-    assignments,
     largest_reward,
     padding_row,
     sampled_log_probs,
@@ -72,7 +72,7 @@ from steppo_gym.trainers.step_forward import Models, StepForward, UpdateTotals
 from steppo_gym.trainers.trl_settings import check_distribution, check_trl_version, no_reward_function
 
 
-class StepTrainer(PlayingTrainer):
+class StepTrainer(SamplingTrainer):
     """Trains a policy on episodes of text environments, with credit assigned to steps or tokens by a rule.
 
     Args:
@@ -132,6 +132,7 @@ class StepTrainer(PlayingTrainer):
         )
         check_distribution(self.accelerator.distributed_type)
         self.spec, self.rule, self.evaluation_sets, self.on_episode = spec, rule, tuple(evaluation_sets), on_episode
+        self.task_ids = tuple(task_ids)
         if args.disable_dropout:
             # Before the critic is copied from it.
             disable_dropout(self.model)
@@ -157,7 +158,8 @@ class StepTrainer(PlayingTrainer):
         self._pools = {}
         self._iteration: Iteration | None = None
         self._totals, self._sums = UpdateTotals(1.0, 1.0), UpdateSums()
-        if not self.use_vllm:
+        self.set_up_sampling()
+        if not self.use_vllm and self._servers is None:
             probe = self._policy(self.temperature, args.seed, num_slots=3)
             train = partial(self._forward.log_probs, training=args.disable_dropout)
             check_sampling(probe, self.codec, train, low_precision=self.low_precision)
@@ -176,10 +178,7 @@ class StepTrainer(PlayingTrainer):
     def _new_iteration(self, task_ids: Sequence[str]) -> Iteration:
         number = self.state.global_step // self.args.updates_in_iteration
         self.require_finite_weights()
-        rank = self.accelerator.process_index
-        seed = int(np.random.SeedSequence([self.args.seed, number, rank]).generate_state(1)[0])
-        todo = assignments(task_ids, self.args.num_generations, seed)
-        rollout = self.play(self.spec, todo, temperature=self.temperature, seed=seed)
+        rollout, seed = self.play_iteration(number, task_ids)
         episodes = [episode for episode in rollout.episodes if episode.ended != "failed"]
         branches = play_branches(self.rule, episodes, self.spec, partial(self._play_branches, seed=seed), seed)
         started = time.perf_counter()
@@ -203,7 +202,7 @@ class StepTrainer(PlayingTrainer):
         logged["padding_share"] = padding_share(token_budget_batches(rows, self.args.max_tokens_per_micro_batch))
         if not self.use_vllm:
             gap = rows_gap(sampled_log_probs(trained), rows, self._forward.log_probs, self.gather)
-            if self._iteration is None:
+            if self._iteration is None and self.args.off_policy_correction == "none":
                 self.check_first_gap(gap)
             logged["sampling_gap"] = gap
         logged["credit_seconds"] = time.perf_counter() - started
@@ -219,7 +218,8 @@ class StepTrainer(PlayingTrainer):
         Raises:
             SamplingGapError: it is above the bound.
         """
-        check_gap(gap, low_precision=self.low_precision)
+        # Another engine has other kernels, and as a rule another precision.
+        check_gap(gap, low_precision=self.low_precision or self.samples_elsewhere)
 
     def _play_branches(self, todo: Sequence[Assignment], *, seed: int) -> Rollout:
         return self.play(self.spec, todo, temperature=self.temperature, seed=seed + 1)
@@ -234,14 +234,19 @@ class StepTrainer(PlayingTrainer):
             values = self._forward.values(rows, self.rule.critic, num_steps, num_tokens, len(episodes))
             if not self.critic_config.bootstrap_truncated:
                 values[len(values) - len(episodes) :] = 0.0
-        recompute = self.low_precision or self.args.recomputes_log_probs
-        sampled = None if recompute else sampled_log_probs(episodes)
-        old = self._forward.log_probs(rows, num_tokens) if sampled is None else sampled
+        sampled, corrects = sampled_log_probs(episodes), self.args.off_policy_correction != "none"
+        recompute = self.low_precision or self.args.recomputes_log_probs or self.samples_elsewhere or corrects
+        old = self._forward.log_probs(rows, num_tokens) if recompute or sampled is None else sampled
         reference = self._forward.reference_log_probs(rows, num_tokens) if self.args.beta else None
         penalty = None if reference is None or self.args.kl_in == "loss" else self.args.beta * (reference - old)
         further = {} if branches is None else branches.for_records()
         records = Records(episodes, values, penalty, old, **further)
         credit = self.rule(records)
+        weights = np.ones(1)
+        if self.samples_elsewhere or corrects:
+            kind, cap = self.args.off_policy_correction, self.args.off_policy_cap
+            weights, mismatch = correction_of(records, sampled, kind=kind, cap=cap, gather=self.gather)
+            self._record(mismatch)
         raw = merge_moments(self.gather(moments(credit.advantages)))
         if credit.whiten:
             credit = replace(credit, advantages=whiten(credit.advantages, raw))
@@ -254,7 +259,7 @@ class StepTrainer(PlayingTrainer):
             slices=tuple(part for update in range(updates) for part in slices[update::updates]),
             credit=credit,
             raw_advantages=raw,
-            weighted_advantages=credit.of_tokens(records.tokens_per_step) * of_terms,
+            weighted_advantages=credit.of_tokens(records.tokens_per_step) * of_terms * weights,
             kl_weights=kl_weights,
             old_log_probs=old,
             reference_log_probs=reference,

@@ -8,12 +8,22 @@ from steppo_gym.rollouts.demonstrations import CorruptedExpert, MessageCodec, de
 from steppo_gym.rollouts.env_host import EnvFactory
 from steppo_gym.rollouts.episode import Episode, Failure, Step, read_episodes, write_episodes
 from steppo_gym.rollouts.open_episode import Assignment
-from steppo_gym.rollouts.policies import ExpertPolicy, Policy, RandomPolicy, Request, Response, ScriptedPolicy
+from steppo_gym.rollouts.policies import (
+    Answer,
+    ExpertPolicy,
+    Policy,
+    RandomPolicy,
+    Request,
+    Response,
+    ScriptedPolicy,
+    StreamingPolicy,
+)
 from steppo_gym.rollouts.pool import EnvPool
 from steppo_gym.rollouts.rollout import Rollout, RolloutStats, collect, require_played
 from steppo_gym.rollouts.snapshots import Snapshot, take_snapshots
 
 __all__ = [
+    "Answer",
     "Assignment",
     "ByteCodec",
     "Codec",
@@ -33,6 +43,7 @@ __all__ = [
     "ScriptedPolicy",
     "Snapshot",
     "Step",
+    "StreamingPolicy",
     "collect",
     "demonstrate",
     "read_episodes",

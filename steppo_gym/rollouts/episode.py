@@ -39,7 +39,8 @@ class Step:
     invalid_action: str | None = None
     """Why the response was no valid action, None if it was one."""
     generation_seconds: float = 0.0
-    """Wall time of the generation call that produced the response, shared equally by its responses."""
+    """Wall time of the generation call that produced the response, shared equally by its responses; where responses are
+    asked for one by one, from asking to answer."""
     environment_seconds: float = 0.0
     """Wall time of the environment's own step."""
     slip: bool = False

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
 
-from steppo_gym.rollouts.env_host import Command, StepCommand
+from steppo_gym.rollouts.env_host import Command, EnvDescription, StepCommand
 from steppo_gym.rollouts.episode import Failure
 from steppo_gym.rollouts.step_result import Result, StepResult, StepTimeout
-from steppo_gym.rollouts.worker_process import WorkerProcess
 
 
 @dataclass(eq=False)
@@ -21,6 +22,45 @@ class Batch:
     """Workers that have not answered."""
 
 
+class Worker(Protocol):
+    """What hosts environments: a process on this machine (`WorkerProcess`, which says more) or an actor elsewhere."""
+
+    @property
+    def pid(self) -> int:
+        """Of its process, 0 while that is not known."""
+        ...
+
+    @property
+    def connection(self) -> Connection[Any, Any]:
+        """Readable when there may be something to receive."""
+        ...
+
+    @property
+    def deadline(self) -> float:
+        """When what it does now must be done, in seconds of `time.monotonic`."""
+        ...
+
+    def send(self, commands: Sequence[Command]) -> None:
+        """Send commands."""
+        ...
+
+    def receive(self) -> EnvDescription | Exception | list[Result] | None:
+        """What has arrived."""
+        ...
+
+    def disconnect(self) -> None:
+        """Ask it to end."""
+        ...
+
+    def close(self) -> None:
+        """End it in order."""
+        ...
+
+    def kill(self) -> None:
+        """End it now."""
+        ...
+
+
 class Lane:
     """A worker and what it has to do, in order.
 
@@ -28,7 +68,7 @@ class Lane:
     neither can block the other, however long the texts are.
     """
 
-    def __init__(self, index: int, slots: range, process: WorkerProcess) -> None:
+    def __init__(self, index: int, slots: range, process: Worker) -> None:
         self.index, self.slots, self.process = index, slots, process
         self.losses = 0
         self._begun = False
@@ -56,13 +96,16 @@ class Lane:
             self.losses = 0
         self._send_next()
 
-    def restart(self, process: WorkerProcess, failure: Failure, late: int | None) -> None:
-        """Go on with a new process; all that was asked of the old one failed.
+    def restart(self, process: Worker) -> None:
+        """Go on with a new process, after `fail`."""
+        self.process, self._begun = process, False
+
+    def fail(self, failure: Failure, late: int | None = None) -> None:
+        """All that was asked of the process failed.
 
         Args:
-            process: the new one.
-            failure: what became of the old one.
-            late: position of the command that the old one did not finish in time, None if it died.
+            failure: what became of it.
+            late: position of the command that it did not finish in time, None if it died.
         """
         while self._queue:
             batch, commands = self._queue.popleft()
@@ -72,7 +115,6 @@ class Lane:
                 results[late] = StepTimeout(failure.message)
             self._answer(batch, commands, results)
             late = None
-        self.process, self._begun = process, False
 
     def _answer(self, batch: Batch, commands: Sequence[Command], results: Sequence[Result]) -> None:
         batch.results.update(zip((command.slot for command in commands), results, strict=True))

@@ -1,4 +1,4 @@
-"""What writes responses: token ids in, token ids and log-probabilities out, batch first.
+"""What writes responses: token ids in, token ids and log-probabilities out, in batches or one by one.
 
 The policies here are scripts; they need no model and know no log-probabilities. The trainer's own model and an
 OpenAI-compatible server (`steppo_gym.rollouts.server_policy`) follow the same protocol.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from steppo_gym.actions import ActionFormat, format_tag, format_tool_call
+from steppo_gym.errors import InfrastructureError
 from steppo_gym.rollouts.codec import Codec
 
 
@@ -59,6 +60,35 @@ class Policy(Protocol):
 
     def respond(self, requests: Sequence[Request]) -> list[Response]:
         """Responses in the order of the requests."""
+        ...
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a request that was handed in."""
+
+    slot: int
+    outcome: Response | InfrastructureError
+
+
+@runtime_checkable
+class StreamingPolicy(Policy, Protocol):
+    """Answers requests one by one, in the order in which they are done."""
+
+    def submit(self, request: Request) -> None:
+        """Hand in a request; its slot has no other one under way. Does not wait."""
+        ...
+
+    def poll(self, timeout: float) -> list[Answer]:
+        """What has been done since the last call.
+
+        Waits for the first answer, but not longer than `timeout` seconds; an engine in this process makes one of its
+        own steps instead.
+        """
+        ...
+
+    def drop(self) -> None:
+        """Give up all that is under way: its answers never come."""
         ...
 
 

@@ -5,15 +5,18 @@
         ...  # the workers are busy meanwhile
         results = pool.wait(batch)
 
+Workers are processes on this machine, or actors on the machines of a Ray cluster (`steppo_gym.rollouts.ray_workers`).
 A worker that dies or hangs is killed and started again. Its environments are lost: whatever is asked of them next is
 answered with a `Failure` at the boundary "worker", until their slots are started anew. The other workers are not
-touched. The one step that was not finished in time is answered with a `StepTimeout`.
+touched. The one step that was not finished in time is answered with a `StepTimeout`. A worker that is lost with its
+machine is not started again: the pool has fewer slots from then on, which is said on standard error.
 """
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any
@@ -31,9 +34,10 @@ from steppo_gym.rollouts.env_host import (
     describe_error,
 )
 from steppo_gym.rollouts.episode import Failure
-from steppo_gym.rollouts.lane import Batch, Lane
+from steppo_gym.rollouts.lane import Batch, Lane, Worker
+from steppo_gym.rollouts.ray_workers import RayWorker, connect
 from steppo_gym.rollouts.step_result import Result, StepResult, StepTimeout
-from steppo_gym.rollouts.worker_process import WorkerLostError, WorkerProcess
+from steppo_gym.rollouts.worker_process import WorkerGoneError, WorkerLostError, WorkerProcess
 
 __all__ = [
     "Batch",
@@ -62,6 +66,8 @@ class EnvPool:
             where nothing protects against one that hangs or dies.
         step_timeout: seconds one step may take before its worker counts as hanging.
         reset_timeout: seconds one reset may take, the making of the environment included.
+        workers: where they are: None for this machine, or the address of a Ray cluster, "ray://auto" or
+            "ray://host:10001", of which each takes one processor.
 
     Raises:
         ValueError: an argument outside its range.
@@ -77,12 +83,19 @@ class EnvPool:
         num_workers: int = 0,
         step_timeout: float = 60.0,
         reset_timeout: float = 300.0,
+        workers: str | None = None,
     ) -> None:
         _check_arguments(num_slots, num_workers, step_timeout, reset_timeout)
+        if workers is not None:
+            if not num_workers:
+                raise ValueError(f"Workers at {workers} need num_workers of 1 or more, got 0.")
+            connect(workers)
+        self._worker_class = WorkerProcess if workers is None else RayWorker
         self.num_slots = num_slots
         self._spec, self._step_timeout, self._reset_timeout = spec, step_timeout, reset_timeout
         self._host = EnvHost(spec)
         self._lost: dict[int, Failure] = {}
+        self._gone: dict[int, Failure] = {}
         self._lanes: list[Lane] = []
         self._slots_per_worker = -(-num_slots // num_workers) if num_workers else num_slots
         try:
@@ -122,6 +135,10 @@ class EnvPool:
         """Process ids of the workers, empty if the environments are in this process."""
         return tuple(lane.process.pid for lane in self._lanes)
 
+    def has(self, slot: int) -> bool:
+        """Whether a slot can be used; not if its worker is gone."""
+        return slot not in self._gone
+
     def submit(self, commands: Iterable[Command]) -> Batch:
         """Hand out commands, at most one per slot.
 
@@ -132,7 +149,9 @@ class EnvPool:
         lists: dict[int, list[Command]] = {}
         for command in commands:
             lost = self._lost.pop(command.slot, None)
-            if lost is not None and isinstance(command, StepCommand):
+            if command.slot in self._gone:
+                batch.results[command.slot] = self._gone[command.slot]
+            elif lost is not None and isinstance(command, StepCommand):
                 batch.results[command.slot] = lost
             elif self._lanes:
                 lists.setdefault(command.slot // self._slots_per_worker, []).append(command)
@@ -150,15 +169,23 @@ class EnvPool:
             What each slot of the batch answered: a `StepResult`, or a `StepTimeout` or `Failure` that ends its episode.
 
         Raises:
-            InfrastructureError: a worker was lost `MAX_RESTARTS` times without one successful step.
+            InfrastructureError: a worker was lost `MAX_RESTARTS` times without one successful step, or all are gone.
         """
         while batch.missing:
-            lanes = [self._lanes[index] for index in sorted(batch.missing)]
-            remaining = min(lane.process.deadline for lane in lanes) - time.monotonic()
-            wait([lane.process.connection for lane in lanes], timeout=min(max(remaining, 0.0), _POLL_SECONDS))
-            for lane in lanes:
-                self._advance(lane)
+            self._listen([batch], _POLL_SECONDS)
         return batch.results
+
+    def poll(self, batches: Sequence[Batch], timeout: float) -> list[Batch]:
+        """Those of some batches that are finished; waits for the first, but not longer than `timeout` seconds.
+
+        Raises:
+            InfrastructureError: as `wait`.
+        """
+        done = [batch for batch in batches if not batch.missing]
+        if done or not batches:
+            return done
+        self._listen(batches, timeout)
+        return [batch for batch in batches if not batch.missing]
 
     def close(self) -> None:
         """Close all environments and end the workers; a second call changes nothing."""
@@ -178,8 +205,16 @@ class EnvPool:
     ) -> None:
         self.close()
 
-    def _start_worker(self) -> WorkerProcess:
-        return WorkerProcess(self._spec, step_timeout=self._step_timeout, reset_timeout=self._reset_timeout)
+    def _listen(self, batches: Iterable[Batch], timeout: float) -> None:
+        """Wait for any worker that is to answer some batches, and take what has come."""
+        lanes = [self._lanes[index] for index in sorted(set().union(*(batch.missing for batch in batches)))]
+        remaining = min(lane.process.deadline for lane in lanes) - time.monotonic()
+        wait([lane.process.connection for lane in lanes], timeout=min(max(remaining, 0.0), timeout))
+        for lane in lanes:
+            self._advance(lane)
+
+    def _start_worker(self) -> Worker:
+        return self._worker_class(self._spec, step_timeout=self._step_timeout, reset_timeout=self._reset_timeout)
 
     def _await_descriptions(self) -> EnvDescription:
         descriptions = [self._await_description(lane) for lane in self._lanes]
@@ -192,10 +227,14 @@ class EnvPool:
                 message = lane.process.receive()
             except WorkerLostError as error:
                 lane.losses += 1
-                if lane.losses >= MAX_RESTARTS or time.monotonic() > lane.process.deadline:
+                if (
+                    isinstance(error, WorkerGoneError)
+                    or lane.losses >= MAX_RESTARTS
+                    or time.monotonic() > lane.process.deadline
+                ):
                     raise InfrastructureError("worker", str(error)) from error
                 lane.process.kill()
-                lane.restart(self._start_worker(), Failure("worker", str(error)), None)
+                lane.restart(self._start_worker())
                 continue
             if isinstance(message, Exception):
                 raise message
@@ -210,6 +249,9 @@ class EnvPool:
             if isinstance(message, Exception):
                 what = describe_error(message)
                 raise WorkerLostError(f"A new environment process could not make its environment: {what}.")
+        except WorkerGoneError as error:
+            self._close_lane(lane, error)
+            return
         except WorkerLostError as error:
             self._replace(lane, error)
             return
@@ -231,7 +273,19 @@ class EnvPool:
             )
         failure = Failure("worker", reason)
         self._lost.update(dict.fromkeys(lane.slots, failure))
-        lane.restart(self._start_worker(), failure, error.late)
+        lane.fail(failure, error.late)
+        lane.restart(self._start_worker())
+
+    def _close_lane(self, lane: Lane, error: WorkerGoneError) -> None:
+        """Go on without a worker and its slots."""
+        lane.process.kill()
+        failure = Failure("worker", str(error))
+        lane.fail(failure)
+        self._gone.update(dict.fromkeys(lane.slots, failure))
+        left = self.num_slots - len(self._gone)
+        if not left:
+            raise InfrastructureError("worker", f"{error} It was the last one.")
+        print(f"{error} {len(lane.slots)} slots fewer, {left} go on.", file=sys.stderr, flush=True)
 
 
 def _check_arguments(num_slots: int, num_workers: int, step_timeout: float, reset_timeout: float) -> None:

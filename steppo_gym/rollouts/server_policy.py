@@ -12,11 +12,10 @@ switched off, so that the distribution is the one given here.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
-
-import numpy as np
 
 from steppo_gym.rollouts.policies import Request, Response
 from steppo_gym.rollouts.served.completions import read_completion
@@ -45,14 +44,17 @@ class ServerPolicy(HTTPPolicy):
         max_tokens: longest response.
         temperature: 0 is greedy.
         top_p: nucleus of the distribution to sample from.
-        seed: seeds all samples: the n-th request of this policy gets the n-th seed drawn from it, so requests with
-            equal prompts get different responses. None leaves the server's own randomness.
+        seed: seeds all samples: that of a request follows from it and the request's stream, so a response does not
+            depend on when it is asked for; requests without a stream are counted. None leaves the server's own
+            randomness.
         stop_token_ids: tokens that end a response, besides the model's own.
         timeout: seconds to wait for one answer.
         max_retries: how often a request is sent again after a timeout, a broken connection, or status 408, 429 or 5xx.
         max_concurrency: requests under way at the same time.
         api_key_env: the environment variable that holds the API key; none is sent if it is not set.
         processed_log_probs: the server reports log-probabilities after temperature and top_p.
+        version: of the weights that the server was given, recorded with each response. Servers that name theirs
+            (`weights_version` of the answer; vLLM does not) must name this one.
 
     Raises:
         ValueError: an argument outside its range.
@@ -73,6 +75,7 @@ class ServerPolicy(HTTPPolicy):
         max_concurrency: int = 64,
         api_key_env: str = "OPENAI_API_KEY",
         processed_log_probs: bool = False,
+        version: int | None = None,
     ) -> None:
         if not 0 < top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, got {top_p}.")
@@ -94,10 +97,18 @@ class ServerPolicy(HTTPPolicy):
             api_key_env=api_key_env,
         )
         self._keeps_log_probs = processed_log_probs or (temperature == 1.0 and top_p == 1.0)
-        self._seeds = None if seed is None else np.random.default_rng(seed)
+        self._seed, self._num_unnamed, self._version = seed, 0, version
 
     def _question(self, request: Request) -> tuple[dict[str, Any], Callable[[str], Response]]:
         own: dict[str, Any] = {"prompt": list(request.prompt_ids)}
-        if self._seeds is not None:
-            own["seed"] = int(self._seeds.integers(2**63))
-        return own, partial(read_completion, prompt_ids=request.prompt_ids, keep_log_probs=self._keeps_log_probs)
+        if self._seed is not None:
+            self._num_unnamed += request.stream is None
+            drawn = hashlib.sha256(repr((self._seed, request.stream or self._num_unnamed)).encode()).digest()
+            own["seed"] = int.from_bytes(drawn[:8]) >> 1
+        read = partial(
+            read_completion,
+            prompt_ids=request.prompt_ids,
+            keep_log_probs=self._keeps_log_probs,
+            version=self._version,
+        )
+        return own, read

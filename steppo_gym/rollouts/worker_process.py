@@ -80,6 +80,10 @@ class WorkerLostError(Exception):
         self.late = late
 
 
+class WorkerGoneError(WorkerLostError):
+    """It is lost, and there is no place to start another one."""
+
+
 class WorkerProcess:
     """The parent's handle: starts the process, sends commands, receives results, kills it.
 
@@ -203,7 +207,7 @@ def run_worker(descriptor: int, shared: int) -> None:
         spec, limits = connection.recv()
         host = EnvHost(spec)
         try:
-            connection.send(_describe(host))
+            connection.send(describe_host(host))
             while True:
                 connection.send(_carry_out(connection.recv(), host, limits, connection, position))
         finally:
@@ -225,7 +229,8 @@ def _carry_out(
     return results
 
 
-def _describe(host: EnvHost) -> EnvDescription | Exception:
+def describe_host(host: EnvHost) -> EnvDescription | Exception:
+    """What a host's environments have in common, or what was raised when one was made, picklable in any case."""
     try:
         return host.describe()
     except Exception as error:

@@ -224,22 +224,25 @@ class ModelPolicy:
 class BackendPolicy:
     """A back-end that samples for whole prompts, such as TRL's vLLM engine.
 
-    Log-probabilities are left out: the trainer computes them with its own weights and precision, where ratios must
-    start at 1.
+    Its log-probabilities are those of another engine: the trainer computes them with its own weights and precision,
+    where ratios must start at 1, and corrects the difference with these where it is asked to.
 
     Args:
-        generate: from prompts to sampled ids, both lists of token id lists.
+        generate: from prompts to sampled ids, both lists of token id lists, and the log-probability of each token or
+            None.
     """
 
     needs_expert = False
 
-    def __init__(self, generate: Callable[[list[list[int]]], list[list[int]]]) -> None:
+    def __init__(self, generate: Callable[[list[list[int]]], tuple[list[list[int]], list[list[float]] | None]]) -> None:
         self.generate = generate
 
     def respond(self, requests: Sequence[Request]) -> list[Response]:
         """One sampled response per request, in order."""
-        sampled = self.generate([list(request.prompt_ids) for request in requests])
-        return [Response(tuple(ids)) for ids in sampled]
+        sampled, log_probs = self.generate([list(request.prompt_ids) for request in requests])
+        if log_probs is None:
+            return [Response(tuple(ids)) for ids in sampled]
+        return [Response(tuple(ids), tuple(found)) for ids, found in zip(sampled, log_probs, strict=True)]
 
 
 def _by_slot(written: Sequence[tuple[list[int], Tensor, Tensor]]) -> dict[int, tuple[list[int], list[float]]]:

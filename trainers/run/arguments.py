@@ -43,7 +43,10 @@ HELP_GROUPS = {
         "iterations", "episodes_per_iteration", "updates_per_iteration", "num_generations", "num_iterations",
         "learning_rate", "ratio", "loss_average", "epsilon", "beta", "kl_in", "max_tokens_per_micro_batch", "seed",
     ),
-    "rollouts": ("num_slots", "num_env_workers", "env_step_timeout", "max_prompt_tokens"),
+    "rollouts": (
+        "num_slots", "num_env_workers", "env_workers", "env_step_timeout", "max_prompt_tokens", "policy_servers",
+        "policy_servers_folder", "off_policy_correction", "overlap_updates",
+    ),
     "watching": (
         "output_dir", "resume", "test_tasks", "validation_tasks", "watch", "evaluate_every", "save_every",
         "save_episodes", "record_credit", "report_to",

@@ -1,7 +1,8 @@
 """Reading the answers of an OpenAI-compatible `/v1/completions` endpoint that was asked for token ids.
 
 The fields are vLLM's (vllm/entrypoints/openai/completion/protocol.py): `choices[0].token_ids`,
-`choices[0].prompt_token_ids`, `choices[0].logprobs.token_logprobs`, `choices[0].finish_reason`. Whatever else arrives
+`choices[0].prompt_token_ids`, `choices[0].logprobs.token_logprobs`, `choices[0].finish_reason`; `weights_version` is
+ours (`steppo_gym.testing.completions_server`). Whatever else arrives
 is an `InfrastructureError` at the boundary "model" that says what was expected.
 """
 
@@ -16,18 +17,22 @@ from steppo_gym.rollouts.policies import Response
 from steppo_gym.storage.retrying_client import shorten
 
 
-def read_completion(text: str, prompt_ids: tuple[int, ...], *, keep_log_probs: bool) -> Response:
+def read_completion(
+    text: str, prompt_ids: tuple[int, ...], *, keep_log_probs: bool, version: int | None = None
+) -> Response:
     """The response in the body of a successful answer.
 
     Args:
         text: the body.
         prompt_ids: what was asked; a server that reports another prompt has changed it.
         keep_log_probs: whether to read the log-probabilities.
+        version: of the weights that the server should have; None takes what it says, if it does.
 
     Raises:
         InfrastructureError: the body is not what `return_token_ids` promises.
     """
-    choice = _choice(text)
+    data = _data(text)
+    choice = data["choices"][0]
     token_ids = choice.get("token_ids")
     if not _is_token_list(token_ids):
         raise _error(
@@ -42,10 +47,23 @@ def read_completion(text: str, prompt_ids: tuple[int, ...], *, keep_log_probs: b
             f"The server changed the prompt: {len(prompt_ids)} tokens were sent, it used {_length(seen)}. "
             "Check its truncation and special-token options."
         )
-    return Response(tuple(token_ids), _log_probs(choice, len(token_ids)) if keep_log_probs else None)
+    log_probs = _log_probs(choice, len(token_ids)) if keep_log_probs else None
+    return Response(tuple(token_ids), log_probs, version=_version(data, version))
 
 
-def _choice(text: str) -> dict[str, Any]:
+def _version(data: dict[str, Any], expected: int | None) -> int | None:
+    found = data.get("weights_version")
+    if found is None:
+        return expected
+    if type(found) is not int or expected not in (None, found):
+        raise _error(
+            f"The server samples with version {shorten(found)} of the weights, expected {expected}. Was it started "
+            "anew, or does another run use it?"
+        )
+    return found
+
+
+def _data(text: str) -> dict[str, Any]:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):
@@ -53,7 +71,8 @@ def _choice(text: str) -> dict[str, Any]:
     choices = data.get("choices") if isinstance(data, dict) else None
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         raise _error(f"Expected one choice in the server's answer, found {shorten(text)}. Check the address.")
-    return choices[0]
+    assert isinstance(data, dict)
+    return data
 
 
 def _log_probs(choice: dict[str, Any], num_tokens: int) -> tuple[float, ...]:

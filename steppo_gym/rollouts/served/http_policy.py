@@ -1,4 +1,6 @@
-"""What policies behind a server have in common: one request for each response, many at a time, given up together.
+"""What policies behind a server have in common: one request for each response, many at a time.
+
+They answer in batches, which are given up together, and one by one (`StreamingPolicy`).
 
 A policy says what to ask and how to read the answer, see `steppo_gym.rollouts.server_policy` (token ids) and
 `steppo_gym.evaluation.chat_server` (messages).
@@ -10,11 +12,13 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
-from steppo_gym.rollouts.policies import Request, Response
+from steppo_gym.errors import InfrastructureError
+from steppo_gym.rollouts.policies import Answer, Request, Response
 from steppo_gym.storage.retrying_client import RetryingClient
 
 
@@ -63,6 +67,9 @@ class HTTPPolicy(ABC):
             headers={"Authorization": f"Bearer {key}"} if key else {},
         )
         self._threads = ThreadPoolExecutor(max_concurrency, thread_name_prefix="policy")
+        self._stop, self._done = threading.Event(), SimpleQueue[Future[Response]]()
+        self._under_way: dict[Future[Response], int] = {}
+        """The slots of the requests that were handed in one by one."""
 
     @abstractmethod
     def _question(self, request: Request) -> tuple[dict[str, Any], Callable[[str], Response]]:
@@ -79,7 +86,7 @@ class HTTPPolicy(ABC):
         """
         stop = threading.Event()
         questions = [self._question(request) for request in requests]
-        futures = [self._threads.submit(self._client.post, self._body | own, read, stop) for own, read in questions]
+        futures = [self._send(*question, stop) for question in questions]
         try:
             for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                 future.result()
@@ -90,8 +97,36 @@ class HTTPPolicy(ABC):
             for future in futures:
                 future.cancel()
 
+    def submit(self, request: Request) -> None:
+        """Send a request."""
+        future = self._send(*self._question(request), self._stop)
+        self._under_way[future] = request.slot
+        future.add_done_callback(self._done.put)
+
+    def poll(self, timeout: float) -> list[Answer]:
+        """What has been answered since the last call; waits for the first, but not longer than `timeout` seconds."""
+        answers: list[Answer] = []
+        while self._under_way:
+            try:
+                future = self._done.get(block=not answers and timeout > 0, timeout=timeout)
+            except Empty:
+                break
+            answers.append(Answer(self._under_way.pop(future), _outcome(future)))
+        return answers
+
+    def drop(self) -> None:
+        """Give up what was sent one by one; no answer to it comes any more."""
+        self._stop.set()
+        for future in self._under_way:
+            future.cancel()
+        self._stop, self._done, self._under_way = threading.Event(), SimpleQueue(), {}
+
+    def _send(self, own: dict[str, Any], read: Callable[[str], Response], stop: threading.Event) -> Future[Response]:
+        return self._threads.submit(self._client.post, self._body | own, read, stop)
+
     def close(self) -> None:
         """Close the connections; a second call changes nothing."""
+        self.drop()
         self._threads.shutdown(cancel_futures=True)
         self._client.close()
 
@@ -102,3 +137,10 @@ class HTTPPolicy(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _outcome(future: Future[Response]) -> Response | InfrastructureError:
+    try:
+        return future.result()
+    except InfrastructureError as error:
+        return error

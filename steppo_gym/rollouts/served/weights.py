@@ -1,0 +1,56 @@
+"""New weights for completions servers: written to the folder that they were started from, then loaded from there.
+
+    VLLM_SERVER_DEV_MODE=1 vllm serve /dev/shm/policy --logprobs-mode processed_logprobs
+
+A file beside the weights says which version they are, so that whoever reads the folder can tell.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from steppo_gym.storage.retrying_client import RetryingClient
+
+VERSION_FILE = "weights_version.json"
+"""In the folder of the weights: {"version": 12}."""
+
+
+def write_weights(folder: Path, save: Callable[[Path], Any], version: int) -> None:
+    """Put new weights in the place of those in a folder, file by file and each at once.
+
+    Args:
+        folder: it is made if need be; files that `save` does not write stay.
+        save: writes the weights into a folder.
+        version: of the weights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as new:
+        save(Path(new))
+        Path(new, VERSION_FILE).write_text(json.dumps({"version": version}))
+        # The version last: it must not be there before the weights are.
+        for path in sorted(Path(new).iterdir(), key=lambda path: path.name == VERSION_FILE):
+            shutil.move(path, folder / path.name)
+
+
+def load_weights(base_url: str, *, timeout: float = 600.0) -> None:
+    """Let a server load the weights in its folder, and forget what it has computed with others.
+
+    Args:
+        base_url: where the server is, with or without the final "/v1".
+        timeout: seconds that it may take.
+
+    Raises:
+        InfrastructureError: it does not, boundary "model".
+    """
+    url = base_url.rstrip("/").removesuffix("/v1")
+    client = RetryingClient(url, "model", timeout=timeout, max_retries=2, max_concurrency=1)
+    try:
+        for path, body in (("/collective_rpc", {"method": "reload_weights"}), ("/reset_prefix_cache", {})):
+            client.request("POST", path, lambda status, text: None, body=body)
+    finally:
+        client.close()

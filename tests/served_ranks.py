@@ -1,0 +1,62 @@
+"""Two iterations on completions servers, as one of several processes.
+
+torchrun --nproc_per_node 2 tests/served_ranks.py POLICY OUT SERVERS FOLDER
+
+POLICY is the folder of a model with its tokenizer, OUT the folder of the run; SERVERS are addresses, separated by
+commas, that load weights from FOLDER.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from trainer_runs import settings_of
+from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+
+from steppo_gym.rollouts.pool import EnvFactory
+from steppo_gym.storage import retrying_client
+from steppo_gym.trainers.step_trainer import StepTrainer
+
+SETTINGS = {
+    "iterations": 2,
+    "episodes_per_iteration": 16,
+    "updates_per_iteration": 1,
+    "max_completion_length": 3,
+    "learning_rate": 1e-2,
+    "num_slots": 4,
+    "num_env_workers": 0,
+    "evaluate_every": 0,
+    "save_every": 0,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "use_cpu": True,
+}
+
+
+def main():
+    policy, out, servers, folder = sys.argv[1:]
+    retrying_client.FIRST_DELAY_SECONDS = 0.01
+    config, rule, critic = settings_of(
+        "steppo", output_dir=out, policy_servers=servers, policy_servers_folder=folder, **SETTINGS
+    )
+    trainer = StepTrainer(
+        Qwen3ForCausalLM.from_pretrained(policy),
+        config,
+        spec=EnvFactory("steppo/KeyDoor-v0", {"context": "append", "max_steps": 4, "invalid_action_reward": -0.1}),
+        task_ids=[f"train-{number}" for number in range(50)],
+        rule=rule,
+        critic_config=critic,
+        processing_class=PreTrainedTokenizerFast.from_pretrained(policy, padding_side="left"),
+    )
+    try:
+        trainer.train()
+    finally:
+        trainer.close()
+    if trainer.accelerator.is_main_process:
+        Path(out, "log.json").write_text(json.dumps(trainer.state.log_history))
+
+
+if __name__ == "__main__":
+    main()
