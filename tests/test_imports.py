@@ -59,6 +59,7 @@ PUBLIC = {
 }
 """Packages that export names, and the names that users may count on; a new one is added here."""
 PUBLIC_MODULES = {
+    "steppo_gym.adapters": ("trl",),
     "steppo_gym.audit": ("points", "scores", "study"),
     "steppo_gym.evaluation": ("chat_server", "panels", "scores"),
     "steppo_gym.trainers": (

@@ -39,6 +39,7 @@ from steppo_gym.trainers.run.report import (
     write_summary,
 )
 from steppo_gym.trainers.run.run_folder import run_folder
+from steppo_gym.trainers.run.samples import report_samples
 from steppo_gym.trainers.run.settings import RunSettings
 from steppo_gym.trainers.run.starts import start_of, starting_policy, task_ids_of
 from steppo_gym.trainers.step_trainer import StepTrainer
@@ -177,6 +178,7 @@ def _build_trainer(settings: RunSettings, console: Console, interruption: Interr
     )
     due.trainer, interruption.gather = trainer, trainer.gather
     settle_callbacks(trainer, Path(str(config.output_dir)))
+    report_samples(trainer, trainer.processing_class)
     return trainer
 
 

@@ -94,11 +94,19 @@ def draw_learning_curve(folder: Path) -> None:
         points = [(entry["iteration"], entry[name]) for entry in entries if name in entry]
         label = name.removeprefix("eval_").removesuffix(suffix).replace("_", " ")
         axes.plot(*zip(*points, strict=True), marker="o", label=f"{label}, greedy")
-    axes.set(xlabel="iteration", ylabel="success", ylim=(-0.02, 1.02), title=folder.name)
+    axes.set(xlabel="iteration", ylabel="success", ylim=(-0.02, 1.02), title=curve_title(folder))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(folder / CURVE_FILE, dpi=150)
+
+
+def curve_title(folder: Path) -> str:
+    """The environment of the run and its folder's name."""
+    config = folder / "config.json"
+    known = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
+    env_id = known.get("preset", {}).get("env_id", "")
+    return ": ".join(filter(None, [env_id, folder.name]))
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
