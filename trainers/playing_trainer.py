@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from steppo_gym.rollouts.episode import Episode
@@ -39,22 +40,29 @@ class PlayingTrainer(RecordedTrainer):
         Raises:
             AllEpisodesFailedError: there is nothing to train on or to score.
         """
-        rollout = collect(
-            self._policy(temperature, seed),
-            self._pool(spec),
-            self.codec,
-            assignments,
-            max_prompt_tokens=self.max_prompt_tokens,
-            on_episode=self.on_episode,
-        )
+        with self._whole_policy() as whole:
+            rollout = collect(
+                self._policy(temperature, seed, model=whole),
+                self._pool(spec),
+                self.codec,
+                assignments,
+                max_prompt_tokens=self.max_prompt_tokens,
+                on_episode=self.on_episode,
+            )
         require_played(rollout.episodes)
         return rollout
 
-    def _policy(self, temperature: float, seed: int, num_slots: int | None = None) -> Policy:
+    def _whole_policy(self) -> AbstractContextManager[Any]:
+        """The policy with all of its weights in this process, for as long as it is sampled from."""
+        if self.sharded is None:
+            return nullcontext(self.accelerator.unwrap_model(self.model))
+        return self.sharded.whole_policy()
+
+    def _policy(self, temperature: float, seed: int, *, num_slots: int | None = None, model: Any = None) -> Policy:
         if self.use_vllm:
             return BackendPolicy(lambda prompts: self._generate_with_trl(prompts, temperature))
         return ModelPolicy(
-            self.accelerator.unwrap_model(self.model),
+            self.accelerator.unwrap_model(self.model) if model is None else model,
             num_slots=num_slots or self.args.num_slots,
             stop_token_ids=self.codec.stop_token_ids,
             pad_token_id=self.pad_token_id,
