@@ -44,30 +44,42 @@ def test_the_recipes_are_those_known_here():
     assert {path.stem for path in RECIPES.glob("*.yaml")} == {*TASKS, *MODELS, "two-nodes"}
 
 
+def read(script, task, model, *more):
+    settings = parse_arguments(ALGORITHMS[script], files(task, model, *more))
+    told, cards = yaml.safe_load((RECIPES / f"{model}.yaml").read_text()), MODELS[model][1]
+    assert settings.run.env == task
+    assert settings.model.model_name_or_path == told["model_name_or_path"]
+    assert settings.config.shard == ("none" if cards == 1 else "hybrid" if more else "full")
+    assert (settings.critic is not None) == (ALGORITHMS[script].critic is not None)
+    # Each process has whole groups for each of its updates.
+    config, processes = settings.config, cards * (2 if more else 1)
+    assert config.episodes_per_iteration % (config.steps_per_generation * processes) == 0
+    assert config.episodes_per_iteration // processes % config.num_generations == 0
+
+
 @pytest.mark.parametrize("script", ALGORITHMS)
-def test_every_script_reads_every_recipe(script, monkeypatch):
-    for task in TASKS:
-        for model, (_, cards, _) in MODELS.items():
-            for more in ((), ("two-nodes",)) if cards > 1 else ((),):
-                # Each process has its part of the episodes.
-                monkeypatch.setenv("WORLD_SIZE", str(cards * (2 if more else 1)))
-                settings = parse_arguments(ALGORITHMS[script], files(task, model, *more))
-                assert settings.run.env == task
-                assert (
-                    settings.model.model_name_or_path
-                    == yaml.safe_load((RECIPES / f"{model}.yaml").read_text())["model_name_or_path"]
-                )
-                assert settings.config.shard == ("none" if cards == 1 else "hybrid" if more else "full")
-                assert (settings.critic is not None) == (ALGORITHMS[script].critic is not None)
+def test_every_script_reads_every_recipe(script):
+    for task, model in zip(TASKS, MODELS, strict=True):
+        read(script, task, model)
+    read(script, TASKS[0], "7b-8x80gb", "two-nodes")
+
+
+@pytest.mark.parametrize("script", ["steppo", "grpo"])
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_goes_with_every_model(script, task):
+    for model, (_, cards, _) in MODELS.items():
+        read(script, task, model)
+        if cards > 1:
+            read(script, task, model, "two-nodes")
 
 
 def test_later_files_and_the_command_line_go_first():
-    read = files("alfworld", "1.7b-lora-24gb")
-    assert parse_arguments(StepPO, read).config.max_prompt_tokens == 7168
-    assert parse_arguments(StepPO, [*read, "--max_prompt_tokens", "99"]).config.max_prompt_tokens == 99
-    assert parse_arguments(GRPO, read).config.num_generations == 8
-    assert parse_arguments(StepPO, read).config.num_generations == 1
-    assert parse_arguments(StepPO, read).critic.critic == "lora"
+    both = files("alfworld", "1.7b-lora-24gb")
+    assert parse_arguments(StepPO, both).config.max_prompt_tokens == 7168
+    assert parse_arguments(StepPO, [*both, "--max_prompt_tokens", "99"]).config.max_prompt_tokens == 99
+    assert parse_arguments(GRPO, both).config.num_generations == 8
+    assert parse_arguments(StepPO, both).config.num_generations == 1
+    assert parse_arguments(StepPO, both).critic.critic == "lora"
 
 
 @pytest.mark.parametrize(
