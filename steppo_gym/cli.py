@@ -12,6 +12,7 @@ Examples:
     steppo-gym view runs/key_door-steppo-seed0
     steppo-gym compare runs/key_door-*
     steppo-gym plot runs/key_door-* --output curves.svg
+    steppo-gym merge runs/key_door-steppo-seed0
     steppo-gym evaluate --model runs/key_door-steppo-seed0 --panel key_door-test
     steppo-gym panel check key_door-test
     steppo-gym audit runs/key_door-steppo-seed0 --env key_door
@@ -137,6 +138,24 @@ def _parser() -> argparse.ArgumentParser:
         "--episodes", type=int, default=200, help="at most so many in the page of --html (default: %(default)s)"
     )
     looking.set_defaults(run=partial(_run, "steppo_gym.view.commands:view"))
+
+    merging = commands.add_parser("merge", help="make one model of trained adapters and the model they belong to")
+    merging.add_argument("folder", type=Path, help="of a run with --use_peft, or of adapters")
+    merging.add_argument("--out", type=Path, metavar="FOLDER", help="default: merged/ in the run's folder")
+    merging.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights; default: the base model's"
+    )
+    merging.set_defaults(run=partial(_run, "steppo_gym.trainers.run.merging:run"))
+
+    memory = commands.add_parser("memory", help="what a training run would need of each card, before it is started")
+    memory.add_argument("--model", metavar="NAME_OR_FOLDER", help="of the policy")
+    memory.add_argument("--env", help="as of the training scripts (default: alfworld)")
+    memory.add_argument("--algorithm", default="steppo", help="name of the training script (default: %(default)s)")
+    memory.add_argument("--gpus", type=int, default=1, help="cards, one process each (default: %(default)s)")
+    memory.add_argument("--nodes", type=int, default=1, help="machines they are in (default: %(default)s)")
+    memory.add_argument("--card", type=float, default=80.0, help="GB of one card (default: %(default)g)")
+    memory.add_argument("flags", nargs="*", metavar="-- flag", help="of the training script, after --")
+    memory.set_defaults(run=partial(_run, "steppo_gym.trainers.run.memory:run"))
 
     comparison = commands.add_parser(
         "compare", help="a table of runs: intervals over seeds, differences, time to a score"

@@ -1,29 +1,32 @@
-"""One update on given episodes for each of several set-ups, in one process or as one of several.
+"""Updates on given episodes for each of several set-ups, in one process or as one of several.
 
 python tests/distributed_updates.py POLICY OUT
-torchrun --nproc_per_node 2 tests/distributed_updates.py POLICY OUT
+torchrun --nproc_per_node 2 tests/distributed_updates.py POLICY OUT [SHARD [NAME ...]]
 
 POLICY is the folder of a model with its tokenizer. What an update changes in policy
-and critic goes into OUT, one file for each set-up.
-The episodes are the same in both settings: the first process plays those of the even groups, the second the others,
-and a single one plays all.
+and critic goes into OUT, one file for each set-up. SHARD is that of the run, "none" by default.
+The episodes are the same in all settings: those of the even groups are played by the processes of even rank, the others
+by those of odd rank, and a single one plays all.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 import sys
 from pathlib import Path
 
 import torch
 from credit_references import random_batch
+from peft import LoraConfig
 from safetensors.torch import save_file
 from trainer_runs import change, settings_of, weights
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from steppo_gym.rollouts.episode import Episode, Failure
 from steppo_gym.rollouts.pool import EnvFactory
-from steppo_gym.rollouts.rollout import Rollout, RolloutStats
+from steppo_gym.rollouts.rollout import Assignment, Rollout, RolloutStats
 from steppo_gym.trainers.step_trainer import StepTrainer
 
 SETTINGS = {
@@ -56,6 +59,21 @@ SETUPS = {
 }
 """By name: the script, whether all episodes of the odd groups have failed, and what differs from `SETTINGS`."""
 
+LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "init_lora_weights": False}
+SHARDED = SETUPS | {
+    "steppo-lora-critic": {"critic": "lora"},
+    "steppo-head-critic": {"critic": "head"},
+    "ppo-adapters": {"peft_config": LORA},
+    "steppo-adapters-full-critic": {"peft_config": LORA, "critic": "full"},
+    "steppo-accumulation": {"episodes_per_iteration": 8, "gradient_accumulation_steps": 2},
+    "steppo-checkpointing": {"activation_checkpointing": True, "critic": "full"},
+    "steppo-bf16": {"bf16": True},
+    "steppo-adam": {"optim": "adamw_torch", "learning_rate": 1e-3, "critic_learning_rate": 1e-3, "iterations": 2},
+}
+"""Those that are made with sharded models too."""
+QUICK = tuple(name for name in SHARDED if name not in ("steppo", "gigpo", "reinforce_pp", "gigpo-failed", "ppo"))
+"""Enough of them to see each part of sharding at work."""
+
 
 class PlayedTrainer(StepTrainer):
     """Whatever it is asked to play, it has played already."""
@@ -64,7 +82,16 @@ class PlayedTrainer(StepTrainer):
 
     def play(self, spec, assignments, *, temperature, seed):
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        own = tuple(episode for episode in self.played if episode.group % world == rank)
+        # With more than two processes a group is shared out further.
+        own = (
+            tuple(
+                episode
+                for number, episode in enumerate(self.played)
+                if episode.group % 2 == rank % 2 and number // 2 % (world // 2) == rank // 2
+            )
+            if world > 1
+            else self.played
+        )
         return Rollout(own, RolloutStats(num_episodes=len(own), seconds=1.0))
 
     def check_first_gap(self, gap):
@@ -85,37 +112,92 @@ def episodes_of(name):
     return tuple(episodes)
 
 
-def update(name, policy, folder):
-    """One update of one set-up; the main process writes what changed."""
-    settings = {**SETTINGS, **SETUPS[name], "output_dir": str(folder / f"run-{name}")}
-    config, rule, critic_config = settings_of(name.removesuffix("-failed"), **settings)
+def make_trainer(name, policy, folder, **changes):
+    """A trainer of a set-up, whose episodes are given."""
+    settings = {**SETTINGS, **SHARDED[name], **changes, "output_dir": str(folder / f"run-{name}")}
+    adapters = settings.pop("peft_config", None)
+    config, rule, critic_config = settings_of(name.partition("-")[0], **settings)
     trainer = PlayedTrainer(
-        Qwen3ForCausalLM.from_pretrained(policy),
+        # By name its weights are read from the file, each process its own.
+        str(policy) if name == "steppo-adam" else Qwen3ForCausalLM.from_pretrained(policy),
         config,
         spec=EnvFactory("steppo/KeyDoor-v0", {"context": "append"}),
         task_ids=[f"train-{number}" for number in range(8)],
         rule=rule,
         critic_config=critic_config,
         processing_class=PreTrainedTokenizerFast.from_pretrained(policy),
+        peft_config=adapters and LoraConfig(task_type="CAUSAL_LM", **adapters),
     )
     trainer.played = episodes_of(name)
+    if trainer.critic is not None:
+        with torch.no_grad():
+            trainer.accelerator.unwrap_model(trainer.critic).head.weight.fill_(0.1)
+    return trainer
+
+
+def models_of(trainer):
     models = {"policy": trainer.accelerator.unwrap_model(trainer.model)}
     if trainer.critic is not None:
         models["critic"] = trainer.accelerator.unwrap_model(trainer.critic)
-        with torch.no_grad():
-            models["critic"].head.weight.fill_(0.1)
-    before = {part: weights(model) for part, model in models.items()}
-    trainer.train()
+    return models
+
+
+def update(name, policy, folder, *, resume_from=None, out=None, **changes):
+    """The updates of one set-up; the main process writes what changed.
+
+    Returns:
+        The trainer.
+    """
+    trainer = make_trainer(name, policy, folder, **changes)
+    before = {part: weights(model) for part, model in models_of(trainer).items()}
+    trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+    after = {part: weights(model) for part, model in models_of(trainer).items()}
     if trainer.accelerator.is_main_process:
-        changes = {part: change(before[part], weights(model)) for part, model in models.items()}
-        save_file(changes, folder / f"{name}.safetensors")
+        changed = {part: change(before[part], after[part]) for part in after}
+        save_file(changed, folder / f"{out or name}.safetensors")
+    return trainer
+
+
+def own_bytes(trainer):
+    """Of weights and the optimizer's state that this process holds."""
+    parameters = [p for model in models_of(trainer).values() for p in model.parameters()]
+    values = [value for state in trainer.optimizer.state.values() for value in state.values()]
+    held = [*parameters, *(value for value in values if torch.is_tensor(value) and value.dim())]
+    return sum((tensor.to_local() if hasattr(tensor, "to_local") else tensor).nbytes for tensor in held)
+
+
+def resumed(policy, folder, shard):
+    """Two updates with a checkpoint between them, and the second one again, from that checkpoint."""
+    trainer = update("steppo-adam", policy, folder, shard=shard, save_every=1)
+    held = own_bytes(trainer)
+    trainer.save_model(str(folder / "final"))
+    checkpoint = folder / "run-steppo-adam" / "checkpoint-1"
+    trainer = update("steppo-adam", policy, folder / "again", shard=shard, resume_from=checkpoint, out="resumed")
+    rollout = StepTrainer.play(
+        trainer, trainer.spec, [Assignment("train-1", 3), Assignment("train-2", 4)], temperature=1.0, seed=5
+    )
+    if trainer.accelerator.is_main_process:
+        ids = [list(step.response_ids) for episode in rollout.episodes for step in episode.steps]
+        (folder / "held.json").write_text(json.dumps({"bytes": held, "sampled": ids}))
 
 
 def main():
-    policy, folder = map(Path, sys.argv[1:])
+    policy, folder = map(Path, sys.argv[1:3])
+    shard, *names = sys.argv[3:] or ["none"]
+    (folder / "again").mkdir(exist_ok=True)
     torch.set_num_threads(1)
-    for name in SETUPS:
-        update(name, policy, folder)
+    # torchrun says how many there are on this machine.
+    os.environ["LOCAL_WORLD_SIZE"] = os.environ.get("TEST_LOCAL_WORLD_SIZE", os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if names == ["resume"]:
+        # What another number of processes has left in the folder.
+        checkpoint = folder / "run-steppo-adam" / "checkpoint-1"
+        update("steppo-adam", policy, folder / "again", shard=shard, resume_from=checkpoint, out="resumed")
+        return
+    for name in names or (SETUPS if shard == "none" else SHARDED):
+        if name == "steppo-adam":
+            resumed(policy, folder, shard)
+        else:
+            update(name, policy, folder, shard=shard)
 
 
 if __name__ == "__main__":

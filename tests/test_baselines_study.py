@@ -125,7 +125,12 @@ def test_the_page_has_effects_only_when_all_runs_are_there(tmp_path, capsys):
     effect_lines = [
         row.split(" | ")[:2] for row in page.splitlines() if row.startswith(tuple(f"| {f} " for f in FACTORS))
     ]
-    assert effect_lines[:4] == [["| horizon", "+10.0"], ["| share", "+0.0"], ["| thought", "-10.0"], ["| critic", "+0.0"]]
+    assert effect_lines[:4] == [
+        ["| horizon", "+10.0"],
+        ["| share", "+0.0"],
+        ["| thought", "-10.0"],
+        ["| critic", "+0.0"],
+    ]
     assert page.count("| 20.0 40.0 50.0 60.0 | abc1234 | 2.13.0 |") == 44  # PPO, and StepPO where it is level
 
     lines = path.read_text().splitlines()

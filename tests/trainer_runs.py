@@ -10,6 +10,7 @@ import torch
 from steppo_gym.rollouts.episode import read_episodes
 from steppo_gym.trainers.critic_config import CriticConfig
 from steppo_gym.trainers.rules import ALGORITHMS
+from steppo_gym.trainers.sharding.layout import as_number
 from steppo_gym.trainers.step_config import StepConfig
 
 SCRIPTS = tuple(ALGORITHMS)
@@ -46,8 +47,9 @@ def untimed(episodes):
 
 
 def weights(module):
-    """All parameters of a module, by name, copied."""
-    return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    """All parameters of a module, by name, copied; whole ones of a sharded module."""
+    whole = {name: as_number(parameter.detach()) for name, parameter in module.named_parameters()}
+    return {name: parameter.clone() for name, parameter in whole.items()}
 
 
 def change(before, after):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,15 +53,28 @@ def require_finite_credit(iteration: Iteration, where: str) -> None:
             )
 
 
-def require_finite_weights(models: Mapping[str, Any], where: str) -> None:
-    """Raise a NonFiniteError that names the first parameter that has a NaN or an infinity."""
+def require_finite_weights(models: Mapping[str, Any], where: str, gather: Callable[[Any], list[Any]]) -> None:
+    """Raise a NonFiniteError that names the first parameter that has a NaN or an infinity, in all processes alike.
+
+    Args:
+        models: by name; None for one that is not there. A process looks at its own part of a sharded one.
+        where: the run is.
+        gather: collects one object of every process.
+    """
+    found = next((name for name in gather(_weight_that_is_not_finite(models)) if name is not None), None)
+    if found is not None:
+        raise NonFiniteError(
+            f"{where}: the {found} is not finite. No checkpoint was written of it; a lower learning rate may help."
+        )
+
+
+def _weight_that_is_not_finite(models: Mapping[str, Any]) -> str | None:
     for model, module in models.items():
         for name, weight in () if module is None else module.named_parameters():
-            if not bool(torch.isfinite(weight).all()):
-                raise NonFiniteError(
-                    f"{where}: the {model}'s weight {name} is not finite. No checkpoint was written of it; a lower "
-                    "learning rate may help."
-                )
+            own = weight.to_local() if hasattr(weight, "to_local") else weight
+            if not bool(torch.isfinite(own).all()):
+                return f"{model}'s weight {name}"
+    return None
 
 
 def _as_float32(numbers: Any) -> Any:

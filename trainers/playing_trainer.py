@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from steppo_gym.rollouts.episode import Episode
@@ -64,13 +65,20 @@ class PlayingTrainer(RecordedTrainer):
     @contextlib.contextmanager
     def sampling(self, temperature: float, seed: int) -> Iterator[Policy]:
         """The current policy, ready to be sampled from."""
-        yield self._policy(temperature, seed)
+        with self._whole_policy() as whole:
+            yield self._policy(temperature, seed, model=whole)
 
-    def _policy(self, temperature: float, seed: int, num_slots: int | None = None, model: Any = None) -> Policy:
+    def _whole_policy(self) -> AbstractContextManager[Any]:
+        """The policy with all of its weights in this process, for as long as it is sampled from."""
+        if self.sharded is None:
+            return nullcontext(self.accelerator.unwrap_model(self.model))
+        return self.sharded.whole_policy()
+
+    def _policy(self, temperature: float, seed: int, *, model: Any, num_slots: int | None = None) -> Policy:
         if self.use_vllm:
             return BackendPolicy(lambda prompts: self._generate_with_trl(prompts, temperature))
         return ModelPolicy(
-            self.accelerator.unwrap_model(self.model) if model is None else model,
+            model,
             num_slots=num_slots or self.args.num_slots,
             stop_token_ids=self.codec.stop_token_ids,
             pad_token_id=self.pad_token_id,

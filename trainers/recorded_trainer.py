@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.utils import gather_object
 from transformers import TrainerState
+from transformers.trainer import SCHEDULER_NAME
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from steppo_gym.rollouts.episode import Episode, write_episodes
 from steppo_gym.trainers.checkpoints import STATE_FILE, fault, load_critic, save_critic, writing_checkpoint
 from steppo_gym.trainers.finiteness import require_finite_weights
+from steppo_gym.trainers.sharding import checkpoint
+from steppo_gym.trainers.sharding.models import ShardedModels
 from steppo_gym.trainers.step_config import StepConfig
 
 
@@ -23,6 +28,8 @@ class RecordedTrainer(GRPOTrainer):
     model: Any
     critic: Any
     """None for rules without one."""
+    sharded: ShardedModels | None = None
+    """None where every process has whole models."""
     _unfinished: Path | None = None
     """Where a checkpoint is being written."""
 
@@ -31,7 +38,7 @@ class RecordedTrainer(GRPOTrainer):
 
     def require_finite_weights(self) -> None:
         """Raise a NonFiniteError unless all weights are finite."""
-        require_finite_weights({"policy": self.model, "critic": self.critic}, self.position())
+        require_finite_weights({"policy": self.model, "critic": self.critic}, self.position(), self.gather)
 
     def position(self) -> str:
         """Where the run is, for messages."""
@@ -63,16 +70,37 @@ class RecordedTrainer(GRPOTrainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.require_finite_weights()
         folder, name = Path(str(self.args.output_dir)), f"checkpoint-{self.state.global_step}"
-        pushes, self.args.push_to_hub = self.args.push_to_hub, False
         try:
             with writing_checkpoint(folder, self.accelerator, self.args, self.state) as self._unfinished:
                 super()._save_checkpoint(model, trial)
-                if self.critic is not None and self.args.should_save:
+                if self.critic is not None and self.sharded is None and self.args.should_save:
                     save_critic(self.accelerator.unwrap_model(self.critic), self._unfinished / name)
         finally:
-            self._unfinished, self.args.push_to_hub = None, pushes
-        if pushes:
-            self._push_from_checkpoint(str(folder / name))
+            self._unfinished = None
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if self.sharded is not None:
+            state_dict = checkpoint.whole_state(self.model, trained_only=hasattr(self.model, "peft_config"))
+            if not self.args.should_save:
+                return
+        super()._save(output_dir, state_dict)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.sharded is None:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        checkpoint.save(self.sharded.all(), self._plain_optimizer(), Path(output_dir))
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER_NAME))
+
+    def _plain_optimizer(self) -> torch.optim.Optimizer:
+        """Without what accelerate puts around it."""
+        optimizer: Any = self.optimizer
+        return getattr(optimizer, "optimizer", optimizer)
+
+    def _defer_fsdp_gradient_reduction(self) -> contextlib.AbstractContextManager[None]:
+        """Nothing is deferred: gradients are averaged after each pass, so that no process holds a whole one."""
+        return contextlib.nullcontext()
 
     def save_now(self) -> None:
         """Write a checkpoint of a training that was left between two iterations, unless it is there already."""
@@ -86,10 +114,28 @@ class RecordedTrainer(GRPOTrainer):
         self._load_from_checkpoint(str(checkpoint))
         self.state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.sharded is None:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            checkpoint.load_weights(self.sharded.all(), Path(resume_from_checkpoint))
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.sharded is None or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        else:
+            self._load_sharded(self.sharded, Path(checkpoint))
         if checkpoint is None:
             return
-        if self.critic is not None:
+        if self.critic is not None and self.sharded is None:
             load_critic(self.accelerator.unwrap_model(self.critic), Path(checkpoint))
         self._step = self.state.global_step * self.args.gradient_accumulation_steps
+
+    def _load_sharded(self, sharded: ShardedModels, folder: Path) -> None:
+        """The state of optimizer and schedule; the weights are there already."""
+        optimizer = self._plain_optimizer()
+        checkpoint.load_optimizer(sharded.all(), optimizer, folder)
+        scheduler: Any = self.lr_scheduler
+        scheduler.load_state_dict(torch.load(folder / SCHEDULER_NAME, weights_only=True))
+        for group, rate in zip(optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate

@@ -34,6 +34,10 @@ class SamplingTrainer(PlayingTrainer):
     def set_up_sampling(self) -> None:
         """Find the servers, and get ready to play ahead."""
         args = self.args
+        if self.sharded is not None and (args.policy_servers is not None or args.overlap_updates):
+            raise ValueError(
+                "policy_servers and overlap_updates need the whole policy in every process: leave out shard, or them."
+            )
         if args.policy_servers is not None:
             if hasattr(self.accelerator.unwrap_model(self.model), "get_base_model"):
                 raise ValueError(
@@ -60,8 +64,8 @@ class SamplingTrainer(PlayingTrainer):
     def sampling(self, temperature: float, seed: int) -> Iterator[Policy]:
         """The current policy, wherever it is sampled from."""
         if self._servers is None:
-            policy = self._policy(temperature, seed)
-            yield policy if self._ahead is None else VersionedPolicy(policy, int(self.state.global_step))
+            with super().sampling(temperature, seed) as policy:
+                yield policy if self._ahead is None else VersionedPolicy(policy, int(self.state.global_step))
             return
         if self._ahead is not None:
             # The servers have one version of the weights at a time.

@@ -25,7 +25,8 @@ from steppo_gym.trainers.setting import setting
 from steppo_gym.trainers.trl_settings import check_effect
 
 KlIn = Literal["loss", "reward"]
-CHOICES = {"ratio": RATIOS, "loss_average": LOSS_AVERAGES, "kl_in": get_args(KlIn)}
+Shard = Literal["none", "full", "hybrid"]
+CHOICES = {"ratio": RATIOS, "loss_average": LOSS_AVERAGES, "kl_in": get_args(KlIn), "shard": get_args(Shard)}
 
 
 @dataclass
@@ -55,6 +56,11 @@ class StepConfig(GRPOConfig):
     )
     max_tokens_per_micro_batch: int = setting(
         8192, "Padded tokens of one forward and backward pass; changes memory, not results."
+    )
+    shard: Shard = setting(
+        "none",
+        "Spread weights, gradients and the optimizer's state of all models over the processes of torchrun: full over "
+        "all, hybrid over those of a node, with a copy on each node.",
     )
     recompute_log_probs: bool = setting(
         False, "Recompute sampled log-probabilities in the training pass; always done where precisions differ."

@@ -19,7 +19,7 @@ from steppo_gym.credit.records import Unit
 from steppo_gym.credit.rows import ABSENT, Row, collate, gather_from, scatter_to, token_budget_batches
 from steppo_gym.trainers.metrics import UpdateSums
 from steppo_gym.trainers.step_config import StepConfig
-from steppo_gym.trainers.step_data import Iteration, Slice
+from steppo_gym.trainers.step_data import Iteration, Slice, padding_row
 
 Array = npt.NDArray[np.float64]
 Batch = dict[str, Tensor]
@@ -37,6 +37,8 @@ class Models:
     """None for rules without one."""
     accelerator: Accelerator
     pad_token_id: int
+    gather: Callable[[Any], list[Any]] | None = None
+    """Collects one object of every process, where models are sharded; None where they are not."""
 
 
 @dataclass(frozen=True)
@@ -209,8 +211,17 @@ class StepForward:
         everywhere = np.sum(gather(np.array([total, count])), axis=0)
         return float(everywhere[0] / max(everywhere[1], 1.0))
 
+    def micro_batches(self, rows: Sequence[Row]) -> list[list[Row]]:
+        """Rows in batches that fit the token budget.
+
+        Sharded models exchange weights in every pass, so all processes make as many as the one with the most.
+        """
+        batches = token_budget_batches(rows, self.args.max_tokens_per_micro_batch)
+        most = len(batches) if self.models.gather is None else max(self.models.gather(len(batches)))
+        return [*batches, *([padding_row(self.models.pad_token_id)] for _ in range(most - len(batches)))]
+
     def _batches(self, rows: Sequence[Row]) -> Iterator[Batch]:
-        for part in token_budget_batches(rows, self.args.max_tokens_per_micro_batch):
+        for part in self.micro_batches(rows):
             yield self._to_device(collate(part, self.models.pad_token_id))
 
     def _to_device(self, batch: Batch) -> Batch:

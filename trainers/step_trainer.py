@@ -12,8 +12,9 @@ checkpoints. What is replaced, and the private methods of TRL 1.16 and transform
 | `evaluate` | play held-out tasks instead of computing a loss |
 | `_save_checkpoint`, `_get_output_dir` | a checkpoint is complete or not there (checkpoints.py) |
 | `_load_optimizer_and_scheduler` | the critic's weights |
+| `_save`, `_load_from_checkpoint`, `_save_optimizer_and_scheduler`, `_defer_fsdp_gradient_reduction` | sharded models |
 | `_send_telemetry` | nothing is sent |
-| called: `_generate_single_turn`, `_push_from_checkpoint`, `_load_from_checkpoint` | vLLM, the Hub, a policy |
+| called: `_generate_single_turn` | vLLM |
 | used: `_metrics`, `_step`, `_current_train_step_time`, `_signature_columns` | logging, position, columns |
 | read: `_tokenizer`, `eos_token_ids`; `model(..., fused_lm_head=True)` | tokens that stop, log-probabilities |
 
@@ -38,6 +39,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl.trainer.utils import add_fused_lm_head
 
 from steppo_gym.credit.averages import loss_weights
 from steppo_gym.credit.records import CreditRule, Records
@@ -59,6 +61,8 @@ from steppo_gym.trainers.policy.dropout import disable_dropout
 from steppo_gym.trainers.policy.model_limits import context_limits
 from steppo_gym.trainers.policy.sampling_check import check_gap, check_sampling, computes_in_16_bits, rows_gap
 from steppo_gym.trainers.sampling_trainer import SamplingTrainer
+from steppo_gym.trainers.sharding.layout import as_number
+from steppo_gym.trainers.sharding.models import ShardedModels, build_sharded, refuse_unsharded
 from steppo_gym.trainers.step_config import StepConfig, check_rule
 from steppo_gym.trainers.step_data import (
     Iteration,
@@ -120,6 +124,20 @@ class StepTrainer(SamplingTrainer):
             raise ValueError(
                 f"An iteration plays {tasks} different tasks, but the training split has only {len(task_ids)}."
             )
+        if (
+            args.use_vllm
+            and args.world_size > 1
+            and (args.vllm_mode, args.vllm_tensor_parallel_size) != ("colocate", 1)
+        ):
+            raise ValueError(
+                "With several processes TRL's vLLM engine mixes up their answers, as they ask for different numbers of "
+                "them. Use --vllm_mode colocate with --vllm_tensor_parallel_size 1, or one process."
+            )
+        beta = args.beta
+        if args.shard != "none":
+            model = self._shard(model, args, rule, critic_config, kwargs)
+            # GRPOTrainer's reference would be whole in every process.
+            args.beta = 0.0
         super().__init__(
             model=model,
             reward_funcs=no_reward_function,  # type: ignore[arg-type]
@@ -130,6 +148,7 @@ class StepTrainer(SamplingTrainer):
             processing_class=processing_class,
             **kwargs,
         )
+        args.beta = self.beta = beta
         check_distribution(self.accelerator.distributed_type)
         self.spec, self.rule, self.evaluation_sets, self.on_episode = spec, rule, tuple(evaluation_sets), on_episode
         self.task_ids = tuple(task_ids)
@@ -141,17 +160,20 @@ class StepTrainer(SamplingTrainer):
         template_arguments: Any = self.chat_template_kwargs
         self.codec = ChatCodec(self._tokenizer, template_arguments, self.eos_token_ids)
         self.critic_config, self.critic = critic_config or CriticConfig(), None
-        if rule.critic is not None:
+        if self.sharded is not None:
+            self._take_sharded(self.sharded)
+        elif rule.critic is not None:
             policy = self.accelerator.unwrap_model(self.model)
             critic = Critic(policy, self.critic_config.critic or default_kind(policy)).to(self.accelerator.device)
-            if args.gradient_checkpointing:
-                critic.checkpoint_activations(args.gradient_checkpointing_kwargs)  # type: ignore[arg-type]
-            self.critic: Any = self.accelerator.prepare_model(critic)
+            self.critic = self.accelerator.prepare_model(critic)
+        if self.critic is not None and args.gradient_checkpointing:
+            self.accelerator.unwrap_model(self.critic).checkpoint_activations(args.gradient_checkpointing_kwargs)
         self.max_prompt_tokens, self.max_row_tokens = context_limits(
             self.accelerator.unwrap_model(self.model), args.max_prompt_tokens, int(self.max_completion_length or 256)
         )
         self.low_precision = bool(args.bf16 or args.fp16 or computes_in_16_bits(self.model))
-        models = Models(self.model, self.ref_model, self.critic, self.accelerator, self.pad_token_id)
+        gather = None if self.sharded is None else self.gather
+        models = Models(self.model, self.ref_model, self.critic, self.accelerator, self.pad_token_id, gather)
         self._forward = StepForward(models, args, self.critic_config.value_clip_range)
         self._credit_recorder = CreditRecorder(self._forward.log_probs, args.updates_in_iteration, args.record_credit)
         self.add_callback(self._credit_recorder)
@@ -160,9 +182,34 @@ class StepTrainer(SamplingTrainer):
         self._totals, self._sums = UpdateTotals(1.0, 1.0), UpdateSums()
         self.set_up_sampling()
         if not self.use_vllm and self._servers is None:
-            probe = self._policy(self.temperature, args.seed, num_slots=3)
             train = partial(self._forward.log_probs, training=args.disable_dropout)
-            check_sampling(probe, self.codec, train, low_precision=self.low_precision)
+            with self._whole_policy() as whole:
+                probe = self._policy(self.temperature, args.seed, num_slots=3, model=whole)
+                check_sampling(probe, self.codec, train, low_precision=self.low_precision)
+
+    def _shard(
+        self,
+        model: Any,
+        args: StepConfig,
+        rule: CreditRule,
+        critic_config: CriticConfig | None,
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """The policy, with adapters and sharded, for GRPOTrainer to take as it is."""
+        adapters, has_critic = kwargs.pop("peft_config", None), rule.critic is not None
+        refuse_unsharded(args, model, adapters, kwargs.get("quantization_config"))
+        kind = None if critic_config is None else critic_config.critic
+        self.sharded = build_sharded(model, args, peft_config=adapters, critic=kind, has_critic=has_critic)
+        return self.sharded.policy
+
+    def _take_sharded(self, sharded: ShardedModels) -> None:
+        """Critic and reference; and transformers' own word for a model that looks after its gradients itself."""
+        if not hasattr(self, "is_distributed_loading_by_transformers"):
+            raise ValueError("--shard needs transformers 5.23, in which a trainer leaves sharded models as they are.")
+        self.is_distributed_loading_by_transformers = True
+        self.critic, self.ref_model = sharded.critic, sharded.reference
+        if self.ref_model is not None:
+            add_fused_lm_head(self.ref_model, temperature=self.temperature)
 
     # Iterations
 
@@ -277,7 +324,7 @@ class StepTrainer(SamplingTrainer):
         if self._step % self.args.gradient_accumulation_steps == 0:
             self._totals = self._begin_update(self._iteration)
         rows = part.rows or (padding_row(self.pad_token_id),)
-        batches = token_budget_batches(rows, self.args.max_tokens_per_micro_batch)
+        batches = self._forward.micro_batches(rows)
         total = torch.zeros((), device=self.accelerator.device)
         for position, batch in enumerate(batches):
             with self._synchronised_if(position == len(batches) - 1, model):
@@ -309,7 +356,10 @@ class StepTrainer(SamplingTrainer):
 
     @contextlib.contextmanager
     def _synchronised_if(self, last: bool, model: Any) -> Iterator[None]:
-        """Let the processes exchange gradients only in the last backward pass of an update."""
+        """Let the processes exchange gradients only in the last backward pass of an update.
+
+        Sharded models do so in each, so that no process holds a whole gradient.
+        """
         with contextlib.ExitStack() as stack:
             if not last:
                 stack.enter_context(self.accelerator.no_sync(model))
@@ -329,10 +379,10 @@ class StepTrainer(SamplingTrainer):
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """The norm of the policy's gradient; the critic's is clipped here. Both are looked at before the update."""
-        norms = {"policy": super()._get_grad_norm(model, grad_norm)}
+        norms = {"policy": as_number(super()._get_grad_norm(model, grad_norm))}
         if self.critic is not None:
             limit = self.args.max_grad_norm or math.inf
-            norms["critic"] = self.accelerator.clip_grad_norm_(self.critic.parameters(), limit) or 0.0
+            norms["critic"] = as_number(self.accelerator.clip_grad_norm_(self.critic.parameters(), limit)) or 0.0
             self._record({"critic_grad_norm": float(norms["critic"])})
         # Under float16 the scaler itself passes over such an update.
         for name, norm in norms.items() if self.accelerator.scaler is None else ():

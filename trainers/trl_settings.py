@@ -58,8 +58,7 @@ USED: Mapping[str, tuple[str, ...]] = {
     "what is logged and where": (
         "disable_tqdm", "log_level", "log_level_replica", "log_on_each_node", "logging_nan_inf_filter",
         "logging_strategy", "project", "report_to", "run_name", "trackio_bucket_id", "trackio_space_id",
-        "trackio_static_space_id", "hub_always_push", "hub_model_id", "hub_private_repo", "hub_revision",
-        "hub_strategy", "hub_token", "push_to_hub",
+        "trackio_static_space_id",
     ),
 }  # fmt: skip
 """By what they belong to."""
@@ -110,6 +109,11 @@ def check_effect(config: GRPOConfig, redefined: frozenset[str]) -> None:
     for name, ours in COMPUTED.items():
         if _changed(config, name):
             raise ValueError(f"Set {ours} instead of {name}, which follows from it.")
+    if config.push_to_hub:
+        raise ValueError(
+            "push_to_hub would push the folder of the run, which is no model. When the run is done, give its result "
+            "to the Hub: hf upload NAME FOLDER/final"
+        )
     sampling = [name for name in SAMPLING if _changed(config, name)]
     if sampling:
         raise ValueError(
@@ -137,9 +141,9 @@ def no_reward_function(**_: Any) -> list[float]:
 
 
 def check_distribution(found: DistributedType) -> None:
-    """Raise a ValueError unless models are whole in every process."""
+    """Raise a ValueError unless accelerate leaves models whole in every process; `--shard` is not its."""
     if found not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
         raise ValueError(
-            f"StepTrainer runs in one process or under DDP, found {found}. "
-            "Its critic and its micro-batches have not been made to work with sharded models."
+            f"StepTrainer runs in one process or in several of torchrun, found {found}. Its critic is a second model, "
+            "which accelerate's sharding and DeepSpeed's engines, made for one, do not cover. Give --shard full."
         )

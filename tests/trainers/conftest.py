@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from distributed_updates import update
 from trainer_runs import settings_of
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
@@ -113,6 +114,20 @@ def random_folder(tokenizer, tmp_path_factory):
     build_model(tokenizer, config, seed=1).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def alone(random_folder, tmp_path_factory):
+    """From the name of a set-up of `distributed_updates` to the file of what one process changes; made once."""
+    folder = tmp_path_factory.mktemp("alone")
+
+    def made(name):
+        file = folder / f"{name}.safetensors"
+        if not file.exists():
+            update(name, random_folder, folder)
+        return file
+
+    return made
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from distributed_updates import SETUPS, episodes_of, update
+from distributed_updates import SETUPS, episodes_of
 from safetensors.torch import load_file
 from trainer_runs import relative_difference
 
@@ -39,10 +39,9 @@ def test_the_processes_have_different_numbers_of_steps():
 
 
 @pytest.mark.parametrize("name", SETUPS)
-def test_two_processes_make_the_update_of_one(together, random_folder, tmp_path, name):
-    update(name, random_folder, tmp_path)
-    alone, other = (load_file(folder / f"{name}.safetensors") for folder in (tmp_path, together))
+def test_two_processes_make_the_update_of_one(together, alone, name):
+    one, other = load_file(alone(name)), load_file(together / f"{name}.safetensors")
     has_critic = name.startswith(("steppo", "ppo"))
-    assert set(alone) == set(other) == ({"policy", "critic"} if has_critic else {"policy"})
-    for part in alone:
-        assert relative_difference(alone[part], other[part]) < 1e-4
+    assert set(one) == set(other) == ({"policy", "critic"} if has_critic else {"policy"})
+    for part in one:
+        assert relative_difference(one[part], other[part]) < 1e-4

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -27,14 +30,14 @@ def forward_log_probs(model, prompt_ids, response_ids, temperature=1.0):
 
 
 @pytest.fixture(scope="session")
-def demonstrations(demonstrations, messages):
-    """Their first observations."""
+def observations(demonstrations, messages):
+    """The first ones of the demonstrations."""
     return [messages.text(d.steps[0].prompt_ids[-1]) for d in demonstrations]
 
 
-def prompts(codec, demonstrations, number):
+def prompts(codec, observations, number):
     """First prompts of different lengths."""
-    return [codec.first_prompt("", (), text + " Well?" * i) for i, text in enumerate(demonstrations[:number])]
+    return [codec.first_prompt("", (), text + " Well?" * i) for i, text in enumerate(observations[:number])]
 
 
 @pytest.mark.parametrize("context", ["append", "rebuilt"])
@@ -54,8 +57,8 @@ def test_log_probs_are_those_of_a_full_forward_pass(model, codec, context):
         torch.testing.assert_close(torch.tensor(step.log_probs), expected, atol=1e-5 / 0.7, rtol=0)
 
 
-def test_greedy_is_what_transformers_generates(model, codec, demonstrations):
-    requests = [Request(slot, prompt) for slot, prompt in enumerate(prompts(codec, demonstrations, 4))]
+def test_greedy_is_what_transformers_generates(model, codec, observations):
+    requests = [Request(slot, prompt) for slot, prompt in enumerate(prompts(codec, observations, 4))]
     responses = make_policy(model, codec, temperature=0).respond(requests)
     for request, response in zip(requests, responses, strict=True):
         generated = model.generate(
@@ -70,8 +73,8 @@ def test_greedy_is_what_transformers_generates(model, codec, demonstrations):
         torch.testing.assert_close(torch.tensor(response.log_probs), expected, atol=1e-5, rtol=0)
 
 
-def test_a_row_does_not_depend_on_its_batch_or_on_what_its_slot_held(model, codec, demonstrations):
-    first, second, third, fourth = prompts(codec, demonstrations, 4)
+def test_a_row_does_not_depend_on_its_batch_or_on_what_its_slot_held(model, codec, observations):
+    first, second, third, fourth = prompts(codec, observations, 4)
     together = make_policy(model, codec, temperature=0)
     together.respond([Request(0, fourth), Request(2, fourth + first), Request(1, first)])
     # Slot 0 changes in the middle, slot 2 is cut back to a beginning of what it holds, slot 1 asks for the same again.
@@ -82,15 +85,15 @@ def test_a_row_does_not_depend_on_its_batch_or_on_what_its_slot_held(model, code
         torch.testing.assert_close(torch.tensor(alone.log_probs), torch.tensor(response.log_probs), atol=1e-5, rtol=0)
 
 
-def test_equal_seeds_give_equal_tokens(model, codec, demonstrations):
-    requests = [Request(slot, prompt) for slot, prompt in enumerate(prompts(codec, demonstrations, 4))]
+def test_equal_seeds_give_equal_tokens(model, codec, observations):
+    requests = [Request(slot, prompt) for slot, prompt in enumerate(prompts(codec, observations, 4))]
     first, second, third = (make_policy(model, codec, seed=seed).respond(requests) for seed in (5, 5, 6))
     assert first == second
     assert first != third
 
 
-def test_sampling_follows_the_distribution(model, codec, demonstrations):
-    prompt = prompts(codec, demonstrations, 1)[0]
+def test_sampling_follows_the_distribution(model, codec, observations):
+    prompt = prompts(codec, observations, 1)[0]
     policy = make_policy(model, codec, num_slots=500, max_response_tokens=1, temperature=2.0, seed=0)
     sampled = [response.token_ids[0] for response in policy.respond([Request(slot, prompt) for slot in range(500)])]
     with torch.no_grad():
@@ -102,9 +105,9 @@ def test_sampling_follows_the_distribution(model, codec, demonstrations):
     assert abs(sampled.count(likeliest) / 500 - chance) < 4 * deviation
 
 
-def test_the_cache_grows_with_its_longest_row(model, codec, demonstrations):
+def test_the_cache_grows_with_its_longest_row(model, codec, observations):
     policy = make_policy(model, codec, temperature=1.0)
-    short, long = prompts(codec, demonstrations, 2)
+    short, long = prompts(codec, observations, 2)
     long = (long * 10)[:253]
     for length in (253, 700):  # the first outgrows 256 columns while it responds, the second in its prompt
         long = (long * 3)[:length]
@@ -115,8 +118,8 @@ def test_the_cache_grows_with_its_longest_row(model, codec, demonstrations):
     assert policy._cache.capacity >= 700
 
 
-def test_a_response_ends_at_its_first_stop_token_or_is_cut(model, codec, demonstrations):
-    requests = [Request(slot, prompt) for slot, prompt in enumerate(prompts(codec, demonstrations, 4) * 4)]
+def test_a_response_ends_at_its_first_stop_token_or_is_cut(model, codec, observations):
+    requests = [Request(slot, prompt) for slot, prompt in enumerate(prompts(codec, observations, 4) * 4)]
     policy = make_policy(model, codec, num_slots=16, max_response_tokens=6, temperature=1.5)
     responses = policy.respond(requests)
     stops = set(codec.stop_token_ids)
@@ -128,14 +131,37 @@ def test_a_response_ends_at_its_first_stop_token_or_is_cut(model, codec, demonst
         assert len(response.log_probs) == len(response.token_ids)
 
 
-def test_the_mode_of_the_model_stays(model, codec, demonstrations):
+def test_the_mode_of_the_model_stays(model, codec, observations):
     model.train()
-    make_policy(model, codec).respond([Request(0, prompts(codec, demonstrations, 1)[0])])
+    make_policy(model, codec).respond([Request(0, prompts(codec, observations, 1)[0])])
     assert model.training
 
 
-def test_adapters_take_part(model, codec, demonstrations):
-    requests = [Request(slot, prompt) for slot, prompt in enumerate(prompts(codec, demonstrations, 3))]
+def test_a_kernel_that_plans_for_every_width_takes_no_part(model, codec, observations):
+    """It sits on GPUs alone; whether it may be taken is known everywhere."""
+    seen = []
+    model.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cuda.cudnn_sdp_enabled()))
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    make_policy(model, codec).respond([Request(0, prompts(codec, observations, 1)[0])])
+    assert seen
+    assert not any(seen)
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before
+
+
+def test_keys_go_with_their_policy(model, codec, observations):
+    policy = make_policy(model, codec)
+    policy.respond([Request(0, prompts(codec, observations, 1)[0])])
+    keys = weakref.ref(policy._cache.layers[0].keys)
+    gc.disable()
+    try:
+        del policy
+        assert keys() is None
+    finally:
+        gc.enable()
+
+
+def test_adapters_take_part(model, codec, observations):
+    requests = [Request(slot, prompt) for slot, prompt in enumerate(prompts(codec, observations, 3))]
     plain = make_policy(model, codec, temperature=0).respond(requests)
     torch.manual_seed(0)
     adapted = get_peft_model(model, LoraConfig(r=4, init_lora_weights=False, target_modules=["q_proj", "v_proj"]))

@@ -49,24 +49,36 @@ class Critic(nn.Module):
         elif kind == "lora":
             self.backbone = _with_own_adapters(policy)
         elif kind == "head":
-            # In a tuple, so that the policy's parameters do not become the critic's.
-            self._policy = (_base(policy).base_model,)
+            self.follow(policy)
         else:
             raise ValueError(f"critic must be full, lora or head, got {kind!r}.")
-        self.head = nn.Linear(_base(policy).config.get_text_config().hidden_size, 1)
+        self.head = _ValueHead(_base(policy).config.get_text_config().hidden_size, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Values (B, T) float32: entry (b, t) values the state that tokens 0..t of row b describe."""
         hidden = self._hidden(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-        return self.head(hidden.to(self.head.weight.dtype)).squeeze(-1).float()
+        return self.head(hidden.to(self.head.weight.dtype))
+
+    def follow(self, policy: Any) -> None:
+        """Let a `head` read the hidden states of another policy object; the other kinds have a backbone."""
+        # In a tuple, so that the policy's parameters do not become the critic's.
+        self._policy = (policy,)
 
     def _hidden(self, **inputs: Any) -> Tensor:
         if self.kind != "head":
             return self.backbone(**inputs).last_hidden_state
-        with torch.no_grad(), _evaluating(self._policy[0]) as backbone:
-            return backbone(**inputs).last_hidden_state
+        kept: list[Tensor] = []
+        backbone: nn.Module = _base(self._policy[0]).base_model
+        handle = backbone.register_forward_hook(lambda _, __, out: kept.append(out.last_hidden_state))
+        try:
+            # Through the whole policy, which gathers its weights where they are sharded; one position costs nothing.
+            with torch.no_grad(), _evaluating(self._policy[0]) as policy:
+                policy(**inputs, logits_to_keep=1)
+        finally:
+            handle.remove()
+        return kept[0]
 
     def checkpoint_activations(self, kwargs: Mapping[str, Any] | None = None) -> None:
         """Keep the inputs of layers alone and run the layers again for the gradient; the values stay the same.
@@ -106,6 +118,14 @@ class Critic(nn.Module):
 
     def _frozen(self) -> set[str]:
         return {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+
+
+class _ValueHead(nn.Linear):
+    """Gives (...) float32 for (..., H) hidden states."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        # A tensor of its own: FSDP warns of modules that return views.
+        return super().forward(hidden).squeeze(-1).float().clone()
 
 
 def default_kind(policy: Any) -> CriticKind:

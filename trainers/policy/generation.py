@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
 from steppo_gym.rollouts.policies import Request, Response
@@ -23,6 +24,11 @@ from steppo_gym.trainers.policy.prefill import Loan, Tokens, find_loans, known_t
 from steppo_gym.trainers.policy.slot_cache import SlotCache
 from steppo_gym.trainers.policy.slots import SlotRows
 from steppo_gym.trainers.policy.streams import uniforms
+
+ATTENTION_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""All but cuDNN's, which plans anew for every width of the keys, and these widen with every token: with 1.7 billion
+parameters in bfloat16 and 64 slots on an H200, a token took 198 ms with it and 32 ms without.
+"""
 
 
 class ModelPolicy:
@@ -80,7 +86,7 @@ class ModelPolicy:
         training = self.model.training
         self.model.eval()
         try:
-            with self.autocast():
+            with self.autocast(), sdpa_kernel(ATTENTION_KERNELS):
                 return self._respond(requests)
         finally:
             self.model.train(training)

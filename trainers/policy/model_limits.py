@@ -48,7 +48,12 @@ def check_model(model: Any) -> None:
 
 def max_positions(model: Any) -> int | None:
     """The longest context the model was made for, None if its configuration does not say."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return positions_of(model.config)
+
+
+def positions_of(config: Any) -> int | None:
+    """The same of a configuration of transformers."""
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     return int(positions) if positions else None
 
 

@@ -84,7 +84,8 @@ def rows_gap(
     batch = token_budget_batches(rows, GAP_TOKENS)[0] if rows else []
     numbers = [row.token_index[row.token_index != ABSENT] for row in batch]
     seen = np.concatenate([np.zeros(0, np.int64), *numbers])
-    trained = train_log_probs(batch, len(sampled)) if batch else sampled
+    # Also without rows: processes that share a sharded model pass through it together.
+    trained = train_log_probs(batch, len(sampled))
     parts = gather((sampled[seen], trained[seen]))
     return sampling_gap(*map(np.concatenate, zip(*parts, strict=True)))
 

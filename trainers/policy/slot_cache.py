@@ -10,6 +10,7 @@ for every token. So contexts move instead, once each time the set of rows change
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,13 +18,25 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
+PAGE = 2048
+"""Columns by which a wide cache grows; a narrow one doubles."""
+
+
+def grown(capacity: int, width: int) -> int:
+    """Columns of a cache that had `capacity` of them and needs `width`.
+
+    Doubling to the end would hold up to twice the memory that the contexts take.
+    """
+    return max(min(2 * capacity, capacity + PAGE), width)
+
 
 class SlotCacheLayer(CacheLayerMixin):
     """Keys and values of one layer: (rows, heads, capacity, head size), filled from the left row by row."""
 
     def __init__(self, owner: SlotCache) -> None:
         super().__init__()
-        self.owner = owner
+        # The owner holds the layers. In a circle, gigabytes of keys would outlive a rollout until Python looks for one.
+        self.owner: SlotCache = weakref.proxy(owner)
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Allocate for the heads and types of the first call."""
@@ -117,7 +130,7 @@ class SlotCache(Cache):
         self._columns = lengths[:, None] + torch.arange(new, device=self.device)
         self._flat_index = {}
         if width > self.capacity:
-            self.capacity = max(2 * self.capacity, width)
+            self.capacity = grown(self.capacity, width)
             for layer in self.layers:
                 layer.grow()  # type: ignore[union-attr]
         hidden = torch.arange(width, device=self.device) > self._columns[:, :, None]

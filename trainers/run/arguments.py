@@ -27,6 +27,7 @@ from steppo_gym.env_arguments import env_argument
 from steppo_gym.trainers.critic_config import CriticConfig
 from steppo_gym.trainers.rules import ALGORITHMS
 from steppo_gym.trainers.run.presets import PRESETS, Preset, preset_of
+from steppo_gym.trainers.run.recipes import with_recipes
 from steppo_gym.trainers.run.settings import RunArguments, RunSettings
 from steppo_gym.trainers.step_config import StepConfig, check_rule
 
@@ -36,7 +37,7 @@ HELP_GROUPS = {
         "env_args",
     ),
     "policy": (
-        "model_name_or_path", "use_peft", "start", "demonstrations", "warm_start_updates", "temperature",
+        "model_name_or_path", "use_peft", "shard", "start", "demonstrations", "warm_start_updates", "temperature",
         "max_completion_length", "use_vllm",
     ),
     "training": (
@@ -86,6 +87,10 @@ def parse_arguments(rule: type[CreditRule], argv: Sequence[str] | None = None) -
         argv: arguments without the program's name; those of the process by default.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        argv = with_recipes(rule, argv)
+    except ValueError as error:
+        sys.exit(f"{script_name(rule.title())}.py: {error}")
     first = _peek(argv)
     if first.version:
         print(f"{script_name(rule.title())}.py {version('steppo-gym')}")
@@ -132,7 +137,8 @@ def short_help(parser: argparse.ArgumentParser, rule: type[CreditRule]) -> str:
             default = action.default
             shown = "" if default in (None, "", []) or callable(default) else f" [{default}]"
             lines.append(f"  --{name:<{width}}{text}{shown}")
-    lines += ["", "--help_all lists every flag, those of TRL and transformers included."]
+    lines += ["", "--config FILE ... reads flags from YAML files, such as those in recipes/."]
+    lines += ["--help_all lists every flag, those of TRL and transformers included."]
     return "\n".join(lines)
 
 

@@ -26,6 +26,7 @@ from steppo_gym.trainers.collapse import CollapseWatch
 from steppo_gym.trainers.evaluation import EvaluationSet, evaluation_metrics, first_tasks
 from steppo_gym.trainers.run.allocator import keep_freed_memory
 from steppo_gym.trainers.run.arguments import parse_arguments, script_name
+from steppo_gym.trainers.run.card import write_card
 from steppo_gym.trainers.run.console import Console, quiet_libraries, settle_callbacks
 from steppo_gym.trainers.run.interruption import Interrupted, Interruption, ending_in_one_line
 from steppo_gym.trainers.run.report import (
@@ -119,6 +120,7 @@ def _run(
         "command": shlex.join([Path(sys.argv[0]).name, *given]),
     }
     if config.process_index == 0:
+        write_card(folder / "final", summary, base=settings.model.model_name_or_path)
         draw_learning_curve(folder)
         write_summary(folder, summary)
     if tests:

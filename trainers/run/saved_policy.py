@@ -23,6 +23,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from steppo_gym.errors import DataError
+from steppo_gym.trainers.policy.adapters import has_adapters, load_with_adapters
 from steppo_gym.trainers.policy.chat import ChatCodec
 from steppo_gym.trainers.policy.generation import ModelPolicy
 from steppo_gym.trainers.policy.model_limits import context_limits
@@ -123,7 +124,8 @@ class SavedPolicy:
         transformers.utils.logging.disable_progress_bar()
         limit = max_response_tokens or self.max_response_tokens
         dtype = "auto" if self.run is None else self.run["model"].get("dtype") or "float32"
-        model: Any = AutoModelForCausalLM.from_pretrained(self.folder, dtype=dtype, local_files_only=True)
+        load: Any = load_with_adapters if has_adapters(self.folder) else AutoModelForCausalLM.from_pretrained
+        model = load(self.folder, dtype=dtype, local_files_only=True)
         model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         ends = model.generation_config.eos_token_id
         codec = load_codec(

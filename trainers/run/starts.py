@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from steppo_gym.env import TextEnv
 from steppo_gym.errors import DataError
 from steppo_gym.rollouts.pool import EnvFactory
+from steppo_gym.trainers.policy.adapters import has_adapters, load_merged
 from steppo_gym.trainers.run.settings import RunSettings, Start
 from steppo_gym.trainers.warm_start.start import start_hash
 from steppo_gym.trainers.warm_start.warm_start import warm_started_policy
@@ -29,17 +30,30 @@ def starting_policy(settings: RunSettings) -> tuple[Any, PreTrainedTokenizerBase
     """The model (or its name, for TRL to load) and its tokenizer."""
     config, model_config = settings.config, settings.model
     if model_config.model_name_or_path is not None:
-        name = model_config.model_name_or_path
+        name: Any = model_config.model_name_or_path
         config.model_init_kwargs = {"revision": model_config.model_revision, "dtype": model_config.dtype or "float32"}
         if model_config.attn_implementation:
             config.model_init_kwargs["attn_implementation"] = model_config.attn_implementation
         tokenizer = AutoTokenizer.from_pretrained(name, revision=model_config.model_revision, padding_side="left")
-        return name, tokenizer
+        return _merged(settings, name) if has_adapters(name) else name, tokenizer
     folder = _warm_started(settings) if settings.start is None else settings.start.folder
     # By name, because AutoTokenizer would replace its pre-tokenizer by that of the model type.
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left")
     config.model_init_kwargs = {"dtype": "float32"}
     return str(folder), tokenizer
+
+
+def _merged(settings: RunSettings, name: str) -> Any:
+    """The model that adapters and their base are together.
+
+    It lies in no folder, from which a reference could be loaded or to which new adapters could refer.
+    """
+    if settings.model.use_peft or settings.config.beta:
+        flag = "--use_peft" if settings.model.use_peft else "--beta"
+        raise ValueError(f"{name} holds adapters, and {flag} needs a whole model. Run `steppo-gym merge {name}` first.")
+    given = dict(settings.config.model_init_kwargs or {})
+    settings.config.model_init_kwargs = None
+    return load_merged(name, **given)
 
 
 def start_of(settings: RunSettings, shipped: Path = SHIPPED) -> Start | None:

@@ -1,0 +1,134 @@
+"""What a run with adapters leaves: it is evaluated, merged, trained on, and says what it is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from transformers import AutoModelForCausalLM
+
+from steppo_gym.cli import main
+from steppo_gym.rollouts.episode import read_episodes
+from steppo_gym.trainers.policy.adapters import ADAPTER_CONFIG, load_with_adapters
+from steppo_gym.trainers.rules import GRPO, StepPO
+from steppo_gym.trainers.run.launch import launch
+from steppo_gym.trainers.step_config import StepConfig
+
+RUN = {
+    "env": "key_door",
+    "demonstrations": 24,
+    "warm_start_updates": 10,
+    "iterations": 1,
+    "episodes_per_iteration": 4,
+    "updates_per_iteration": 1,
+    "max_completion_length": 7,
+    "num_slots": 6,
+    "num_env_workers": 0,
+    "test_tasks": 6,
+    "validation_tasks": 2,
+    "evaluate_every": 0,
+    "report_to": "none",
+}
+ADAPTERS = ["--use_peft", "--lora_r", "4", "--lora_target_modules", "all-linear", "--learning_rate", "0.05"]
+
+
+def run(folder, *flags, rule=StepPO, **changes):
+    argv = [f"--{name}={value}" for name, value in (RUN | changes | {"output_dir": folder}).items()]
+    return launch(rule, [*argv, *flags])
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory):
+    """The folder of a run that has trained adapters."""
+    folder = tmp_path_factory.mktemp("adapters") / "run"
+    run(folder, *ADAPTERS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def merged(adapted):
+    assert main(["merge", str(adapted)]) == 0
+    return adapted / "merged"
+
+
+def test_adapters_are_evaluated_as_the_run_has_tested_them(adapted, tmp_path):
+    command = ["evaluate", "--model", str(adapted), "--tasks", "6", "--workers", "0", "--quiet", "--out", str(tmp_path)]
+    assert main(command) == 0
+    (file,) = (tmp_path / "episodes").glob("*.jsonl")
+    played = [[step.response for step in episode.steps] for episode in read_episodes(file)]
+    tested = read_episodes(adapted / "episodes" / "after-test-greedy.jsonl")
+    assert played == [[step.response for step in episode.steps] for episode in tested]
+
+
+def test_the_merged_model_is_the_one_with_adapters(adapted, tmp_path):
+    folder, ids = tmp_path / "final", torch.arange(40)[None] % 30
+    shutil.copytree(adapted / "final", folder)
+    together = load_with_adapters(folder, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in together.named_parameters():
+        if "lora_B" in name:
+            # So few updates move nothing that could be seen.
+            parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
+    together.save_pretrained(folder)
+    assert main(["merge", str(folder), "--out", str(tmp_path / "out")]) == 0
+    alone = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        expected = together(input_ids=ids).logits
+        torch.testing.assert_close(alone(input_ids=ids).logits, expected, atol=1e-4, rtol=0)
+        with together.disable_adapter():
+            assert (together(input_ids=ids).logits - expected).abs().max() > 1e-2
+
+
+def test_adapters_and_merged_models_are_trained_on(adapted, merged, tmp_path):
+    first = run(tmp_path / "one", rule=GRPO, model_name_or_path=adapted / "final", context="append", num_generations=2)
+    second = run(tmp_path / "two", *ADAPTERS, model_name_or_path=merged, context="append")
+    assert first["updates"] == second["updates"] == 1
+    # Whole weights in one case, adapters on the merged model in the other.
+    assert not (tmp_path / "one" / "final" / ADAPTER_CONFIG).exists()
+    known = json.loads((tmp_path / "two" / "final" / ADAPTER_CONFIG).read_text())
+    assert known["base_model_name_or_path"] == str(merged)
+
+
+@pytest.mark.parametrize("flags", [["--use_peft"], ["--beta", "0.1"]])
+def test_adapters_alone_are_no_reference_and_no_base(adapted, tmp_path, flags):
+    with pytest.raises(SystemExit, match=r"needs a whole model. Run `steppo-gym merge"):
+        run(tmp_path / "run", *flags, model_name_or_path=adapted / "final")
+
+
+def test_whole_weights_and_full_folders_are_not_merged(adapted, merged, capsys):
+    assert main(["merge", str(merged), "--out", str(adapted / "again")]) == 1
+    assert main(["merge", str(adapted)]) == 1
+    said = capsys.readouterr().err
+    assert "has whole weights already" in said
+    assert "is not empty" in said
+
+
+def test_a_base_that_is_gone_is_named(adapted, tmp_path, capsys):
+    folder = tmp_path / "moved"
+    folder.mkdir()
+    for path in (adapted / "final").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    config = json.loads((folder / ADAPTER_CONFIG).read_text())
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(config | {"base_model_name_or_path": str(tmp_path / "gone")}))
+    assert main(["merge", str(folder), "--out", str(tmp_path / "out")]) == 1
+    assert f"belong to the model in {tmp_path / 'gone'}, which is not there" in capsys.readouterr().err
+
+
+def test_the_card_says_what_it_is_and_how_well_it_plays(adapted, merged):
+    summary = json.loads((adapted / "summary.json").read_text())
+    card = ModelCard.load(adapted / "final" / "README.md")
+    assert card.data.library_name == "peft"
+    assert {"reinforcement-learning", "steppo-gym", "steppo", "lora"} <= set(card.data.tags)
+    scores = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    assert scores["success, greedy"] == summary["after"]["greedy"]["test"]["success"]
+    assert summary["command"] in card.text
+    assert "steppo/KeyDoor-v0" in card.text
+    assert (merged / "README.md").exists()
+
+
+def test_a_runs_folder_is_not_pushed(tmp_path):
+    with pytest.raises(ValueError, match="hf upload NAME FOLDER/final"):
+        StepConfig(output_dir=str(tmp_path), use_cpu=True, push_to_hub=True)
