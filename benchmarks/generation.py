@@ -30,7 +30,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
 
 from steppo_gym.rollouts.episode import Episode  # noqa: E402
-from steppo_gym.rollouts.policies import Request, Response  # noqa: E402
+from steppo_gym.rollouts.policies import Answer, Request, Response  # noqa: E402
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool  # noqa: E402
 from steppo_gym.rollouts.rollout import Assignment, Rollout, collect  # noqa: E402
 from steppo_gym.trainers.policy.chat import ChatCodec  # noqa: E402
@@ -40,6 +40,7 @@ from steppo_gym.trainers.policy.small_policy import stop_token_ids  # noqa: E402
 from steppo_gym.trainers.warm_start.warm_start import WarmStartConfig, warm_started_policy  # noqa: E402
 
 MAX_RESPONSE_TOKENS = 12
+SCHEDULES = ("two halves", "one group", "streaming")
 
 
 def default_policy(folder: Path | None) -> tuple[Any, PreTrainedTokenizerFast]:
@@ -78,8 +79,23 @@ class TimedPolicy:
         self.seconds += time.process_time() - started
         return responses
 
+    def submit(self, request: Request) -> None:
+        """Hand in a request."""
+        self.policy.submit(request)
 
-def play(model: Any, codec: ChatCodec, num_slots: int, number: int, *, overlap: bool) -> tuple[float, float, Rollout]:
+    def poll(self, timeout: float) -> list[Answer]:
+        """What the policy has done."""
+        started = time.process_time()
+        answers = self.policy.poll(timeout)
+        self.seconds += time.process_time() - started
+        return answers
+
+    def drop(self) -> None:
+        """Give up all that is under way."""
+        self.policy.drop()
+
+
+def play(model: Any, codec: ChatCodec, num_slots: int, number: int, schedule: str) -> tuple[float, float, Rollout]:
     """One rollout without workers: seconds of generation, seconds of all, and what was played."""
     spec = EnvFactory("steppo/ALFWorld-v0", {"split": "train", "difficulty": "easy", "context": "append"})
     assignments = [Assignment(task, seed=i) for i, task in enumerate(task_ids(spec, number))]
@@ -93,7 +109,9 @@ def play(model: Any, codec: ChatCodec, num_slots: int, number: int, *, overlap: 
     )
     with EnvPool(spec, num_slots=num_slots, num_workers=0) as pool:
         timed, started = TimedPolicy(policy), time.process_time()
-        rollout = collect(timed, pool, codec, assignments, overlap=overlap)
+        rollout = collect(
+            timed, pool, codec, assignments, overlap=schedule == "two halves", streaming=schedule == "streaming"
+        )
         return timed.seconds, time.process_time() - started, rollout
 
 
@@ -150,17 +168,17 @@ def main() -> None:
     torch.set_num_threads(1)
     model, tokenizer = default_policy(options.policy)
     codec = ChatCodec(tokenizer, stop_token_ids=stop_token_ids(tokenizer))
-    play(model, codec, 8, 8, overlap=False)
+    play(model, codec, 8, 8, "one group")
     print("| slots | schedule | tokens | tokens/s of generation | generation, s | rollout, s | mean batch |")
     print("|---|---|---|---|---|---|---|")
     episodes: Sequence[Episode] = ()
     for slots in options.slots:
-        for overlap in (True, False):
-            runs = [play(model, codec, slots, options.episodes, overlap=overlap) for _ in range(options.repeats)]
+        for schedule in SCHEDULES:
+            runs = [play(model, codec, slots, options.episodes, schedule) for _ in range(options.repeats)]
             generation, whole, rollout = min(runs, key=lambda run: run[0])
             episodes, tokens = rollout.episodes, rollout.stats.num_generated_tokens
             print(
-                f"| {slots} | {'two halves' if overlap else 'one group'} | {tokens} | {tokens / generation:.0f} | "
+                f"| {slots} | {schedule} | {tokens} | {tokens / generation:.0f} | "
                 f"{generation:.2f} | {whole:.2f} | {rollout.stats.mean_batch_size:.1f} |",
                 flush=True,
             )

@@ -53,6 +53,7 @@ class SimulatedEngine:
     """
 
     needs_expert = False
+    prefers_streaming = True
 
     def __init__(self, step_seconds: float, sequence_seconds: float, length: Callable[[Request], int]) -> None:
         self.step_seconds, self.sequence_seconds, self.length = step_seconds, sequence_seconds, length
@@ -97,6 +98,7 @@ class LatePolicy:
     """
 
     needs_expert = False
+    prefers_streaming = True
 
     def __init__(self, seconds: Callable[[Request], float]) -> None:
         self.seconds = seconds

@@ -43,6 +43,7 @@ class LatePolicy:
     """Its word and how long it takes to say it follow from the request's stream alone."""
 
     needs_expert = False
+    prefers_streaming = True
 
     def __init__(self, seconds, *, failing=lambda request: None):
         self.seconds, self.failing = seconds, failing

@@ -57,6 +57,7 @@ class PlayingTrainer(RecordedTrainer):
             self.codec,
             assignments,
             max_prompt_tokens=self.max_prompt_tokens,
+            streaming=self.args.stream_responses or None,
             on_episode=on_episode,
         )
         require_played(rollout.episodes)

@@ -94,6 +94,11 @@ class StepConfig(GRPOConfig):
     overlap_updates: bool = setting(
         False, "Play the next iteration's episodes with the weights of now while updating; needs a correction."
     )
+    stream_responses: bool = setting(
+        False,
+        "Ask the own model for a response as soon as an environment has answered, not in rounds: faster where "
+        "responses differ much in length. With worker processes a run then repeats but for rounding.",
+    )
     evaluate_every: int = setting(5, "Iterations between evaluations during training; 0 for none.")
     save_every: int = setting(5, "Iterations between checkpoints; 0 saves only the last.")
     save_episodes: bool = setting(True, "Write every episode of training to the run's folder.")

@@ -75,6 +75,9 @@ class Answer:
 class StreamingPolicy(Policy, Protocol):
     """Answers requests one by one, in the order in which they are done."""
 
+    prefers_streaming: bool
+    """Whether rollouts stream unless they are told not to."""
+
     def submit(self, request: Request) -> None:
         """Hand in a request; its slot has no other one under way. Does not wait."""
         ...

@@ -133,7 +133,7 @@ def collect(
         overlap: in lock-step, False makes one group of all slots: half as many calls with batches twice as large, and
             the environments step while nothing is generated. That is faster when the steps of all slots take less time
             than the part of a generation call that does not depend on its batch size, and always without workers.
-        streaming: whether to ask for responses one by one; None does where the policy can.
+        streaming: whether to ask for responses one by one; None does where the policy prefers it.
         on_episode: called with each episode when it ends, failed ones included.
 
     Raises:
@@ -146,10 +146,14 @@ def collect(
     started = time.perf_counter()
     rules = PromptRules(codec, pool.description, max_prompt_tokens)
     rollout = OpenRollout(rules, assignments, needs_expert=policy.needs_expert, on_episode=on_episode)
-    if streaming is not False and isinstance(policy, StreamingPolicy):
-        Streaming(policy, pool, rollout).run()
+    if isinstance(policy, StreamingPolicy):
+        streams = policy.prefers_streaming if streaming is None else streaming
     elif streaming:
         raise ValueError(f"{type(policy).__name__} answers in batches: it has no submit and poll to stream with.")
+    else:
+        streams = False
+    if streams:
+        Streaming(policy, pool, rollout).run()
     else:
         Lockstep(policy, pool, rollout).run(overlap=overlap)
     episodes = tuple(rollout.ended[position] for position in range(len(assignments)))

@@ -13,6 +13,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from steppo_gym.rollouts.policies import Request
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool
 from steppo_gym.rollouts.rollout import Assignment, collect
+from steppo_gym.trainers.policy import generation
 from steppo_gym.trainers.policy.generation import BackendPolicy, ModelPolicy
 
 
@@ -191,14 +192,81 @@ def test_a_negative_temperature_is_refused(model, codec):
         make_policy(model, codec, temperature=-1.0)
 
 
-def test_a_backend_gets_whole_prompts_and_its_log_probs_are_left_out():
+@pytest.mark.parametrize("known", [False, True])
+def test_a_backend_gets_whole_prompts_and_may_know_log_probs(known):
     asked = []
 
     def generate(prompts):
         asked.extend(prompts)
-        return [[len(prompt), 7] for prompt in prompts]
+        return [[len(prompt), 7] for prompt in prompts], [
+            [-1.0, -0.5 * len(prompt)] for prompt in prompts
+        ] if known else None
 
     responses = BackendPolicy(generate).respond([Request(3, (1, 2, 3)), Request(0, (4,))])
     assert asked == [[1, 2, 3], [4]]
     assert [response.token_ids for response in responses] == [(3, 7), (1, 7)]
-    assert all(response.log_probs is None for response in responses)
+    assert [response.log_probs for response in responses] == ([(-1.0, -1.5), (-1.0, -0.5)] if known else [None, None])
+
+
+def streamed(policy, requests, later):
+    """All responses, if a slot asks again as soon as it has been answered; `later` maps slots to what it asks then."""
+    answers, later = {}, {slot: list(more) for slot, more in later.items()}
+    for request in requests:
+        policy.submit(request)
+    left = len(requests) + sum(map(len, later.values()))
+    while left:
+        for answer in policy.poll(0.0):
+            answers.setdefault(answer.slot, []).append(answer.outcome)
+            left -= 1
+            if later.get(answer.slot):
+                policy.submit(later[answer.slot].pop(0))
+    return answers
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5])
+def test_streaming_gives_the_responses_of_lock_step(model, codec, observations, share, monkeypatch):
+    monkeypatch.setattr(generation, "ADMITTED_SHARE", share)
+    asked = prompts(codec, observations, 10)
+    # Slots ask one to three times, so that they come and go at different times, and fewer rows than slots are free.
+    requests = [Request(slot, asked[slot], stream=(slot, 0)) for slot in range(6)]
+    later = {
+        slot: [Request(slot, asked[(slot + n) % 10], stream=(slot, n)) for n in (1, 2)][: slot % 3] for slot in range(6)
+    }
+    together = make_policy(model, codec, num_slots=6, temperature=2.0)
+    expected = {r.slot: [a] for r, a in zip(requests, together.respond(requests), strict=True)}
+    for n in (0, 1):
+        more = [later[slot][n] for slot in range(6) if len(later[slot]) > n]
+        for request, response in zip(more, together.respond(more), strict=True):
+            expected[request.slot].append(response)
+    found = streamed(make_policy(model, codec, num_slots=6, temperature=2.0), requests, later)
+    for slot, responses in expected.items():
+        assert [r.token_ids for r in found[slot]] == [r.token_ids for r in responses]
+        for one, other in zip(found[slot], responses, strict=True):
+            assert one.log_probs == pytest.approx(other.log_probs, abs=1e-5)
+
+
+def test_room_is_made_where_the_rows_behind_are_taken(model, codec, observations):
+    asked = prompts(codec, observations, 4)
+    policy = make_policy(model, codec)
+    alone = [make_policy(model, codec).respond([Request(0, asked[i], stream=(i, 0))])[0] for i in range(4)]
+    # Only the last row is at work when three others ask.
+    policy.submit(Request(3, asked[3], stream=(3, 0)))
+    answers = {a.slot: a.outcome for a in policy.poll(0.0)}
+    assert not answers and policy._running.first == 3
+    for slot in range(3):
+        policy.submit(Request(slot, asked[slot], stream=(slot, 0)))
+    while len(answers) < 4:
+        answers |= {a.slot: a.outcome for a in policy.poll(0.0)}
+    assert [answers[slot].token_ids for slot in range(4)] == [response.token_ids for response in alone]
+
+
+def test_what_is_given_up_leaves_nothing_behind(model, codec, observations):
+    asked = prompts(codec, observations, 4)
+    policy = make_policy(model, codec)
+    for slot in range(4):
+        policy.submit(Request(slot, asked[slot], stream=(slot, 0)))
+    policy.poll(0.0)
+    policy.drop()
+    assert policy.poll(0.0) == []
+    again = [Request(slot, asked[slot], stream=(slot, 0)) for slot in range(4)]
+    assert policy.respond(again) == make_policy(model, codec).respond(again)

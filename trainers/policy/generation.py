@@ -7,8 +7,8 @@ were drawn from; in float32 they equal those of a training forward to about 1e-5
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
-from steppo_gym.rollouts.policies import Request, Response
+from steppo_gym.rollouts.policies import Answer, Request, Response
+from steppo_gym.trainers.policy.decoding import Decoding
 from steppo_gym.trainers.policy.model_limits import check_model
 from steppo_gym.trainers.policy.prefill import Loan, Tokens, find_loans, known_tokens, split_by_length
 from steppo_gym.trainers.policy.slot_cache import SlotCache
@@ -29,6 +30,9 @@ ATTENTION_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION,
 """All but cuDNN's, which plans anew for every width of the keys, and these widen with every token: with 1.7 billion
 parameters in bfloat16 and 64 slots on an H200, a token took 198 ms with it and 32 ms without.
 """
+
+ADMITTED_SHARE = 0.1
+"""In streaming, requests that wait per response under way before their prompts are read. A matter of speed alone."""
 
 
 class ModelPolicy:
@@ -50,6 +54,8 @@ class ModelPolicy:
     """
 
     needs_expert = False
+    prefers_streaming = False
+    """In lock-step a run repeats to the last bit, whatever the time that environments take."""
 
     def __init__(
         self,
@@ -79,30 +85,93 @@ class ModelPolicy:
         self._cache = SlotCache(num_layers, num_slots, self.device, self.model.dtype)
         self._rows = SlotRows(self._cache)
         self._cached: list[Tokens] = [()] * num_slots
+        """By slot, the tokens whose keys are in the cache; of responses under way, the prompt."""
+        self._waiting: list[Request] = []
+        self._running = self._new_decoding()
 
-    @torch.inference_mode()
+    def _new_decoding(self) -> Decoding:
+        return Decoding(self._rows, self._stops, self.max_response_tokens, self.temperature)
+
     def respond(self, requests: Sequence[Request]) -> list[Response]:
         """One sampled response per request, in order; no two of one slot."""
-        training = self.model.training
-        self.model.eval()
-        try:
-            with self.autocast(), sdpa_kernel(ATTENTION_KERNELS):
-                return self._respond(requests)
-        finally:
-            self.model.train(training)
+        self._waiting += requests
+        answers: dict[int, Response] = {}
+        with self._sampling():
+            while len(answers) < len(requests):
+                answers |= self._advance()
+        return [answers[request.slot] for request in requests]
 
-    def _respond(self, requests: Sequence[Request]) -> list[Response]:
-        first = self._rows.gather([request.slot for request in requests])
-        logits = self._read_prompts(requests, first)
-        sampled = self._sample_responses(first, logits, self._noise(requests))
-        responses = []
-        for request in requests:
-            token_ids, log_probs = sampled[request.slot]
+    def submit(self, request: Request) -> None:
+        """Hand in a request; its slot has no other one under way."""
+        self._waiting.append(request)
+
+    def poll(self, timeout: float) -> list[Answer]:
+        """Write one token of every response under way, and return the responses that are done.
+
+        Requests are taken in together once there is one for every `1 / ADMITTED_SHARE` responses under way, because a
+        pass that reads prompts costs about as much for one as for several.
+        """
+        with self._sampling():
+            return [Answer(slot, response) for slot, response in self._advance().items()]
+
+    def drop(self) -> None:
+        """Give up all that is under way."""
+        for slot in self._running.slots:
+            # Half a response may be written there.
+            self._cached[slot], self._rows.lengths[slot] = (), 0
+        self._waiting, self._running = [], self._new_decoding()
+
+    @contextmanager
+    def _sampling(self) -> Iterator[None]:
+        """The model in evaluation mode, in the precision of training."""
+        training = self.model.training
+        try:
+            if training:
+                self.model.eval()
+            with torch.inference_mode(), self.autocast(), sdpa_kernel(ATTENTION_KERNELS):
+                yield
+        except BaseException:
+            self.drop()
+            raise
+        finally:
+            if training:
+                self.model.train()
+
+    def _advance(self) -> dict[int, Response]:
+        """One token for every response under way; those that are done, by slot."""
+        running = self._running
+        if self._waiting and len(self._waiting) >= ADMITTED_SHARE * len(running.slots):
+            self._admit()
+        done = running.sample()
+        answers = {}
+        for slot, (token_ids, log_probs) in done.items():
             # The last sampled token has not been run through the model.
-            self._cached[request.slot] = request.prompt_ids + tuple(token_ids[:-1])
-            self._rows.lengths[request.slot] = len(self._cached[request.slot])
-            responses.append(Response(tuple(token_ids), tuple(log_probs)))
-        return responses
+            self._cached[slot] += tuple(token_ids[:-1])
+            self._rows.lengths[slot] = len(self._cached[slot])
+            answers[slot] = Response(tuple(token_ids), tuple(log_probs))
+        if running.slots:
+            running.logits = self._forward(
+                running.tokens[:, None],
+                slice(running.first, running.first + len(running.slots)),
+                running.lengths - 1,
+                width=running.width,
+                last=running.lengths - 1,
+                keep=1,
+            )[:, 0].float()
+        return answers
+
+    def _admit(self) -> None:
+        """Take in all requests that wait."""
+        requests, self._waiting = self._waiting, []
+        slots = [request.slot for request in requests]
+        first = self._running.place(slots)
+        logits = self._read_prompts(requests, first)
+        for request in requests:
+            self._cached[request.slot] = request.prompt_ids
+        order = self._rows.slot_at[first : first + len(slots)]
+        noise = self._noise(requests)
+        draws = torch.from_numpy(np.stack([noise[slot] for slot in order])).to(self.device)
+        self._running.add(order, logits, draws)
 
     def _read_prompts(self, requests: Sequence[Request], first: int) -> Tensor:
         """Run what is new of the prompts; (B, vocabulary) logits after them, in the order of the rows."""
@@ -184,48 +253,6 @@ class ModelPolicy:
         noise = uniforms(self.seed, streams, count)
         return {request.slot: numbers for request, numbers in zip(requests, noise, strict=True)}
 
-    def _sample_responses(
-        self, first: int, logits: Tensor, noise: Mapping[int, npt.NDArray[np.float64]]
-    ) -> dict[int, tuple[list[int], list[float]]]:
-        """By slot, the tokens sampled and their log-probabilities; the logits are those of the rows from `first` on."""
-        slots = self._rows.slot_at[first : first + len(logits)]
-        draws = torch.from_numpy(np.stack([noise[slot] for slot in slots])).to(self.device)
-        prompt_lengths = {slot: self._rows.lengths[slot] for slot in slots}
-        lengths = torch.tensor([prompt_lengths[slot] for slot in slots], device=self.device)
-        longest = max(prompt_lengths.values())
-        # Read once, at the end: each reading would wait for the device.
-        written: list[tuple[list[int], Tensor, Tensor]] = []
-        for number in range(self.max_response_tokens):
-            tokens, log_probs = self._sample(logits, draws[:, number : number + 1])
-            written.append((slots, tokens, log_probs))
-            stopped = self._stops[tokens].tolist()
-            if any(stopped):
-                for slot in slots:
-                    self._rows.lengths[slot] = prompt_lengths[slot] + number
-                kept = self._rows.drop(first, stopped)
-                tokens, lengths, draws = tokens[kept], lengths[kept], draws[kept]
-                slots = self._rows.slot_at[first : first + len(kept)]
-                longest = max((prompt_lengths[slot] for slot in slots), default=0)
-            if not slots or number + 1 == self.max_response_tokens:
-                break
-            rows, width = slice(first, first + len(slots)), longest + number + 1
-            logits = self._forward(tokens[:, None], rows, lengths, width=width, last=lengths, keep=1)[:, 0].float()
-            lengths = lengths + 1
-        return _by_slot(written)
-
-    def _sample(self, logits: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (B,) and their log-probabilities, by inverting the cumulative distribution at `draws` (B, 1)."""
-        log_probs = torch.log_softmax(logits / (self.temperature or 1.0), dim=-1)
-        if self.temperature == 0:
-            tokens = log_probs.argmax(dim=-1, keepdim=True)
-        else:
-            # In float64, in which the many small probabilities of a large vocabulary add up.
-            cumulative = log_probs.exp().cumsum(dim=-1, dtype=torch.float64)
-            # The first token whose sum is above the draw, so never one of probability 0.
-            tokens = torch.searchsorted(cumulative, draws * cumulative[:, -1:], right=True)
-            tokens = tokens.clamp_(max=logits.shape[-1] - 1)
-        return tokens.squeeze(1), log_probs.gather(1, tokens).squeeze(1)
-
 
 class BackendPolicy:
     """A back-end that samples for whole prompts, such as TRL's vLLM engine.
@@ -249,14 +276,3 @@ class BackendPolicy:
         if log_probs is None:
             return [Response(tuple(ids)) for ids in sampled]
         return [Response(tuple(ids), tuple(found)) for ids, found in zip(sampled, log_probs, strict=True)]
-
-
-def _by_slot(written: Sequence[tuple[list[int], Tensor, Tensor]]) -> dict[int, tuple[list[int], list[float]]]:
-    tokens = torch.cat([tokens for _, tokens, _ in written]).tolist()
-    log_probs = torch.cat([log_probs for _, _, log_probs in written]).tolist()
-    slots = [slot for slots, _, _ in written for slot in slots]
-    sampled: dict[int, tuple[list[int], list[float]]] = {slot: ([], []) for slot in slots}
-    for slot, token, log_prob in zip(slots, tokens, log_probs, strict=True):
-        sampled[slot][0].append(token)
-        sampled[slot][1].append(log_prob)
-    return sampled

@@ -39,6 +39,7 @@ class HTTPPolicy(ABC):
     """
 
     needs_expert = False
+    prefers_streaming = True
 
     def __init__(
         self,

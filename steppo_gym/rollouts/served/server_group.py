@@ -29,6 +29,7 @@ class ServerGroup:
     """
 
     needs_expert = False
+    prefers_streaming = True
 
     def __init__(self, servers: Sequence[StreamingPolicy]) -> None:
         if not servers:
