@@ -86,7 +86,8 @@ def make_start(folder: Path, updates: int) -> None:
     steps = [step for episode in shown for step in episode.steps]
     texts = [text for step in steps for text in (messages.text(step.prompt_ids[-1]), step.response)]
     tokenizer = train_tokenizer(texts, vocab_size=340)
-    codec = ChatCodec(tokenizer, stop_token_ids=[tokenizer.convert_tokens_to_ids(STOP)])
+    stop: Any = tokenizer.convert_tokens_to_ids(STOP)
+    codec = ChatCodec(tokenizer, stop_token_ids=[stop])
     model = build_model(tokenizer, SmallPolicyConfig(hidden_size=32, num_layers=2, num_heads=2), seed=0)
     rows = [row for episode in shown for row in demonstration_rows(episode, messages, codec, observation_weight=0.3)]
     config = WarmStartConfig(num_updates=updates)
