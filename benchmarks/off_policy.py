@@ -1,6 +1,7 @@
 """A small policy on KeyDoor, trained on what another distribution has sampled: a wrong sampler, or older weights.
 
-    python benchmarks/off_policy.py --seeds 1
+    python benchmarks/off_policy.py
+    python benchmarks/off_policy.py --rows "right sampler" "right sampler, overlap_updates" --seeds 5
 
 The wrong sampler draws every token from the policy's distribution with probability 1 - slip, and uniformly from the
 whole vocabulary otherwise, as an engine with a fault in its kernels might. It reports the log-probabilities of what it
@@ -53,7 +54,7 @@ ROWS: dict[str, tuple[bool, dict[str, Any]]] = {
 class WrongPolicy(ModelPolicy):
     """Slips now and then."""
 
-    slip = 0.1
+    slip = 0.03
 
     def _sample(self, logits: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         right = torch.softmax(logits, dim=-1)
@@ -85,11 +86,13 @@ def make_start(folder: Path, updates: int) -> None:
     steps = [step for episode in shown for step in episode.steps]
     texts = [text for step in steps for text in (messages.text(step.prompt_ids[-1]), step.response)]
     tokenizer = train_tokenizer(texts, vocab_size=340)
-    codec = ChatCodec(tokenizer, stop_token_ids=[tokenizer.convert_tokens_to_ids(STOP)])
+    stop: Any = tokenizer.convert_tokens_to_ids(STOP)
+    codec = ChatCodec(tokenizer, stop_token_ids=[stop])
     model = build_model(tokenizer, SmallPolicyConfig(hidden_size=32, num_layers=2, num_heads=2), seed=0)
     rows = [row for episode in shown for row in demonstration_rows(episode, messages, codec, observation_weight=0.3)]
     config = WarmStartConfig(num_updates=updates)
-    imitate(model, rows, config, pad_token_id=int(tokenizer.pad_token_id or 0), seed=0, progress=False)
+    padding: Any = tokenizer.pad_token_id
+    imitate(model, rows, config, pad_token_id=padding, seed=0, progress=False)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -58,7 +58,7 @@ def decode_seconds(inputs: Inputs, under_way: float) -> float:
 def rollout_seconds(inputs: Inputs, gpus: float) -> float:
     """Of an iteration with streaming: a slot decodes, reads what is new, and waits for its environment."""
     prefill = 2 * inputs.parameters * inputs.observation / (inputs.peak * inputs.prefill_mfu)
-    under_way = inputs.slots
+    under_way, decoding = inputs.slots, 0.0
     for _ in range(50):
         # Slots whose environment steps are not under way.
         decoding = inputs.response * decode_seconds(inputs, under_way)

@@ -22,6 +22,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from timed_env import ENV_ID
 
@@ -31,7 +32,7 @@ from steppo_gym.rollouts.pool import EnvFactory, EnvPool
 from steppo_gym.rollouts.rollout import Assignment, Rollout, collect
 
 CODEC = ByteCodec()
-SCHEDULES = {
+SCHEDULES: dict[str, dict[str, Any]] = {
     "lock-step, two halves": {"streaming": False, "overlap": True},
     "lock-step, one group": {"streaming": False, "overlap": False},
     "streaming": {"streaming": True},
@@ -180,9 +181,10 @@ def server_policy(options: argparse.Namespace, length: Callable[[Request], int])
     from steppo_gym.rollouts.server_policy import ServerPolicy
 
     class MixedLengths(ServerPolicy):
-        def _body_of(self, request: Request) -> dict[str, object]:
+        def _question(self, request: Request) -> tuple[dict[str, Any], Callable[[str], Response]]:
+            own, read = super()._question(request)
             tokens = length(request)
-            return super()._body_of(request) | {"max_tokens": tokens, "min_tokens": tokens, "ignore_eos": True}
+            return own | {"max_tokens": tokens, "min_tokens": tokens, "ignore_eos": True}, read
 
     return MixedLengths(options.server, options.model, max_tokens=options.longest, seed=0, max_concurrency=256)
 
