@@ -150,6 +150,6 @@ def test_the_twin_of_the_recipe_of_a_small_card_runs_to_a_policy_that_is_evaluat
         (file,) = (out / "episodes").glob("*.jsonl")
         assert len(list(read_episodes(file))) == 3
     again = launch(
-        GRPO, [*given, f"--model_name_or_path={tmp_path / 'run' / 'merged'}", f"--output_dir={tmp_path / 'again'}"]
+        StepPO, [*given, f"--model_name_or_path={tmp_path / 'run' / 'merged'}", f"--output_dir={tmp_path / 'again'}"]
     )
     assert again["updates"] == 1
