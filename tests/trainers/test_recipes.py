@@ -134,11 +134,22 @@ def test_the_twin_of_the_recipe_of_a_small_card_runs_to_a_policy_that_is_evaluat
     assert main(["merge", str(tmp_path / "run")]) == 0
     for model in ("final", "merged"):
         out = tmp_path / model
-        command = ["evaluate", "--model", str(tmp_path / "run" / model), "--tasks", "3", "--workers", "0", "--quiet"]
+        command = [
+            "evaluate",
+            "--model",
+            str(tmp_path / "run" / model),
+            "--split",
+            "test_seen",
+            "--tasks",
+            "3",
+            "--workers",
+            "0",
+            "--quiet",
+        ]
         assert main([*command, "--out", str(out)]) == 0
         (file,) = (out / "episodes").glob("*.jsonl")
         assert len(list(read_episodes(file))) == 3
     again = launch(
-        GRPO, [*given, f"--model_name_or_path={tmp_path / 'run' / 'merged'}", f"--output_dir={tmp_path / 'again'}"]
+        StepPO, [*given, f"--model_name_or_path={tmp_path / 'run' / 'merged'}", f"--output_dir={tmp_path / 'again'}"]
     )
     assert again["updates"] == 1

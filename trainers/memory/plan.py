@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM
 
 from steppo_gym.trainers.critic_config import CriticKind
 from steppo_gym.trainers.memory.passes import Pass, run_pass
-from steppo_gym.trainers.policy.critic import Critic, default_kind
+from steppo_gym.trainers.policy.critic import Critic, default_kind, run_layers_again
 from steppo_gym.trainers.policy.prefill import MAX_PASS_TOKENS
 from steppo_gym.trainers.policy.slot_cache import grown
 
@@ -158,7 +158,7 @@ def _pass(needs: Needs, which: str) -> Pass:
         backbone = (trained.get_base_model() if needs.peft_config is not None else trained).base_model
         if needs.checkpointing:
             trained.train()
-            policy.gradient_checkpointing_enable({"use_reentrant": False})
+            run_layers_again(policy)
             policy.enable_input_require_grads()
             if critic is not None:
                 critic.checkpoint_activations()

@@ -91,10 +91,7 @@ class Critic(nn.Module):
         # Layers do so in training mode only, in which dropout would come to life.
         disable_dropout(self.backbone)
         self.backbone.train()
-        enable = getattr(self.backbone, "activation_checkpointing_enable", None)
-        # Transformers before 5.20 know it by its older name.
-        enable = enable or self.backbone.gradient_checkpointing_enable
-        enable(dict(kwargs) if kwargs else {"use_reentrant": False})
+        run_layers_again(self.backbone, kwargs)
 
     def trained_state(self) -> dict[str, Tensor]:
         """The weights of a checkpoint: all but those that never change."""
@@ -126,6 +123,13 @@ class _ValueHead(nn.Linear):
     def forward(self, hidden: Tensor) -> Tensor:
         # A tensor of its own: FSDP warns of modules that return views.
         return super().forward(hidden).squeeze(-1).float().clone()
+
+
+def run_layers_again(model: Any, kwargs: Mapping[str, Any] | None = None) -> None:
+    """Let a model of transformers in training mode keep the inputs of its layers alone."""
+    # Transformers before 5.20 know it by its older name.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable(dict(kwargs) if kwargs else {"use_reentrant": False})
 
 
 def default_kind(policy: Any) -> CriticKind:
