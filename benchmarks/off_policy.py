@@ -56,16 +56,16 @@ class WrongPolicy(ModelPolicy):
 
     slip = 0.03
 
-    def _sample(self, logits: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-        right = torch.softmax(logits, dim=-1)
-        return super()._sample(torch.log((1.0 - self.slip) * right + self.slip / logits.shape[-1]), draws)
+    def _forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        right = torch.softmax(super()._forward(*args, **kwargs).float(), dim=-1)
+        return torch.log((1.0 - self.slip) * right + self.slip / right.shape[-1])
 
 
 class WronglySampledTrainer(StepTrainer):
     """Samples wrongly in training, and knows that its sampler is another one."""
 
-    def _policy(self, temperature: float, seed: int, num_slots: int | None = None, model: Any = None) -> Policy:
-        policy = super()._policy(temperature, seed, num_slots, model)
+    def _policy(self, temperature: float, seed: int, *, model: Any, num_slots: int | None = None) -> Policy:
+        policy = super()._policy(temperature, seed, model=model, num_slots=num_slots)
         if temperature and num_slots is None:
             policy.__class__ = WrongPolicy
         return policy

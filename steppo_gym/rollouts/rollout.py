@@ -146,14 +146,10 @@ def collect(
     started = time.perf_counter()
     rules = PromptRules(codec, pool.description, max_prompt_tokens)
     rollout = OpenRollout(rules, assignments, needs_expert=policy.needs_expert, on_episode=on_episode)
-    if isinstance(policy, StreamingPolicy):
-        streams = policy.prefers_streaming if streaming is None else streaming
+    if isinstance(policy, StreamingPolicy) and (policy.prefers_streaming if streaming is None else streaming):
+        Streaming(policy, pool, rollout).run()
     elif streaming:
         raise ValueError(f"{type(policy).__name__} answers in batches: it has no submit and poll to stream with.")
-    else:
-        streams = False
-    if streams:
-        Streaming(policy, pool, rollout).run()
     else:
         Lockstep(policy, pool, rollout).run(overlap=overlap)
     episodes = tuple(rollout.ended[position] for position in range(len(assignments)))
