@@ -64,8 +64,8 @@ class WrongPolicy(ModelPolicy):
 class WronglySampledTrainer(StepTrainer):
     """Samples wrongly in training, and knows that its sampler is another one."""
 
-    def _policy(self, temperature: float, seed: int, num_slots: int | None = None, model: Any = None) -> Policy:
-        policy = super()._policy(temperature, seed, num_slots, model)
+    def _policy(self, temperature: float, seed: int, *, model: Any, num_slots: int | None = None) -> Policy:
+        policy = super()._policy(temperature, seed, model=model, num_slots=num_slots)
         if temperature and num_slots is None:
             policy.__class__ = WrongPolicy
         return policy
