@@ -58,9 +58,11 @@ def on_startup(command: str, dirty: bool) -> None:
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Write the menu."""
     own = sorted(path.stem for path in (REPOSITORY / "docs").glob("*.md"))
+    tutorials = sorted(f"tutorials/{path.name}" for path in (REPOSITORY / "docs" / "tutorials").glob("*.md"))
     guides = [name for name in GUIDES if name in own] + [name for name in own if name not in GUIDES]
     config.nav = [
         {"steppo-gym": "index.md"},
+        {"Tutorials": tutorials},
         {"Guides": [f"{name}.md" for name in guides] + ["trainer.md"]},
         {"Environments": [{name: f"environments/{name}.md"} for name in cards()]},
         {"Algorithms": [{title: f"algorithms/{script}.md"} for script, title in titles().items()]},
@@ -113,7 +115,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def pages() -> dict[str, str]:
     """Path in the repository to the page or figure of the site that shows it."""
-    own = {f"docs/{path.name}": path.name for path in (REPOSITORY / "docs").glob("*.md")}
+    docs = REPOSITORY / "docs"
+    own = {f"docs/{uri}": uri for path in docs.rglob("*.md") if (uri := path.relative_to(docs).as_posix())}
     figures = {
         f"baselines/figures/{path.name}": f"figures/{path.name}" for path in REPOSITORY.glob("baselines/figures/*")
     }
