@@ -91,12 +91,30 @@ def record(job: Job, folder: Path, commit: str) -> dict[str, Any]:
         "curve": _pooled_curve(splits),
         "curve_by_split": splits,
         "training_curve": [[entry["iteration"], entry.get("success")] for entry in training],
+        "environment_steps": environment_steps(training, summary["episodes"] / len(training)),
         "explained_variance": [entry.get("explained_variance") for entry in training],
         "config": config["run"]
         | {name: config["config"][name] for name in SETTINGS}
         | config["rule"]
         | (config["critic"] or {}),
     }
+
+
+def environment_steps(training: Sequence[Mapping[str, Any]], episodes: float) -> int:
+    """Steps that a run did in its environments for training, those of branches and of the ways to them included.
+
+    Args:
+        training: the log of each iteration.
+        episodes: of one iteration.
+    """
+    return round(
+        sum(
+            episodes * (entry.get("episode_steps") or 0.0)
+            + entry.get("branch_steps", 0.0)
+            + entry.get("replayed_steps", 0.0)
+            for entry in training
+        )
+    )
 
 
 def _splits(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float]]]:

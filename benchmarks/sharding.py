@@ -15,6 +15,7 @@ import resource
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 # `benchmarks/alfworld.py` would stand in for the package of that name.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
@@ -85,9 +86,9 @@ def measure(shard: str, policy: Path, folder: Path) -> None:
     )
     trainer.sizes = SIZES
     trainer.train()
-    assert trainer.optimizer is not None
-    weights = [p for model in (trainer.model, trainer.critic) for p in model.parameters()]
-    state = [t for values in trainer.optimizer.state.values() for t in values.values() if torch.is_tensor(t)]
+    weights: list[Any] = [p for model in (trainer.model, trainer.critic) for p in model.parameters()]
+    optimizer: Any = trainer.optimizer
+    state: list[Any] = [t for values in optimizer.state.values() for t in values.values() if torch.is_tensor(t)]
     held = sum((t.to_local() if hasattr(t, "to_local") else t).nbytes for t in (*weights, *state)) / MIB
     rank, most = trainer.accelerator.process_index, resident() - begun
     print(f"{shard}, process {rank}: weights and Adam {held:.0f} MiB, most {most:.0f} MiB", flush=True)

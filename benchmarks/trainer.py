@@ -31,7 +31,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -113,7 +113,7 @@ def make_policy(folder: Path, *, hidden_size: int, updates: int) -> None:
     steps = [step for episode in shown for step in episode.steps]
     texts = [text for step in steps for text in (messages.text(step.prompt_ids[-1]), step.response)]
     tokenizer = train_tokenizer(texts, vocab_size=340)
-    tokenizer.chat_template = tokenizer.chat_template.replace(
+    tokenizer.chat_template = str(tokenizer.chat_template).replace(
         "message.role == 'user'", "message.role in ('user', 'tool')"
     )
     codec = ChatCodec(tokenizer, stop_token_ids=[int(tokenizer.convert_tokens_to_ids(STOP))])  # type: ignore[arg-type]
@@ -123,7 +123,7 @@ def make_policy(folder: Path, *, hidden_size: int, updates: int) -> None:
         model,
         rows,
         WarmStartConfig(num_updates=updates),
-        pad_token_id=int(tokenizer.pad_token_id),
+        pad_token_id=int(tokenizer.pad_token_id),  # type: ignore[arg-type]
         seed=0,
         progress=False,
     )  # type: ignore[arg-type]
@@ -167,7 +167,8 @@ def ours(work: Work, folder: str) -> Measured:
 def trl(work: Work, folder: str) -> Measured:
     """TRL's own trainer."""
     from datasets import Dataset
-    from trl import GRPOConfig, GRPOTrainer
+    from trl.trainer.grpo_config import GRPOConfig
+    from trl.trainer.grpo_trainer import GRPOTrainer
 
     from steppo_gym.adapters.trl import environment_class, rows, score
 
@@ -211,7 +212,7 @@ def trl(work: Work, folder: str) -> Measured:
     arguments = env_arguments(work.steps)
     data = Dataset.from_list(rows(ENV_ID, task_ids(work), **arguments))
     trainer = Timed(
-        Qwen3ForCausalLM.from_pretrained(work.policy), reward_funcs=[score], processing_class=tokenizer,
+        Qwen3ForCausalLM.from_pretrained(work.policy), reward_funcs=cast(Any, [score]), processing_class=tokenizer,
         train_dataset=data,
         environment_factory=environment_class(ENV_ID, **arguments), callbacks=[clock],
         args=GRPOConfig(

@@ -314,6 +314,21 @@ def test_a_figure_has_a_panel_for_each_algorithm(tmp_path: Path):
     assert (tmp_path / "five.svg").read_text().count('<g id="axes_') == 5
 
 
+def test_a_rule_that_plays_more_than_its_episodes_has_a_budget_of_its_own():
+    branching = replace(GRPO, key="vine", title="Vine", arguments=("--episodes_per_iteration", "2"))
+    protocol = replace(PROTOCOL, algorithms=(STEPPO, branching))
+    lines = [
+        matrix_line(rule, seed, 0.5, protocol=protocol, environment_steps=steps + seed, **own)
+        for rule, steps, own in ((STEPPO, 1000, {}), (branching, 2000, {"episodes": 8}))
+        for seed in range(4)
+    ]
+    text = table(protocol, lines, [])
+    assert "after 64 episodes and 16 updates" in text
+    assert "| StepPO | 64 | 16 | 1,002 |" in text and "| Vine | 8 | 16 | 2,002 |" in text
+    with pytest.raises(MixedProtocolsError, match="The runs of vine differ in 'episodes': 8, 9"):
+        table(protocol, [*lines[:-1], lines[-1] | {"episodes": 9}], [])
+
+
 def test_a_line_pools_splits_and_has_null_for_a_mean_over_nothing(tmp_path: Path):
     line = matrix_line(STEPPO, 0, 0.5)
     summary = {name: line[name] for name in SUMMARISED} | {"success_after": float("nan")}
@@ -331,7 +346,17 @@ def test_a_line_pools_splits_and_has_null_for_a_mean_over_nothing(tmp_path: Path
     entries = [
         {"iteration": 0.0, **evaluation},
         {"iteration": 1.0, **training},
-        {"iteration": 2.0, **training, "update_seconds": 0.4, "failed_rate": 0.5, "success": 0.7},
+        {
+            "iteration": 2.0,
+            **training,
+            "update_seconds": 0.4,
+            "failed_rate": 0.5,
+            "success": 0.7,
+            "episode_steps": 5.0,
+            "branch_steps": 100.0,
+            "replayed_steps": 7.0,
+            "explained_variance": 0.4,
+        },
         {"iteration": 2.0, **evaluation, "eval_b_success": 0.8},
         {"iteration": 2.0, "train_runtime": 9.0},
     ]
@@ -343,6 +368,9 @@ def test_a_line_pools_splits_and_has_null_for_a_mean_over_nothing(tmp_path: Path
     assert recorded["training_curve"] == [[1.0, None], [2.0, 0.7]]
     assert (recorded["seconds_per_update"], recorded["rollout_seconds"]) == (pytest.approx(0.3), 6.0)
     assert recorded["failed_rate"] == 0.25
+    # The line's 64 episodes over two iterations.
+    assert recorded["environment_steps"] == 32 * 5 + 100 + 7
+    assert recorded["explained_variance"] == [None, 0.4]
     assert recorded["config"] == {"env": "key_door", **shared, "gamma": 0.9, "value_clip_range": None}
 
 

@@ -91,14 +91,15 @@ class RecordedTrainer(GRPOTrainer):
             return
         checkpoint.save(self.sharded.all(), self._plain_optimizer(), Path(output_dir))
         if self.args.should_save:
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER_NAME))
+            schedule: Any = self.lr_scheduler
+            torch.save(schedule.state_dict(), Path(output_dir, SCHEDULER_NAME))
 
     def _plain_optimizer(self) -> torch.optim.Optimizer:
         """Without what accelerate puts around it."""
         optimizer: Any = self.optimizer
         return getattr(optimizer, "optimizer", optimizer)
 
-    def _defer_fsdp_gradient_reduction(self) -> contextlib.AbstractContextManager[None]:
+    def _defer_fsdp_gradient_reduction(self) -> Any:
         """Nothing is deferred: gradients are averaged after each pass, so that no process holds a whole one."""
         return contextlib.nullcontext()
 

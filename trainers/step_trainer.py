@@ -199,8 +199,9 @@ class StepTrainer(SamplingTrainer):
         adapters, has_critic = kwargs.pop("peft_config", None), rule.critic is not None
         refuse_unsharded(args, model, adapters, kwargs.get("quantization_config"))
         kind = None if critic_config is None else critic_config.critic
-        self.sharded = build_sharded(model, args, peft_config=adapters, critic=kind, has_critic=has_critic)
-        return self.sharded.policy
+        sharded = build_sharded(model, args, peft_config=adapters, critic=kind, has_critic=has_critic)
+        self.sharded = sharded
+        return sharded.policy
 
     def _take_sharded(self, sharded: ShardedModels) -> None:
         """Critic and reference; and transformers' own word for a model that looks after its gradients itself."""

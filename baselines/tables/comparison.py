@@ -77,14 +77,18 @@ def by_algorithm(protocol: Protocol, lines: Sequence[Line]) -> dict[str, list[Li
 def check(lines: Sequence[Line]) -> None:
     """See that protocol, stage and budget of all lines are the same, and that each run is there once.
 
+    Algorithms with a budget among the flags of their own, because they play more than their episodes, may have another.
+
     Raises:
         MixedProtocolsError: they are not; the message says in what they differ.
     """
-    for name in ("protocol", "protocol_hash", "stage", "iterations", "episodes", "updates", "evaluation_tasks"):
+    for name in ("protocol", "protocol_hash", "stage", "iterations", "evaluation_tasks"):
         _same(name, "the runs", lines)
+    for name in ("episodes", "updates"):
+        _same(name, "the runs", [line for line in lines if not has_own_budget(line)])
     for key in {line["algorithm"] for line in lines}:
         own = [line for line in lines if line["algorithm"] == key]
-        for name in ("script", "arguments", "learning_rate", "epsilon"):
+        for name in ("script", "arguments", "learning_rate", "epsilon", "episodes", "updates"):
             _same(name, f"the runs of {key}", own)
         seeds = [line["seed"] for line in own]
         twice = {seed for seed in seeds if seeds.count(seed) > 1}
@@ -94,6 +98,11 @@ def check(lines: Sequence[Line]) -> None:
         own = [line for line in lines if line["seed"] == seed]
         for name in ("success_before", "sampled_success_before"):
             _same(name, f"the runs of seed {seed}, which should start from the same policy,", own)
+
+
+def has_own_budget(line: Line) -> bool:
+    """Whether the algorithm's own flags say how many episodes or updates an iteration has."""
+    return bool({"--episodes_per_iteration", "--updates_per_iteration"} & set(line["arguments"]))
 
 
 def warm_starts(lines: Sequence[Line]) -> dict[int, Line]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from steppo_gym.baselines.protocol import Protocol
 from steppo_gym.baselines.records import read_results
-from steppo_gym.baselines.tables.comparison import Line, Row, by_algorithm, compare, metric, warm_starts
+from steppo_gym.baselines.tables.comparison import Line, Row, by_algorithm, compare, has_own_budget, metric, warm_starts
 from steppo_gym.baselines.tables.estimates import FEWEST_FOR_AN_INTERVAL, Estimate, estimate
 from steppo_gym.baselines.tables.text_table import MISSING, decimal_interval, markdown, percent, percent_interval
 
@@ -53,13 +53,15 @@ def table(protocol: Protocol, lines: Sequence[Line], controls: Sequence[Line]) -
     Raises:
         MixedProtocolsError: lines do not belong together.
     """
-    first = lines[0]
+    first = next((line for line in lines if not has_own_budget(line)), lines[0])
     rows = [_cells(row) for row in compare(protocol, lines)]
     title = (
         f"**{protocol.title}**: success in percent on {first['evaluation_tasks']} test tasks after "
         f"{first['episodes']} episodes and {first['updates']} updates."
     )
     parts = [title, markdown(HEADER, [*_untrained(lines, controls), *rows, *_expert(controls)])]
+    if any(map(has_own_budget, lines)):
+        parts += ["Budgets differ, because some rules play more than their episodes:", _budgets(protocol, lines)]
     if protocol.metrics:
         parts += ["Other scores, greedy:", _metrics(protocol, lines)]
     if any(line["curve"] for line in lines):
@@ -105,6 +107,18 @@ def _expert(controls: Sequence[Line]) -> list[list[str]]:
 def _control(title: str, greedy: Estimate | None, sampled: Estimate | None, seeds: int) -> list[str]:
     empty = [MISSING]
     return [title, *2 * empty, percent_interval(greedy), *empty, percent_interval(sampled), *5 * empty, str(seeds)]
+
+
+def _budgets(protocol: Protocol, lines: Sequence[Line]) -> str:
+    """Episodes and updates of every algorithm, and the mean of what its runs did in environments."""
+
+    def cells(group: Sequence[Line]) -> list[str]:
+        steps = [line["environment_steps"] for line in group if "environment_steps" in line]
+        played = f"{sum(steps) / len(steps):,.0f}" if steps else MISSING
+        return [group[0]["title"], str(group[0]["episodes"]), str(group[0]["updates"]), played]
+
+    rows = [cells(group) for group in by_algorithm(protocol, lines).values()]
+    return markdown(["", "episodes", "updates", "environment steps, with those of branches"], rows)
 
 
 def _metrics(protocol: Protocol, lines: Sequence[Line]) -> str:

@@ -8,7 +8,8 @@ For credit to each step train with `python trainers/steppo.py` instead; `benchma
 import argparse
 
 from datasets import Dataset
-from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 import steppo_gym  # noqa: F401 - registers the environments
 from steppo_gym.adapters.trl import environment_class, rows, score
@@ -26,7 +27,7 @@ def main() -> None:
     options = parser.parse_args()
     trainer = GRPOTrainer(
         options.model,
-        reward_funcs=[score],
+        reward_funcs=[score],  # type: ignore[arg-type]
         environment_factory=environment_class(options.env),
         train_dataset=Dataset.from_list(rows(options.env)),
         args=GRPOConfig(

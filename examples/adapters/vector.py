@@ -5,6 +5,8 @@
 use `steppo_gym.rollouts.rollout.collect`.
 """
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 
@@ -13,7 +15,8 @@ import steppo_gym  # noqa: F401 - registers the environments
 
 def main(num_envs: int = 4, steps: int = 12) -> None:
     """Play some steps of the expert."""
-    envs = gymnasium.make_vec("steppo/KeyDoor-v0", num_envs=num_envs, vectorization_mode="sync", context="append")
+    # The type that `make_vec` names is that of all vector environments.
+    envs: Any = gymnasium.make_vec("steppo/KeyDoor-v0", num_envs=num_envs, vectorization_mode="sync", context="append")
     envs.reset(seed=[10 * number for number in range(num_envs)])
     returns, over = np.zeros(num_envs), np.zeros(num_envs, bool)
     for _ in range(steps):

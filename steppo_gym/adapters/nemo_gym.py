@@ -107,7 +107,8 @@ def rows(
 
 def make(env_id: str, arguments: dict[str, Any]) -> TextEnv:
     """The environment as a conversation that only grows."""
-    return cast(TextEnv, gymnasium.make(env_id, **(arguments | {"context": "append"})).unwrapped)
+    keywords: dict[str, Any] = arguments | {"context": "append"}
+    return cast(TextEnv, gymnasium.make(env_id, **keywords).unwrapped)
 
 
 def _call_text(call: Any) -> str:

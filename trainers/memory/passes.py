@@ -110,6 +110,7 @@ def _without_memory(*models: nn.Module) -> None:
         return made[id(tensor)][1]
 
     for module in (module for model in models for module in model.modules()):
+        held: Any
         for held in (module._parameters, module._buffers):
             for name, tensor in held.items():
                 if tensor is not None:

@@ -120,9 +120,9 @@ class Critic(nn.Module):
 class _ValueHead(nn.Linear):
     """Gives (...) float32 for (..., H) hidden states."""
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         # A tensor of its own: FSDP warns of modules that return views.
-        return super().forward(hidden).squeeze(-1).float().clone()
+        return super().forward(input).squeeze(-1).float().clone()
 
 
 def run_layers_again(model: Any, kwargs: Mapping[str, Any] | None = None) -> None:

@@ -9,11 +9,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.utils import get_peft_config
 
 from steppo_gym.credit.records import CreditRule
@@ -180,7 +180,7 @@ def _build_trainer(settings: RunSettings, console: Console, interruption: Interr
     )
     due.trainer, interruption.gather = trainer, trainer.gather
     settle_callbacks(trainer, Path(str(config.output_dir)))
-    report_samples(trainer, trainer.processing_class)
+    report_samples(trainer, cast(PreTrainedTokenizerBase, trainer.processing_class))
     return trainer
 
 

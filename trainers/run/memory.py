@@ -59,7 +59,7 @@ def needs_of(settings: RunSettings, gpus: int, nodes: int = 1) -> Needs:
     if model.model_name_or_path is None:
         raise ValueError("The default policy fits everywhere. Name a --model.")
     read = AutoConfig.from_pretrained(model.model_name_or_path, revision=model.model_revision)
-    dtype = read.dtype if model.dtype == "auto" else getattr(torch, model.dtype or "float32")
+    dtype: Any = read.dtype if model.dtype == "auto" else getattr(torch, model.dtype or "float32")
     response = int(config.max_completion_length or 256)
     context = config.max_prompt_tokens or (positions_of(read) or 4096) - response
     on = getattr(config, "activation_checkpointing", None) or config.gradient_checkpointing

@@ -51,7 +51,7 @@ def _merged(settings: RunSettings, name: str) -> Any:
     if settings.model.use_peft or settings.config.beta:
         flag = "--use_peft" if settings.model.use_peft else "--beta"
         raise ValueError(f"{name} holds adapters, and {flag} needs a whole model. Run `steppo-gym merge {name}` first.")
-    given = dict(settings.config.model_init_kwargs or {})
+    given: Any = settings.config.model_init_kwargs or {}
     settings.config.model_init_kwargs = None
     return load_merged(name, **given)
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load as load_sharded
+from torch.distributed.checkpoint.state_dict_saver import save as save_sharded
 
 FOLDER = "sharded"
 """In a checkpoint."""
@@ -25,7 +26,7 @@ def save(models: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, chec
     state = {f"weight.{name}": parameter.detach() for name, parameter in names.items()}
     state |= {key: tensor for name, parameter in names.items() for key, tensor in _state(name, parameter, optimizer)}
     writer = HuggingFaceStorageWriter(str(checkpoint / FOLDER), save_distributed=True)
-    dcp.save(state, storage_writer=writer)
+    save_sharded(state, storage_writer=writer)
 
 
 def load_weights(models: Mapping[str, nn.Module], checkpoint: Path) -> None:
@@ -49,7 +50,7 @@ def load_optimizer(models: Mapping[str, nn.Module], optimizer: torch.optim.Optim
 
 def _read(state: dict[str, Tensor], checkpoint: Path) -> None:
     if state:
-        dcp.load(state, storage_reader=HuggingFaceStorageReader(str(checkpoint / FOLDER)))
+        load_sharded(state, storage_reader=HuggingFaceStorageReader(str(checkpoint / FOLDER)))
 
 
 def _trained(models: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Parameter]]:

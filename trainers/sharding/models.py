@@ -67,7 +67,8 @@ class ShardedModels:
 
     def all(self) -> dict[str, nn.Module]:
         """Those that learn, by name."""
-        return {"policy": self.policy} | ({} if self.critic is None else {"critic": self.critic})
+        learning: dict[str, nn.Module] = {"policy": self.policy}
+        return learning if self.critic is None else learning | {"critic": self.critic}
 
 
 def refuse_unsharded(args: Any, model: Any, peft_config: Any = None, quantization_config: Any = None) -> None:
@@ -149,7 +150,8 @@ def begin_adapters(model: nn.Module, seed: int, start: bool | str) -> None:
     for layer in [module for module in model.modules() if isinstance(module, LoraLayer)]:
         for adapter in layer.lora_A:
             # As PEFT does: both are linear layers first, and A is drawn again.
-            for part in (layer.lora_A[adapter], layer.lora_B[adapter]):
+            parts: tuple[Any, ...] = (layer.lora_A[adapter], layer.lora_B[adapter])
+            for part in parts:
                 part.to_empty(device="cpu")
                 part.reset_parameters()
             layer.reset_lora_parameters(adapter, start)

@@ -2,7 +2,7 @@
 
 import argparse
 
-import uvicorn
+import uvicorn  # type: ignore[import-not-found]
 
 from steppo_gym.adapters.openenv import text_app
 
