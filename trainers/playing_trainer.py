@@ -41,8 +41,14 @@ class PlayingTrainer(RecordedTrainer):
         Raises:
             AllEpisodesFailedError: there is nothing to train on or to score.
         """
-        with self.sampling(temperature, seed) as policy:
-            return self._collect(policy, spec, assignments, self.on_episode)
+        with self.sampling(temperature, seed) as policy, self.phases.phase("generation"):
+            rollout = self._collect(policy, spec, assignments, self.on_episode)
+        stats, prefill = rollout.stats, policy.prefill_seconds if isinstance(policy, ModelPolicy) else 0.0
+        waited, generated = stats.environment_wait_seconds, stats.generation_seconds
+        parts = {"prefill": prefill, "environments": waited, "records": stats.seconds - generated - waited}
+        for name, seconds in parts.items():
+            self.phases.move("generation", name, seconds)
+        return rollout
 
     def _collect(
         self,
@@ -138,5 +144,6 @@ class PlayingTrainer(RecordedTrainer):
         """Play all tasks of a set, shared out over the processes; every process gets all episodes, in order."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         own = [Assignment(task, seed=position) for position, task in enumerate(tasks.task_ids)][rank::world]
-        parts = self.gather(self.play(tasks.spec, own, temperature=temperature, seed=seed).episodes)
+        with self.phases.phase("evaluation", whole=True):
+            parts = self.gather(self.play(tasks.spec, own, temperature=temperature, seed=seed).episodes)
         return [parts[position % world][position // world] for position in range(len(tasks.task_ids))]

@@ -16,6 +16,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from steppo_gym.rollouts.episode import Episode, write_episodes
 from steppo_gym.trainers.checkpoints import STATE_FILE, fault, load_critic, save_critic, writing_checkpoint
 from steppo_gym.trainers.finiteness import require_finite_weights
+from steppo_gym.trainers.phases import Phases
 from steppo_gym.trainers.sharding import checkpoint
 from steppo_gym.trainers.sharding.models import ShardedModels
 from steppo_gym.trainers.step_config import StepConfig
@@ -30,6 +31,8 @@ class RecordedTrainer(GRPOTrainer):
     """None for rules without one."""
     sharded: ShardedModels | None = None
     """None where every process has whole models."""
+    phases: Phases
+    """Where the time goes."""
     _unfinished: Path | None = None
     """Where a checkpoint is being written."""
 
@@ -57,7 +60,8 @@ class RecordedTrainer(GRPOTrainer):
     def save_episodes(self, episodes: Sequence[Episode], number: int, kind: str = "episodes") -> None:
         """Write what was played in an iteration, counted from 0, unless that is switched off."""
         if self.args.save_episodes and (episodes or kind == "episodes"):
-            write_episodes(self.episode_file(number, kind), episodes)
+            with self.phases.phase("saving"):
+                write_episodes(self.episode_file(number, kind), episodes)
 
     def episode_file(self, number: int, kind: str) -> Path:
         """Where this process's episodes of an iteration are."""
@@ -71,7 +75,10 @@ class RecordedTrainer(GRPOTrainer):
         self.require_finite_weights()
         folder, name = Path(str(self.args.output_dir)), f"checkpoint-{self.state.global_step}"
         try:
-            with writing_checkpoint(folder, self.accelerator, self.args, self.state) as self._unfinished:
+            with (
+                self.phases.phase("saving"),
+                writing_checkpoint(folder, self.accelerator, self.args, self.state) as self._unfinished,
+            ):
                 super()._save_checkpoint(model, trial)
                 if self.critic is not None and self.sharded is None and self.args.should_save:
                     save_critic(self.accelerator.unwrap_model(self.critic), self._unfinished / name)

@@ -55,6 +55,7 @@ from steppo_gym.trainers.evaluation import EvaluationSet
 from steppo_gym.trainers.finiteness import require_finite, require_finite_credit, require_finite_rewards
 from steppo_gym.trainers.metrics import UpdateSums, credit_metrics, rollout_metrics
 from steppo_gym.trainers.off_policy import correction_of
+from steppo_gym.trainers.phases import OptimizerClock, Phases
 from steppo_gym.trainers.policy.chat import ChatCodec
 from steppo_gym.trainers.policy.critic import Critic, default_kind
 from steppo_gym.trainers.policy.dropout import disable_dropout
@@ -175,8 +176,10 @@ class StepTrainer(SamplingTrainer):
         gather = None if self.sharded is None else self.gather
         models = Models(self.model, self.ref_model, self.critic, self.accelerator, self.pad_token_id, gather)
         self._forward = StepForward(models, args, self.critic_config.value_clip_range)
+        self.phases = Phases()
         self._credit_recorder = CreditRecorder(self._forward.log_probs, args.updates_in_iteration, args.record_credit)
         self.add_callback(self._credit_recorder)
+        self.add_callback(OptimizerClock(self.phases))
         self._pools = {}
         self._iteration: Iteration | None = None
         self._totals, self._sums = UpdateTotals(1.0, 1.0), UpdateSums()
@@ -229,6 +232,11 @@ class StepTrainer(SamplingTrainer):
         rollout, seed = self.play_iteration(number, task_ids)
         episodes = [episode for episode in rollout.episodes if episode.ended != "failed"]
         branches = play_branches(self.rule, episodes, self.spec, partial(self._play_branches, seed=seed), seed)
+        with self.phases.phase("credit"):
+            return self._prepare_iteration(number, seed, rollout, branches)
+
+    def _prepare_iteration(self, number: int, seed: int, rollout: Rollout, branches: Branches) -> Iteration:
+        """Assign credit to what was played, and say what there is to say of it."""
         started = time.perf_counter()
         trained = branches.episodes
         require_finite_rewards(trained, self.position())
@@ -330,8 +338,10 @@ class StepTrainer(SamplingTrainer):
         for position, batch in enumerate(batches):
             with self._synchronised_if(position == len(batches) - 1, model):
                 tensors = collate(batch, self.pad_token_id)
-                loss = self._forward.loss(model, tensors, self._iteration, self._totals, self._sums)
-                self.accelerator.backward(loss)
+                with self.phases.phase("forward"):
+                    loss = self._forward.loss(model, tensors, self._iteration, self._totals, self._sums)
+                with self.phases.phase("backward"):
+                    self.accelerator.backward(loss)
             total += loss.detach()
         require_finite(total, "the loss", self.position())
         self._step += 1
@@ -353,6 +363,8 @@ class StepTrainer(SamplingTrainer):
         sums = UpdateSums.merge(self.gather(self._sums))
         self._record(sums.metrics(has_critic=self.critic is not None, has_reference=bool(self.args.beta)))
         self._record({"update_seconds": self._current_train_step_time})
+        if (self.state.global_step + 1) % self.args.updates_in_iteration == 0:
+            self._record(self.phases.since_last())
         self._current_train_step_time = 0.0
 
     @contextlib.contextmanager

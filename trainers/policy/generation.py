@@ -7,6 +7,7 @@ were drawn from; in float32 they equal those of a training forward to about 1e-5
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -86,6 +87,8 @@ class ModelPolicy:
         self._rows = SlotRows(self._cache)
         self._cached: list[Tokens] = [()] * num_slots
         """By slot, the tokens whose keys are in the cache; of responses under way, the prompt."""
+        self.prefill_seconds = 0.0
+        """Of reading prompts, as far as it has been waited for."""
         self._waiting: list[Request] = []
         self._running = self._new_decoding()
 
@@ -162,6 +165,7 @@ class ModelPolicy:
 
     def _admit(self) -> None:
         """Take in all requests that wait."""
+        started = time.perf_counter()
         requests, self._waiting = self._waiting, []
         slots = [request.slot for request in requests]
         first = self._running.place(slots)
@@ -172,6 +176,7 @@ class ModelPolicy:
         noise = self._noise(requests)
         draws = torch.from_numpy(np.stack([noise[slot] for slot in order])).to(self.device)
         self._running.add(order, logits, draws)
+        self.prefill_seconds += time.perf_counter() - started
 
     def _read_prompts(self, requests: Sequence[Request], first: int) -> Tensor:
         """Run what is new of the prompts; (B, vocabulary) logits after them, in the order of the rows."""

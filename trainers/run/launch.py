@@ -116,6 +116,7 @@ def _run(
         "updates": config.max_steps,
         "tokens": sum(entry.get("generated_tokens", 0) for entry in read_metrics(folder / METRICS_FILE)),
         "wall_seconds": round(time.perf_counter() - started, 1),
+        "seconds_by_phase": {name: round(seconds, 2) for name, seconds in trainer.phases.seconds.items()},
         "resumed": checkpoint is not None,
         "command": shlex.join([Path(sys.argv[0]).name, *given]),
     }
@@ -128,6 +129,7 @@ def _run(
             f"greedy success on {summary['evaluation_tasks']} held-out tasks: "
             f"{100 * summary['success_before']:.1f} % before, {100 * summary['success_after']:.1f} % after"
         )
+    console.say(f"time: {trainer.phases.line()}")
     console.say(f"{summary['wall_seconds']:.0f} s; see {folder}/learning_curve.png")
     return summary
 
