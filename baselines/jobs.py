@@ -66,7 +66,7 @@ class Job:
     def arguments(self) -> list[str]:
         """The training script's arguments, but for the folder."""
         return [
-            *("--env", self.protocol.env),
+            *("--env", self.protocol.env, "--start", self.protocol.start),
             *_read_by(self.algorithm, self.protocol.arguments),
             *self.protocol.machine_arguments,
             *(self.protocol.grid_arguments if self.stage == "grid" else ()),

@@ -143,6 +143,7 @@ def test_the_command_of_a_run(tmp_path: Path):
     assert Path(script).parts[-2:] == ("trainers", "grpo.py")
     assert flags_of(arguments) == {
         "--env": "key_door",
+        "--start": "warm",
         "--iterations": "4",
         "--num_generations": "8",
         "--learning_rate": "0.0003",
@@ -151,6 +152,13 @@ def test_the_command_of_a_run(tmp_path: Path):
         "--watch": "test",
         "--output_dir": str(tmp_path),
     }
+
+
+def test_another_start_is_another_protocol():
+    shipped = replace(PROTOCOL, start="shipped")
+    assert shipped.hash != PROTOCOL.hash
+    (job,) = jobs_of(replace(shipped, algorithms=(STEPPO,)), "matrix")
+    assert job.arguments[:4] == ["--env", "key_door", "--start", "shipped"]
 
 
 def test_no_two_runs_share_a_folder():
