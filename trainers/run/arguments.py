@@ -70,6 +70,9 @@ OUR_WORDS = {
 """Help for flags of TRL and transformers, whose own texts use other words."""
 
 
+FILES = "--config FILE ... reads flags from YAML files, such as those in recipes/."
+
+
 class _Parser(HfArgumentParser):
     """Says what is wrong in one line; the usage of some three hundred flags would bury it."""
 
@@ -137,7 +140,7 @@ def short_help(parser: argparse.ArgumentParser, rule: type[CreditRule]) -> str:
             default = action.default
             shown = "" if default in (None, "", []) or callable(default) else f" [{default}]"
             lines.append(f"  --{name:<{width}}{text}{shown}")
-    lines += ["", "--config FILE ... reads flags from YAML files, such as those in recipes/."]
+    lines += ["", FILES]
     lines += ["--help_all lists every flag, those of TRL and transformers included."]
     return "\n".join(lines)
 
@@ -179,6 +182,7 @@ def _parser(rule: type[CreditRule]) -> HfArgumentParser:
     # The critic's come last, so that they may be missing.
     critic = (CriticConfig,) if rule.critic else ()
     parser = _Parser((*kinds, rule, *critic), add_help=False, allow_abbrev=False)  # type: ignore[arg-type]
+    parser.epilog = FILES
     is_ours = rule in ALGORITHMS.values()
     parser.prog = f"{script_name(rule.title())}.py" if is_ours else Path(sys.argv[0]).name
     parser.usage = f"python {'trainers/' if is_ours else ''}{parser.prog} --env TASK [--flag VALUE ...]"
