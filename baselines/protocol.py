@@ -270,8 +270,8 @@ MAIN_JOB_WARM = Protocol(
     seeds=(0, 1, 2),
     algorithms=(Algorithm("steppo", "StepPO", "steppo"),),
     superseded=(
-        "Played when the main job began with a warm start of its own, which does not read. It begins with the start that "
-        "comes with the package now; the protocol that takes its place does too."
+        "Played when the main job began with a warm start of its own, which does not read. It begins with the start "
+        "that comes with the package now; so does the protocol that takes its place."
     ),
 )
 MAIN_JOB = replace(MAIN_JOB_WARM, name="main_job_shipped", start="shipped", superseded="")
