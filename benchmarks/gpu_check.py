@@ -321,7 +321,7 @@ def sampling(sizes: Sizes, policy: Path, folder: Path, *, dtype: torch.dtype) ->
         ),
     )
     trainer = make_trainer(StepTrainer, random_model(sizes, tokenizer, dtype), config, tokenizer, rule=GRPO())
-    sampler: Any = trainer._policy(1.0, 0)
+    sampler: Any = trainer._policy(1.0, 0, model=trainer.accelerator.unwrap_model(trainer.model))
     rng = np.random.default_rng(0)
     tokens = rng.integers(5, min(sizes.model["vocab_size"], 150_000), (sizes.num_slots, sizes.prompt_tokens)).tolist()
     half = sizes.prompt_tokens // 2

@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     merging.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights; default: the base model's"
     )
-    merging.set_defaults(run=partial(_run, "steppo_gym.trainers.run.merging:run"))
+    merging.set_defaults(run=partial(_run, "steppo_gym.trainers.results.merging:run"))
 
     memory = commands.add_parser("memory", help="what a training run would need of each card, before it is started")
     memory.add_argument("--model", metavar="NAME_OR_FOLDER", help="of the policy")
@@ -208,7 +208,7 @@ def _add_audit(commands: argparse._SubParsersAction[CommandParser]) -> None:
         "--threshold", type=float, default=0.1, help="difference in value that matters (default: %(default)s)"
     )
     audit.add_argument("--quiet", action="store_true", help="no progress bar")
-    audit.set_defaults(run=partial(_run, "steppo_gym.trainers.run.audit:audit"))
+    audit.set_defaults(run=partial(_run, "steppo_gym.trainers.auditing.command:audit"))
 
 
 def _add_env_arguments(parser: argparse.ArgumentParser) -> None:

@@ -130,7 +130,7 @@ def rollout_metrics(episodes: Sequence[Sequence[Episode]], stats: Sequence[Rollo
             "episodes_per_second": len(every) / seconds,
             "generated_tokens_per_second": sum(part.num_generated_tokens for part in stats) / seconds,
             "generation_batch_size": _mean([part.mean_batch_size for part in stats]),
-            "requests_under_way": _mean([part.mean_requests_under_way for part in stats]),
+            "request_seconds": sum(part.request_seconds for part in stats),
         }
     )
 

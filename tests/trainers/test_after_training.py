@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from steppo_gym.cli import main
 from steppo_gym.rollouts.episode import read_episodes
-from steppo_gym.trainers.policy.adapters import ADAPTER_CONFIG, load_with_adapters
+from steppo_gym.trainers.results.adapters import ADAPTER_CONFIG, load_with_adapters
 from steppo_gym.trainers.rules import GRPO, StepPO
 from steppo_gym.trainers.run.launch import launch
 from steppo_gym.trainers.step_config import StepConfig

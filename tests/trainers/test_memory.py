@@ -110,10 +110,13 @@ def test_sharding_divides_what_is_held():
 def test_keys_take_what_the_cache_allocates():
     cache = SlotCache(SMALL.num_hidden_layers, 4)
     model = Qwen3ForCausalLM(SMALL)
-    ids = torch.zeros(4, 700, dtype=torch.long)
-    columns, mask = cache.address(slice(0, 4), torch.zeros(4, dtype=torch.long), 700, 700)
-    with torch.no_grad():
-        model(input_ids=ids, attention_mask=mask, position_ids=columns, past_key_values=cache, logits_to_keep=1)
+    # A prompt, and then a token at a time.
+    for known, new in ((0, 250), *((length, 1) for length in range(250, 700))):
+        lengths = torch.full((4,), known)
+        columns, mask = cache.address(slice(0, 4), lengths, new, known + new)
+        ids = torch.zeros(4, new, dtype=torch.long)
+        with torch.no_grad():
+            model(input_ids=ids, attention_mask=mask, position_ids=columns, past_key_values=cache, logits_to_keep=1)
     taken = sum(tensor.nbytes for layer in cache.layers for tensor in layer.tensors())
     assert plan(replace(NEEDS, context=700)).keys == taken
 

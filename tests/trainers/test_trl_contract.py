@@ -15,10 +15,11 @@ from steppo_gym.errors import UnsupportedVersionError
 from steppo_gym.trainers import step_trainer
 from steppo_gym.trainers.playing_trainer import PlayingTrainer
 from steppo_gym.trainers.recorded_trainer import RecordedTrainer
+from steppo_gym.trainers.sampling_trainer import SamplingTrainer
 from steppo_gym.trainers.step_trainer import StepTrainer
 from steppo_gym.trainers.trl_settings import check_trl_version
 
-PARTS = (RecordedTrainer, PlayingTrainer, StepTrainer)
+PARTS = (RecordedTrainer, PlayingTrainer, SamplingTrainer, StepTrainer)
 LISTED = set(re.findall(r"`(_\w+|training_step|create_optimizer|evaluate|eos_token_ids)`", step_trainer.__doc__))
 
 

@@ -23,10 +23,10 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from steppo_gym.errors import DataError
-from steppo_gym.trainers.policy.adapters import has_adapters, load_with_adapters
 from steppo_gym.trainers.policy.chat import ChatCodec
 from steppo_gym.trainers.policy.generation import ModelPolicy
 from steppo_gym.trainers.policy.model_limits import context_limits
+from steppo_gym.trainers.results.adapters import has_adapters, load_with_adapters
 
 HASHED = ("*.safetensors", "*.bin", "*config.json", "tokenizer.json", "chat_template.jinja", "vocab*", "merges.txt")
 """The files of a model that decide what it writes; "training_args.bin" does not."""

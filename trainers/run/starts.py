@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from steppo_gym.env import TextEnv
 from steppo_gym.errors import DataError
 from steppo_gym.rollouts.pool import EnvFactory
-from steppo_gym.trainers.policy.adapters import has_adapters, load_merged
+from steppo_gym.trainers.results.adapters import has_adapters, load_merged
 from steppo_gym.trainers.run.settings import RunSettings, Start
 from steppo_gym.trainers.warm_start.start import start_hash
 from steppo_gym.trainers.warm_start.warm_start import warm_started_policy

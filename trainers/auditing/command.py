@@ -25,9 +25,9 @@ from steppo_gym.audit.study import Found, run_audit
 from steppo_gym.env_arguments import env_argument
 from steppo_gym.registration import find_modules_here
 from steppo_gym.rollouts.pool import EnvPool
+from steppo_gym.trainers.auditing.critic import TrainedCritic
+from steppo_gym.trainers.auditing.source import open_policy, training_keywords, training_of
 from steppo_gym.trainers.rules import ALGORITHMS
-from steppo_gym.trainers.run.audit_critic import TrainedCritic
-from steppo_gym.trainers.run.audit_source import open_policy, training_keywords, training_of
 from steppo_gym.trainers.run.presets import preset_of
 
 

@@ -11,7 +11,7 @@ import transformers
 from transformers import AutoConfig
 
 from steppo_gym.errors import DataError
-from steppo_gym.trainers.policy.adapters import base_of, has_adapters, load_merged
+from steppo_gym.trainers.results.adapters import base_of, has_adapters, load_merged
 from steppo_gym.trainers.run.saved_policy import SavedPolicy, load_codec
 
 CARD = "README.md"

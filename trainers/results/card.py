@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from steppo_gym.storage.json_lines import write_whole
-from steppo_gym.trainers.policy.adapters import has_adapters
+from steppo_gym.trainers.results.adapters import has_adapters
 
 PACKAGES = ("steppo-gym", "torch", "transformers", "trl", "peft")
 

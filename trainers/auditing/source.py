@@ -15,13 +15,13 @@ from steppo_gym.audit.mixtures import NoisyExpert
 from steppo_gym.env_arguments import env_argument
 from steppo_gym.rollouts.codec import ByteCodec, Codec
 from steppo_gym.rollouts.policies import Policy
+from steppo_gym.trainers.auditing.critic import TrainedCritic
 from steppo_gym.trainers.checkpoints import CRITIC_FILE
 from steppo_gym.trainers.policy.chat import ChatCodec
 from steppo_gym.trainers.policy.generation import ModelPolicy
 from steppo_gym.trainers.policy.model_limits import context_limits
 from steppo_gym.trainers.rules import ALGORITHMS
 from steppo_gym.trainers.run.arguments import env_keywords
-from steppo_gym.trainers.run.audit_critic import TrainedCritic
 from steppo_gym.trainers.run.presets import Preset
 from steppo_gym.trainers.run.settings import RunArguments
 

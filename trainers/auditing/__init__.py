@@ -1,0 +1,1 @@
+"""Internal: the audit of a run or a model, from its folder to a report."""

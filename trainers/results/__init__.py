@@ -1,0 +1,1 @@
+"""Internal: what a run leaves to others: adapters, merged models, cards."""
