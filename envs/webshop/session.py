@@ -112,6 +112,8 @@ def search(session: Session, keywords: str, shop: Shelves, rng: random.Random) -
         shop: where to search.
         rng: draws for a search for random products.
     """
+    # A response can hold half of a surrogate pair; a page and a snapshot cannot.
+    keywords = keywords.encode("utf-8", "replace").decode()
     results = tuple(shop.search(keywords.split(" "), rng))
     return Session("results", keywords, results, number=1, visited=session.visited, page_size=session.page_size)
 

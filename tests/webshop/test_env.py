@@ -206,6 +206,17 @@ def test_a_snapshot_of_every_page_has_the_same_future():
         assert (other.get_state(), other._info(None)) == (env.get_state(), result[4])
 
 
+def test_a_search_for_half_a_character_can_be_gone_back_to():
+    env = make()
+    env.reset(seed=0)
+    env.step("<action>search[yellow \ud800 cardigan]</action>")
+    state = json.loads(json.dumps(env.get_state()))
+    assert state["task"]["session"]["keywords"] == "yellow ? cardigan"
+    following = env.step("<action>click[next >]</action>")
+    env.set_state(state)
+    assert env.step("<action>click[next >]</action>") == following
+
+
 def test_random_products_differ_from_search_to_search_and_not_from_run_to_run():
     def found(seed):
         env = make()
