@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -24,7 +24,7 @@ class Phases:
     """Counts the seconds of phases. A phase inside another takes its time from it."""
 
     def __init__(self) -> None:
-        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
         """Of the whole run, by phase."""
         self._seen = dict(self.seconds)
         self._inside: list[float] = []
@@ -81,7 +81,8 @@ class OptimizerClock(TrainerCallback):
     """
 
     def __init__(self, phases: Phases) -> None:
-        self._phases, self._phase = phases, None
+        self._phases = phases
+        self._phase: AbstractContextManager[None] | None = None
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

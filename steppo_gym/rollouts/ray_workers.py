@@ -47,7 +47,7 @@ def connect(address: str) -> None:
     if not address.startswith(PREFIX) or len(address) == len(PREFIX):
         raise ValueError(f'Workers elsewhere are named by "ray://auto" or "ray://host:10001", got {address!r}.')
     try:
-        import ray
+        import ray  # type: ignore[import-not-found]
     except ImportError:
         raise InfrastructureError(
             "worker", "Environments on a Ray cluster need an extra package. Run `pip install 'steppo-gym[ray]'`."
@@ -70,7 +70,7 @@ class _HostActor:
 
     def place(self) -> tuple[str, int]:
         """The ids of the machine and of the process."""
-        import ray
+        import ray  # type: ignore[import-not-found]
 
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
@@ -97,7 +97,7 @@ class RayWorker:
     """
 
     def __init__(self, spec: EnvFactory, *, step_timeout: float, reset_timeout: float) -> None:
-        import ray
+        import ray  # type: ignore[import-not-found]
 
         self._ray: Any = ray
         self._step_timeout, self._reset_timeout = step_timeout, reset_timeout
