@@ -367,6 +367,8 @@ class Answers:
 def respond(sampler: Any, prompts: Sequence[tuple[int, ...]], most: int) -> Answers:
     """One call, with responses of at most so many tokens."""
     sampler.max_response_tokens = most
+    # What it keeps of responses under way is as wide as that.
+    sampler.drop()
     started = clock()
     answers = sampler.respond([Request(slot, prompt) for slot, prompt in enumerate(prompts)])
     return Answers([(answer.token_ids, answer.log_probs) for answer in answers], clock() - started)
