@@ -26,6 +26,21 @@ class Played:
         return sum(self.rewards)
 
 
+def play_with_slips(env, task_ids):
+    """Episodes of an expert that slips: the last info of each, and the numbers of slips and of steps."""
+    infos, slips, steps = [], 0, 0
+    for task_id in task_ids:
+        env.reset(seed=1, options={"task_id": task_id})
+        over = False
+        while not over:
+            response = env.expert_response()
+            slips += env.expert_slip
+            _, _, terminated, truncated, info = env.step(response)
+            steps, over = steps + 1, terminated or truncated
+        infos.append(info)
+    return infos, slips, steps
+
+
 def play_expert(env_id, task_id, *, seed=0, steps=None, blunder=None, **arguments):
     """An episode of the expert.
 

@@ -15,6 +15,22 @@ from steppo_gym.trainers.step_config import StepConfig
 
 SCRIPTS = tuple(ALGORITHMS)
 
+SMALL_RUN = {
+    "env": "key_door",
+    "demonstrations": 24,
+    "warm_start_updates": 10,
+    "iterations": 1,
+    "episodes_per_iteration": 4,
+    "updates_per_iteration": 1,
+    "max_completion_length": 7,
+    "num_slots": 6,
+    "num_env_workers": 0,
+    "test_tasks": 6,
+    "validation_tasks": 2,
+    "report_to": "none",
+}
+"""Flags of a whole run of a few seconds, from its demonstrations to its tests."""
+
 
 def names(settings):
     """The fields of a class of settings."""

@@ -7,6 +7,7 @@ import re
 from itertools import combinations
 
 import pytest
+from expert_play import play_with_slips
 from retold_episodes import assert_one_to_one, assert_told_alike, episode, exchanged
 
 from steppo_gym.envs.multihop_qa.actions import Answer, Search, parse_action
@@ -73,15 +74,6 @@ def test_no_word_stands_in_two_lists_and_questions_begin_with_none():
 
 def test_the_clumsy_expert_slips_and_answers_all_the_same():
     env = HotpotQAEnv(expert="clumsy", top_k=2)
-    slips = steps = solved = 0
-    for task_id in env.task_ids[:40]:
-        env.reset(seed=1, options={"task_id": task_id})
-        over = False
-        while not over:
-            response = env.expert_response()
-            slips += env.expert_slip
-            _, _, terminated, truncated, info = env.step(response)
-            steps, over = steps + 1, terminated or truncated
-        solved += info["success"]
-    assert solved >= 38
+    infos, slips, steps = play_with_slips(env, env.task_ids[:40])
+    assert sum(info["success"] for info in infos) >= 38
     assert 0 < slips < 3 * WRONG * steps

@@ -7,6 +7,7 @@ import re
 from itertools import combinations
 
 import pytest
+from expert_play import play_with_slips
 from retold_episodes import assert_one_to_one, assert_told_alike, episode, exchanged
 
 from steppo_gym.envs.paper_search.actions import Calls, Expand, Search, Stop, parse_action
@@ -77,16 +78,7 @@ def test_no_word_stands_in_two_lists():
 
 def test_the_clumsy_expert_slips_and_finds_most_all_the_same():
     env = PaperSearchEnv(expert="clumsy", context="append", abstract_words=0, listed_papers=3)
-    slips = steps = 0
-    recalls = []
-    for task_id in env.task_ids[:24]:
-        env.reset(seed=1, options={"task_id": task_id})
-        over = False
-        while not over:
-            response = env.expert_response()
-            slips += env.expert_slip
-            _, _, terminated, truncated, info = env.step(response)
-            steps, over = steps + 1, terminated or truncated
-        recalls.append(info["metrics"]["recall"])
+    infos, slips, steps = play_with_slips(env, env.task_ids[:24])
+    recalls = [info["metrics"]["recall"] for info in infos]
     assert sum(recalls) / len(recalls) > 0.8
     assert 0 < slips < 2 * WRONG * steps

@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from trainer_runs import SMALL_RUN
 from transformers import AutoModelForCausalLM
 
 from steppo_gym.cli import main
@@ -17,21 +18,7 @@ from steppo_gym.trainers.rules import GRPO, StepPO
 from steppo_gym.trainers.run.launch import launch
 from steppo_gym.trainers.step_config import StepConfig
 
-RUN = {
-    "env": "key_door",
-    "demonstrations": 24,
-    "warm_start_updates": 10,
-    "iterations": 1,
-    "episodes_per_iteration": 4,
-    "updates_per_iteration": 1,
-    "max_completion_length": 7,
-    "num_slots": 6,
-    "num_env_workers": 0,
-    "test_tasks": 6,
-    "validation_tasks": 2,
-    "evaluate_every": 0,
-    "report_to": "none",
-}
+RUN = SMALL_RUN | {"evaluate_every": 0}
 ADAPTERS = ["--use_peft", "--lora_r", "4", "--lora_target_modules", "all-linear", "--learning_rate", "0.05"]
 
 

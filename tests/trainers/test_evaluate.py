@@ -5,6 +5,7 @@ import re
 import threading
 
 import pytest
+from trainer_runs import SMALL_RUN
 
 from steppo_gym.cli import main
 from steppo_gym.evaluation.panels import make_panel, write_panel
@@ -21,20 +22,6 @@ from steppo_gym.trainers.run.launch import launch
 
 CODEC = ByteCodec()
 SPEC = EnvFactory("steppo/KeyDoor-v0", {"split": "test", "context": "append"})
-RUN = {
-    "env": "key_door",
-    "demonstrations": 24,
-    "warm_start_updates": 10,
-    "iterations": 1,
-    "episodes_per_iteration": 4,
-    "updates_per_iteration": 1,
-    "max_completion_length": 7,
-    "num_slots": 6,
-    "num_env_workers": 0,
-    "test_tasks": 6,
-    "validation_tasks": 2,
-    "report_to": "none",
-}
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +34,7 @@ def no_proxy(monkeypatch):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
-    launch(StepPO, [f"--{name}={value}" for name, value in (RUN | {"output_dir": folder}).items()])
+    launch(StepPO, [f"--{name}={value}" for name, value in (SMALL_RUN | {"output_dir": folder}).items()])
     return folder
 
 

@@ -153,12 +153,13 @@ class ModelPolicy:
             self._rows.lengths[slot] = len(self._cached[slot])
             answers[slot] = Response(tuple(token_ids), tuple(log_probs))
         if running.slots:
+            known = running.lengths - 1
             running.logits = self._forward(
                 running.tokens[:, None],
                 slice(running.first, running.first + len(running.slots)),
-                running.lengths - 1,
+                known,
                 width=running.width,
-                last=running.lengths - 1,
+                last=known,
                 keep=1,
             )[:, 0].float()
         return answers
