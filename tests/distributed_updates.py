@@ -34,6 +34,7 @@ SETTINGS = {
     "updates_per_iteration": 1,
     # So few that processes with different episodes have different numbers of micro-batches.
     "max_tokens_per_micro_batch": 20,
+    "max_completion_length": 10,
     "optim": "sgd",
     "learning_rate": 0.1,
     "critic_learning_rate": 0.1,

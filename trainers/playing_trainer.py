@@ -81,7 +81,15 @@ class PlayingTrainer(RecordedTrainer):
             return nullcontext(self.accelerator.unwrap_model(self.model))
         return self.sharded.whole_policy()
 
-    def _policy(self, temperature: float, seed: int, *, model: Any, num_slots: int | None = None) -> Policy:
+    def _policy(
+        self,
+        temperature: float,
+        seed: int,
+        *,
+        model: Any,
+        num_slots: int | None = None,
+        max_response_tokens: int | None = None,
+    ) -> Policy:
         if self.use_vllm:
             return BackendPolicy(lambda prompts: self._generate_with_trl(prompts, temperature))
         return ModelPolicy(
@@ -89,7 +97,7 @@ class PlayingTrainer(RecordedTrainer):
             num_slots=num_slots or self.args.num_slots,
             stop_token_ids=self.codec.stop_token_ids,
             pad_token_id=self.pad_token_id,
-            max_response_tokens=int(self.max_completion_length or 256),
+            max_response_tokens=max_response_tokens or int(self.max_completion_length or 256),
             temperature=temperature,
             seed=seed,
             autocast=lambda: self.accelerator.autocast(),
