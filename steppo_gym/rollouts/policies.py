@@ -95,6 +95,34 @@ class StreamingPolicy(Policy, Protocol):
         ...
 
 
+def answer_all(policy: StreamingPolicy, requests: Sequence[Request]) -> list[Response]:
+    """Hand in requests and wait for all of them: what `respond` is for a policy that streams.
+
+    Args:
+        policy: with nothing under way.
+        requests: no two of one slot.
+
+    Returns:
+        One response per request, in order.
+
+    Raises:
+        InfrastructureError: one of them could not be had; the others are given up.
+    """
+    done: dict[int, Response] = {}
+    try:
+        for request in requests:
+            policy.submit(request)
+        while len(done) < len(requests):
+            for answer in policy.poll(1.0):
+                if isinstance(answer.outcome, InfrastructureError):
+                    raise answer.outcome
+                done[answer.slot] = answer.outcome
+    except BaseException:
+        policy.drop()
+        raise
+    return [done[request.slot] for request in requests]
+
+
 class ScriptedPolicy:
     """Gives fixed responses, in order and over again, counted per slot.
 
