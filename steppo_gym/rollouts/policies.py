@@ -31,12 +31,15 @@ class Request:
     """Whether the expert errs on purpose here."""
     seed: int | None = None
     """The seed of the episode, for what a policy draws once per episode."""
-    step: int = 0
-    """Steps played since the episode was assigned; at 0 another episode begins in this slot."""
     stream: tuple[int, int] | None = None
     """Numbers of the assignment and of the step: a policy that draws its randomness from them, not from the order of
     its calls, gives the same response whatever else is played beside it.
     """
+
+    @property
+    def step(self) -> int:
+        """Steps played since the episode was assigned, 0 without a stream; at 0 another episode begins in this slot."""
+        return 0 if self.stream is None else self.stream[1]
 
 
 @dataclass(frozen=True)
