@@ -60,13 +60,7 @@ from steppo_gym.trainers.policy.chat import ChatCodec
 from steppo_gym.trainers.policy.critic import Critic, default_kind
 from steppo_gym.trainers.policy.dropout import disable_dropout
 from steppo_gym.trainers.policy.model_limits import context_limits
-from steppo_gym.trainers.policy.sampling_check import (
-    PROBE_TOKENS,
-    check_gap,
-    check_sampling,
-    computes_in_16_bits,
-    rows_gap,
-)
+from steppo_gym.trainers.policy.sampling_check import check_gap, check_sampling, computes_in_16_bits, rows_gap
 from steppo_gym.trainers.sampling_trainer import SamplingTrainer
 from steppo_gym.trainers.sharding.layout import as_number
 from steppo_gym.trainers.sharding.models import ShardedModels, build_sharded, refuse_unsharded
@@ -192,10 +186,8 @@ class StepTrainer(SamplingTrainer):
         self.set_up_sampling()
         if not self.use_vllm and self._servers is None:
             train = partial(self._forward.log_probs, training=args.disable_dropout)
-            length = min(PROBE_TOKENS, int(self.max_completion_length or PROBE_TOKENS))
             with self._whole_policy() as whole:
-                probe = self._policy(self.temperature, args.seed, model=whole, num_slots=3, max_response_tokens=length)
-                check_sampling(probe, self.codec, train, low_precision=self.low_precision)
+                check_sampling(self._probe(whole), self.codec, train, low_precision=self.low_precision)
 
     def _shard(
         self,
