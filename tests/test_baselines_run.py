@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from baseline_lines import GRPO, POINT, PROTOCOL, STEPPO, grid_line
+from forked import fork
 
 from steppo_gym.baselines.jobs import Job, matrix_jobs, stage_folder
 from steppo_gym.baselines.processes import BusyError, exclusive, job_record, may_resume, next_job
@@ -210,19 +210,12 @@ def test_two_cannot_work_in_one_folder(tmp_path: Path):
         pass
 
 
-def test_a_stopped_matrix_leaves_no_process(tmp_path: Path, repository: Path):
-    code = (
-        "from steppo_gym.baselines.run import main; from steppo_gym.baselines.protocols import PROTOCOLS; "
-        "from dataclasses import replace; from test_baselines_run import TINY; "
-        "PROTOCOLS['tiny'] = replace(TINY, grid_seeds=(100,)); "
-        f"main(['tiny', '--grid', '--algorithms', 'steppo', '--runs', {str(tmp_path)!r}, "
-        f"'--results', {str(tmp_path)!r}])"
-    )
-    path = os.pathsep.join([str(repository / "tests"), os.environ.get("PYTHONPATH", "")])
-    parent = subprocess.Popen(
-        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}
-    )
-    log = tmp_path / Job(replace(TINY, grid_seeds=(100,)), "grid", STEPPO, POINT, 100).folder / "log.txt"
+def test_a_stopped_matrix_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    protocol = replace(TINY, grid_seeds=(100,))
+    monkeypatch.setitem(PROTOCOLS, "tiny", protocol)
+    folders = ["--runs", str(tmp_path), "--results", str(tmp_path)]
+    parent = fork(lambda: main(["tiny", "--grid", "--algorithms", "steppo", *folders]))
+    log = tmp_path / Job(protocol, "grid", STEPPO, POINT, 100).folder / "log.txt"
     deadline = time.monotonic() + 300
     while not log.exists():
         assert parent.poll() is None and time.monotonic() < deadline
@@ -230,10 +223,9 @@ def test_a_stopped_matrix_leaves_no_process(tmp_path: Path, repository: Path):
     time.sleep(0.5)
     children = psutil.Process(parent.pid).children(recursive=True)
     assert children
-    parent.send_signal(signal.SIGTERM)
-    _, said = parent.communicate(timeout=60)
+    parent.kill(signal.SIGTERM)
     assert parent.returncode == 1
-    assert "Stopped. The same command goes on where it was." in said
+    assert "Stopped. The same command goes on where it was." in parent.stderr
     assert not any(child.is_running() for child in children)
 
 
