@@ -163,9 +163,7 @@ def chance_of_the_right_action(kind, slip, seed, iterations=8):
         drawn = rng.choice(len(mu), 200, p=mu / mu.sum())
         advantages = earns[drawn] + rng.normal(0.0, 0.3, 200)
         advantages = whiten(advantages, moments(advantages))
-        weights = correction_weights(
-            np.log(mu)[drawn], log_pi[drawn], [1] * 200, [1] * 200, kind=kind, cap=3.0
-        )
+        weights = correction_weights(np.log(mu)[drawn], log_pi[drawn], [1] * 200, [1] * 200, kind=kind, cap=3.0)
         for part in np.split(np.arange(200), 8):
             optimizer.zero_grad()
             loss = policy_loss(

@@ -155,7 +155,9 @@ def largest_gap(model, requests, found, temperature=1.0):
 
 def requests_of(rank, number):
     """With prompts of different lengths that nobody else has."""
-    return [Request(slot, (10 + rank, *range(20, 21 + slot % 7), 40 + slot), stream=(slot, 0)) for slot in range(number)]
+    return [
+        Request(slot, (10 + rank, *range(20, 21 + slot % 7), 40 + slot), stream=(slot, 0)) for slot in range(number)
+    ]
 
 
 def test_clients_with_different_numbers_of_requests_get_their_own_answers(served):
