@@ -81,9 +81,12 @@ class Served:
         ]
         own = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
         offline = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
-        self.process = subprocess.Popen(
-            command, env={**os.environ, **own, **offline}, stdout=log.open("w"), stderr=subprocess.STDOUT
-        )
+        # Its sampler compiles C++ at the first request for log-probabilities, which a busy machine takes minutes for.
+        own |= {"TORCH_COMPILE_DISABLE": "1", "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": str(int(START_SECONDS))}
+        with log.open("w") as out:
+            self.process = subprocess.Popen(
+                command, env={**os.environ, **own, **offline}, stdout=out, stderr=subprocess.STDOUT
+            )
 
     def wait_until_ready(self):
         end = time.monotonic() + START_SECONDS
