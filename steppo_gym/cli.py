@@ -181,18 +181,19 @@ def _parser() -> argparse.ArgumentParser:
 def _add_audit(commands: argparse._SubParsersAction[CommandParser]) -> None:
     audit = commands.add_parser("audit", help="measure what steps were worth, and which rules of credit see it")
     audit.add_argument("source", help="folder of a run, a model or its folder, or expert:NOISE (a share, 0 to 1)")
-    audit.add_argument("--env", required=True, help="as in training: key_door, alfworld, ..., or module:id")
+    audit.add_argument("--env", help="as in training: key_door, alfworld, ..., or module:id; default: that of the run")
     audit.add_argument("--split", help="default: the training split")
     _add_env_arguments(audit)
     audit.add_argument("--output", help="folder; an audit in it is gone on with (default: audits/ENV-SOURCE)")
     numbers = {
-        "tasks": (8, "tasks, each a group"),
-        "episodes_per_task": (16, "episodes played of each, from which batches are drawn"),
+        "iteration": (None, "audit the recorded episodes of this iteration of a run, by the policy that played them"),
+        "tasks": (None, "tasks, each a group (default: 8)"),
+        "episodes_per_task": (None, "episodes played of each, from which batches are drawn (default: 16)"),
         "points": (60, "decision points, drawn from all steps"),
         "continuations": (16, "episodes played on from each point with each response"),
         "alternatives": (3, "responses tried beside the one that was taken"),
-        "group_size": (8, "episodes of a group in a batch"),
-        "groups": (8, "groups of a batch"),
+        "group_size": (None, "episodes of a group in a batch (default: 8, with --iteration the run's)"),
+        "groups": (None, "groups of a batch (default: 8, with --iteration the run's)"),
         "batches": (100, "batches that are drawn"),
         "max_response_tokens": (None, "default: that of the run, 256 for a model"),
         "slots": (32, "environments that are played side by side"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from headless_browser import PHONE, Browser, chromium
 from test_view_server import serving
-from view_runs import HOSTILE, played, write_run
+from view_runs import HOSTILE, measured, played, write_audit, write_credit, write_run
 
 from steppo_gym.view.export import export
 from steppo_gym.view.run_folder import open_runs
@@ -18,6 +18,10 @@ GROUP = [
     played("cellar-1", WIN, success=True, group=0),
     played("cellar-1", LOSE, ended="truncated", group=0, invalid=(1, 2)),
     *(played(f"attic-{n}", WIN, success=True, group=n) for n in range(2, 62)),
+]
+TRUTH = [
+    measured(1, 2, (0.0, -0.1, 0.1), verdict="open"),
+    measured(1, 0, (-0.375, -0.5, -0.25), "<action>take lamp</action>", HOSTILE),
 ]
 LONG = [played("maze", [(f"corridor {n}", "walk") for n in range(95)], group=0)]
 
@@ -33,7 +37,9 @@ def folders(tmp_path_factory):
     base = tmp_path_factory.mktemp("runs")
     hostile = [played(HOSTILE, [(HOSTILE, HOSTILE), ("x" * 1_000_000, "<b>look</b>")], group=0)]
     first = write_run(base / "first", {"iteration-0001": LONG, "iteration-0002": GROUP})
-    return first, write_run(base / "second", {"iteration-0001": hostile}, algorithm="GRPO")
+    audit = write_audit(base / "audit", GROUP, TRUTH)
+    write_credit(audit / "episodes.credit.npz", GROUP, 2)
+    return first, write_run(base / "second", {"iteration-0001": hostile}, algorithm="GRPO"), audit
 
 
 @pytest.fixture(scope="module", params=["server", "file"])
@@ -194,7 +200,10 @@ def test_hostile_text_is_text(browser, page):
     assert note.startswith("20000 of 1000000 characters")
 
 
-@pytest.mark.parametrize("where", ["", "#/run/first/iteration-0002.jsonl", "#/run/first/iteration-0002.jsonl/1/1"])
+WHERE = ["", "#/run/first/iteration-0002.jsonl", "#/run/first/iteration-0002.jsonl/1/1", "#/run/audit/episodes.jsonl/1/0"]
+
+
+@pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("dark", [False, True])
 def test_it_is_readable_at_every_width_and_in_the_dark(browser, page, where, dark, tmp_path):
     browser.look(dark=dark, phone=True)
@@ -211,6 +220,37 @@ def test_it_is_readable_at_every_width_and_in_the_dark(browser, page, where, dar
         browser.screenshot(tmp_path / "phone.png")
     finally:
         browser.look()
+
+
+def test_the_truth_of_an_audit_stands_beside_the_credit(browser, page, tmp_path):
+    arrive(browser, page)
+    browser.wait_text("h2", "Audit audit")
+    steps = browser.texts("section:last-of-type h3 ~ div tbody tr")
+    # The step that matters comes first, though it stands second in the file.
+    assert steps[0].startswith("episode 1, step 0matters0.5") and steps[1].startswith("episode 1, step 2open")
+    assert "\u22120.375 (\u22120.5 to \u22120.25)" in steps[0]
+    # Runs are compared with runs: an audit has none of their settings.
+    assert browser.texts("section:nth-of-type(2) tbody tr") == ["algorithmStepPOGRPO"]
+    browser.click("section:last-of-type h3 ~ div tbody a")
+    browser.wait(lambda: browser.all("#step-0.chosen"))
+    # Advantage in training, line 1 step 0 of the credit, and the measured one with its interval.
+    assert "advantage 1 \u00b7 A* \u22120.375 (\u22120.5 to \u22120.25)" in browser.texts("#step-0 h3 small")[0]
+    (label,) = browser.texts("#step-0 .truth .label")
+    assert label == "audit: the choice matters here"
+    arms, rules = (browser.texts(f"#step-0 .truth {place} tbody tr") for place in ("> .scroll", "details"))
+    assert arms[0].startswith("takentaken5 of 80.125") and "take lamp" in arms[1] and "<script>" in arms[2]
+    assert len(browser.all("#step-0 .truth svg.interval")) == 3
+    assert rules == [
+        "in training1\u2013wrong", "steppo\u22120.75 \u00b1 0.125\u22120.25right", "grpo0 \u00b1 00none",
+    ]  # fmt: skip
+    assert not browser.all("#step-1 .truth") and "A* may be 0" in browser.texts("#step-2 .truth details tbody tr")[0]
+    assert {"V*, measured", "A*, measured", "critic's value"} <= set(browser.texts(".along .legend li"))
+    assert len(browser.all(".along line.bar")) == 2
+    assert browser.texts("p.audited a") == ["step 0", "step 2"]
+    browser.press("u")
+    browser.wait_text("#count", "62 episodes")
+    assert browser.texts("tr[data-number='1'] td:last-child") == ["2"]
+    assert browser.script("return window.hacked") is None
 
 
 def test_what_is_not_there_is_said(browser, page):

@@ -106,3 +106,41 @@ def write_credit(path: Path, episodes: list[Episode], sampled: int) -> None:
         **{f"token_{name}": column for name, column in columns.items()},
         token_ratio=np.full(sum(tokens), 0.5, np.float32),
     )
+
+
+def write_audit(folder: Path, episodes: list[Episode], truth: list[dict]) -> Path:
+    """An audit of given episodes, whose steps of `truth` were audited; `measured` makes the entries."""
+    write_episodes(folder / "episodes.jsonl", episodes)
+    (folder / "tokenizer").mkdir(parents=True)
+    TOKENIZER.save(str(folder / "tokenizer" / "tokenizer.json"))
+    (folder / "settings.json").write_text(json.dumps({"source": "runs/first", "env": "x", "iteration": None, "seed": 3}))
+    rules = {
+        name: {"sign": 0.8, "rank": 0.5, "cosine": 0.4, "dose": 1.0, "error": {"bias": 0.3, "variance": 0.1}}
+        for name in truth[0]["credit"]
+    }
+    report = {"points": len(truth), "threshold": 0.1, "rho": 0.5, "rho_interval": [0.2, 0.8], "rules": rules}
+    (folder / "report.json").write_text(json.dumps(report))
+    (folder / "truth.jsonl").write_text("".join(json.dumps(record) + "\n" for record in truth))
+    return folder
+
+
+def measured(episode: int, place: int, advantage: tuple[float, float, float], *others: str, **more: object) -> dict:
+    """What an audit found at a step: `advantage` with its interval of the taken response; the others have the opposite."""
+    opposite = [-advantage[0], -advantage[2], -advantage[1]]
+    tried = [
+        {"response": "taken", "draws": 5, "value": 0.5 + advantage[0], "advantage": list(advantage)},
+        *({"response": text, "draws": 3, "value": 0.5 - advantage[0], "advantage": opposite} for text in others),
+    ]
+    return {
+        "episode": episode,
+        "place": place,
+        "value": 0.5,
+        "continuations": 8,
+        "verdict": "matters",
+        "responses": tried,
+        "credit": {
+            "steppo": {"mean": -0.75, "std": 0.125, "batches": 9, "scaled": -0.25},
+            "grpo": {"mean": 0.0, "std": 0.0, "batches": 9, "scaled": 0.0},
+        },
+        **more,
+    }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +17,8 @@ from steppo_gym.rollouts.episode import Episode, read_episodes, write_episodes
 from steppo_gym.rollouts.rollout import Assignment
 
 SETTINGS_FILE, EPISODES_FILE, POINTS_FILE = "settings.json", "episodes.jsonl", "points.jsonl"
+CREDIT_FILE = "episodes.credit.npz"
+"""Of recorded episodes: what training gave them (docs/viewing.md)."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ def run_audit(
     points: int,
     seed: int,
     settings: Mapping[str, Any],
+    recorded: Path | None = None,
     on_point: Callable[[AuditedPoint], object] | None = None,
 ) -> Found:
     """Play and audit, or go on where an earlier call with the same settings stopped.
@@ -58,14 +63,22 @@ def run_audit(
         points: decision points.
         seed: of the environments and of the choice of points.
         settings: all that the result depends on and that is not among the arguments, such as the policy.
+        recorded: a file of episodes that the policy has played before, which are audited in place of new ones; the file
+            of credit beside it is kept with them. `task_ids` and `episodes_per_task` are not used then.
         on_point: called with every point, those found in the folder included.
 
     Raises:
         ValueError: the folder holds an audit with other settings.
         DataError: a file in it cannot be read.
     """
-    own = {"tasks": list(task_ids), "episodes_per_task": episodes_per_task, "points": points, "seed": seed}
+    if recorded is None:
+        own = {"tasks": list(task_ids), "episodes_per_task": episodes_per_task}
+    else:
+        own = {"recorded": hashlib.sha256(recorded.read_bytes()).hexdigest()}
+    own |= {"points": points, "seed": seed}
     _settle(folder, json.loads(json.dumps({**settings, **own, "plan": asdict(plan)})))
+    if recorded is not None:
+        _keep(recorded, folder)
     episodes = _episodes(table, task_ids, folder, episodes_per_task, seed)
     chosen = choose_points(episodes, points, seed=seed)
     found = _read_points(folder / POINTS_FILE)
@@ -97,6 +110,14 @@ def _settle(folder: Path, settings: dict[str, Any]) -> None:
             f"{folder} holds an audit with another {changed[0]}. Give the same settings to go on with it, or another "
             "folder with --output."
         )
+
+
+def _keep(recorded: Path, folder: Path) -> None:
+    """Copy recorded episodes, whose numbers and lines stay the same, and the credit they were given."""
+    for source, name in ((recorded, EPISODES_FILE), (recorded.with_suffix(".credit.npz"), CREDIT_FILE)):
+        if source.exists() and not (folder / name).exists():
+            shutil.copyfile(source, folder / f"{name}.part")
+            (folder / f"{name}.part").rename(folder / name)
 
 
 def _episodes(table: Table, task_ids: Sequence[str], folder: Path, number: int, seed: int) -> tuple[Episode, ...]:

@@ -7,6 +7,7 @@ file, for scripted policies and tests; the trainer brings one for real chat temp
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -60,3 +61,25 @@ class ByteCodec:
         """The text up to the end token; bytes that are not UTF-8 become U+FFFD."""
         written = itertools.takewhile(lambda token: token != self.END, token_ids)
         return bytes(token for token in written if 0 <= token < self.END).decode(errors="replace")
+
+
+def byte_tokenizer(vocab_size: int) -> str:
+    """A `tokenizer.json` in which the first 256 ids are bytes, so that records of this codec can be read like others.
+
+    Args:
+        vocab_size: 256 and as many marks, which stand in the text as "<256>" and so on.
+    """
+    # Bytes are written as in GPT-2's vocabulary: printable ones as themselves, the others from U+0100 on.
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = itertools.count(0x100)
+    vocab = {chr(byte if byte in printable else next(others)): byte for byte in range(256)}
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return json.dumps(
+        {
+            "version": "1.0",
+            "added_tokens": [{"id": mark, "content": f"<{mark}>", **plain} for mark in range(256, vocab_size)],
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+            "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+            "model": {"type": "BPE", "vocab": vocab, "merges": []},
+        }
+    )

@@ -9,6 +9,7 @@ from typing import Any
 
 from steppo_gym.errors import DataError
 from steppo_gym.storage.sqlite import Connections, read_only
+from steppo_gym.view.audit_truth import AuditTruth, read_truth
 from steppo_gym.view.credit_arrays import CreditArrays, read_credit
 from steppo_gym.view.episode_index import build_index
 from steppo_gym.view.filters import Filters, add_functions
@@ -32,7 +33,7 @@ _STEP = (
 
 
 class EpisodeFile:
-    """A file of episodes with its index, its credit and the run's tokenizer, as they were when it was opened.
+    """A file of episodes with its index, credit, audit and tokenizer, as they were when it was opened.
 
     Args:
         path: of the file.
@@ -48,10 +49,15 @@ class EpisodeFile:
         index = build_index(path, tokenizer, self._text)
         self._index = Connections(lambda: add_functions(read_only(index)))
         self.credit: CreditArrays | None = read_credit(path)
+        self.truth: AuditTruth | None = read_truth(path)
 
     def has_tokens(self, number: int) -> bool:
         """Whether the tokens of an episode were recorded."""
         return self.credit is not None and self.credit.has_tokens(number)
+
+    def is_audited(self, number: int) -> bool:
+        """Whether the truth about a step of an episode was measured."""
+        return self.truth is not None and self.truth.has(number)
 
     def listing(self, filters: Filters, offset: int, limit: int) -> dict[str, Any]:
         """Episodes that pass the filters, and how many there are; with a text, the first step that has it."""
@@ -66,6 +72,8 @@ class EpisodeFile:
         ((everything,),) = self._rows("SELECT COUNT(*) FROM episodes", ())
         for row in rows:
             row["metrics"] = json.loads(row["metrics"])
+            if self.truth is not None:
+                row["audited"] = len(self.truth.along(row["number"]))
         return {"total": total, "all": everything, "episodes": rows}
 
     def episode(self, number: int) -> dict[str, Any]:
@@ -77,7 +85,13 @@ class EpisodeFile:
         )
         for one in (row, *mates):
             one["metrics"] = json.loads(one["metrics"])
-        return row | {"curve": self._curve(number), "mates": mates, "has_tokens": self.has_tokens(number)}
+        truth = [] if self.truth is None else self.truth.along(number)
+        return row | {
+            "curve": self._curve(number),
+            "mates": mates,
+            "has_tokens": self.has_tokens(number),
+            "truth": truth,
+        }
 
     def steps(self, number: int, offset: int, limit: int) -> list[dict[str, Any]]:
         """Some steps of an episode, each with the tokens of its response and their credit."""
@@ -153,7 +167,8 @@ class EpisodeFile:
         if self.credit is not None and self.has_tokens(number):
             first = row["first_token"]
             step["tokens"] = self.credit.of_tokens(number, first, first + len(step["pieces"]))
-        return step | self._step_credit(number, row["number"])
+        truth = None if self.truth is None else self.truth.of_step(number, row["number"])
+        return step | self._step_credit(number, row["number"]) | ({} if truth is None else {"truth": truth})
 
     def _curve(self, number: int) -> dict[str, list[Any]]:
         """Reward, value and advantage along an episode; of a long one, the mean over as many steps as a point is."""

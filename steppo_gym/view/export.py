@@ -1,8 +1,8 @@
 """The page and some episodes as one file, to be mailed or kept.
 
 Every episode is packed on its own (gzip, base64) and unpacked by the page when it is opened. First go in those whose
-tokens were recorded, of the newest iteration first, then the others, until the number or the size that was asked for
-is reached.
+tokens were recorded or of which a step was audited, of the newest iteration first, then the others, until the number or
+the size that was asked for is reached.
 """
 
 from __future__ import annotations
@@ -81,13 +81,14 @@ def _newest_first(run: Run) -> list[str]:
 
 def _chosen(opened: dict[str, EpisodeFile]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Files and episodes in the order they go in."""
-    for with_tokens in (True, False):
+    for first in (True, False):
         for name, file in opened.items():
             offset = 0
             while rows := file.listing(Filters(), offset, PAGE)["episodes"]:
                 offset += len(rows)
                 for row in rows:
-                    if file.has_tokens(row["number"]) == with_tokens:
+                    number = row["number"]
+                    if (file.has_tokens(number) or file.is_audited(number)) == first:
                         yield name, row
 
 

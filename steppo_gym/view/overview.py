@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from steppo_gym.view.run_folder import Run, differing
+from steppo_gym.view.audit_truth import read_truth
+from steppo_gym.view.run_folder import AUDIT_EPISODES, Run, differing
 
 MOST_POINTS = 2_000
 """Of a curve; of a longer one every n-th point is left."""
@@ -21,12 +22,33 @@ def overview(runs: Sequence[Run]) -> dict[str, Any]:
                 "settings": own,
                 "curves": {name: _thinned(points) for name, points in run.curves().items()},
                 "files": run.episode_files(),
+                "audit": _audit(run),
             }
             for run, own in zip(runs, settings, strict=True)
         ],
-        "differing": differing(settings),
+        "differing": _differing(runs, settings),
         "note": "",
     }
+
+
+def _differing(runs: Sequence[Run], settings: Sequence[dict[str, str]]) -> dict[str, list[str | None]]:
+    """Settings that differ among the runs, and among the audits: one has few in common with the other."""
+    found: dict[str, list[str | None]] = {}
+    for kind in (False, True):
+        places = [place for place, run in enumerate(runs) if run.is_audit == kind]
+        for name, values in differing([settings[place] for place in places]).items():
+            column = found.setdefault(name, [None] * len(runs))
+            for place, value in zip(places, values, strict=True):
+                column[place] = value
+    return found
+
+
+def _audit(run: Run) -> dict[str, Any] | None:
+    """What an audit found, and its audited steps; None for a run."""
+    if not run.is_audit:
+        return None
+    truth = read_truth(run.episode_file(AUDIT_EPISODES))
+    return {"report": run.audit_report(), "points": [] if truth is None else truth.points()}
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -8,7 +8,7 @@ import json
 from importlib.resources import files
 from typing import Any
 
-SCRIPTS = ("elements", "source", "chart", "overview", "tokens", "episode", "listing", "main")
+SCRIPTS = ("elements", "source", "chart", "overview", "tokens", "audit", "episode", "listing", "main")
 """In the order they are run; the last starts the page."""
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'"
 """What every page forbids, in the words of Content-Security-Policy."""

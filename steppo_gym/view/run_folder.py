@@ -1,4 +1,7 @@
-"""The folder of a run: its settings, its metrics, its files of episodes and its tokenizer."""
+"""The folder of a run: its settings, its metrics, its files of episodes and its tokenizer.
+
+The folder of an audit is looked at like a run. Its one file of episodes lies in it beside what was measured.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 from steppo_gym.errors import DataError
 
 EPISODES, METRICS, CONFIG, SUMMARY = "episodes", "metrics.jsonl", "config.json", "summary.json"
+AUDIT_EPISODES, AUDIT_SETTINGS, AUDIT_REPORT = "episodes.jsonl", "settings.json", "report.json"
 UNTOLD = ("output_dir", "logging_dir", "run_name", "hub_model_id")
 """Settings that differ between any two runs and say nothing about them."""
 
@@ -25,8 +29,18 @@ class Run:
 
     def settings(self) -> dict[str, str]:
         """Every setting by its dotted name, empty if the run wrote none down."""
-        path = self.folder / CONFIG
+        path = self.folder / (AUDIT_SETTINGS if self.is_audit else CONFIG)
         return dict(_flat("", _json(path))) if path.exists() else {}
+
+    @property
+    def is_audit(self) -> bool:
+        """Whether it is the folder of an audit."""
+        return _is_audit(self.folder)
+
+    def audit_report(self) -> dict[str, Any]:
+        """What an audit came to, empty as long as it is not done."""
+        path = self.folder / AUDIT_REPORT
+        return _json(path) if self.is_audit and path.exists() else {}
 
     def curves(self) -> dict[str, list[tuple[float, float]]]:
         """Of each metric, iteration and value in the order they were logged."""
@@ -40,6 +54,8 @@ class Run:
 
     def episode_files(self) -> list[str]:
         """Names of the files of episodes: iterations in their order, evaluations around them."""
+        if self.is_audit:
+            return [AUDIT_EPISODES]
         names = sorted(path.name for path in (self.folder / EPISODES).glob("*.jsonl"))
         place = {"before": 0, "iteration": 1}
         return sorted(names, key=lambda name: (place.get(name.partition("-")[0], 2), name))
@@ -52,7 +68,7 @@ class Run:
         """
         if name not in self.episode_files():
             raise DataError(f"The run {self.name} has no file of episodes {name!r} in {self.folder / EPISODES}.")
-        return self.folder / EPISODES / name
+        return self.folder / name if self.is_audit else self.folder / EPISODES / name
 
     def tokenizer_file(self) -> Path | None:
         """The `tokenizer.json` of the run, None if it left none."""
@@ -69,10 +85,10 @@ def open_runs(folders: Sequence[Path]) -> list[Run]:
     """
     paths = [folder.expanduser().resolve() for folder in folders]
     for path in paths:
-        if not (path / EPISODES).is_dir() and not (path / METRICS).exists():
+        if not (path / EPISODES).is_dir() and not (path / METRICS).exists() and not _is_audit(path):
             raise DataError(
-                f"Expected the folder of a run, with {METRICS} or {EPISODES}/ in it, got {path}. Training scripts "
-                "print theirs when they start."
+                f"Expected the folder of a run, with {METRICS} or {EPISODES}/ in it, or of an audit, with "
+                f"{AUDIT_EPISODES}, got {path}. Training scripts print theirs when they start."
             )
     if len(set(paths)) < len(paths):
         raise DataError(f"A run is named twice: {', '.join(map(str, folders))}.")
@@ -84,6 +100,10 @@ def differing(settings: Sequence[Mapping[str, str]]) -> dict[str, list[str | Non
     names = sorted({name for one in settings for name in one if name.rpartition(".")[2] not in UNTOLD})
     columns = {name: [one.get(name) for one in settings] for name in names}
     return {name: column for name, column in columns.items() if len(set(column)) > 1}
+
+
+def _is_audit(folder: Path) -> bool:
+    return (folder / AUDIT_EPISODES).is_file() and (folder / AUDIT_SETTINGS).is_file()
 
 
 def _shortest(path: Path, paths: Sequence[Path]) -> str:

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 from steppo_gym.errors import DataError
 from steppo_gym.storage.http_server import JsonServer, RefusedError
 from steppo_gym.storage.json_handler import JsonHandler
+from steppo_gym.view.audit_truth import TRUTH
 from steppo_gym.view.episode_file import EpisodeFile
 from steppo_gym.view.episode_index import index_path
 from steppo_gym.view.filters import Filters
@@ -66,8 +67,8 @@ class ViewServer(JsonServer):
         if run is None:
             raise DataError(f"There is no run {run_name[:80]!r} here.")
         path, tokenizer = run.episode_file(file_name), run.tokenizer_file()
-        credit = path.with_suffix(".credit.npz")
-        state = f"{index_path(path, tokenizer)} {credit.stat().st_mtime_ns if credit.exists() else None}"
+        beside = [path.with_suffix(".credit.npz"), path.with_name(TRUTH)]
+        state = str([index_path(path, tokenizer), *(one.stat().st_mtime_ns for one in beside if one.exists())])
         # One at a time: two would build the same index, and building takes all there is of a processor.
         with self._opening:
             known = self._open.pop((run_name, file_name), None)

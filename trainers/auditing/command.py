@@ -1,6 +1,7 @@
 """`steppo-gym audit`: how much the steps of a policy's episodes were worth, and which rules of credit see it.
 
-steppo-gym audit runs/key_door-steppo-seed0 --env key_door
+steppo-gym audit runs/key_door-steppo-seed0
+steppo-gym audit runs/key_door-steppo-seed0 --iteration 9
 steppo-gym audit expert:0.3 --env key_door --env_args routine_steps=6
 """
 
@@ -8,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,11 +25,13 @@ from steppo_gym.audit.report import decisions, draw_figure, text_report
 from steppo_gym.audit.resampling import Batch, resampled_batches, sampled_credit
 from steppo_gym.audit.scores import Scores, score
 from steppo_gym.audit.study import Found, run_audit
+from steppo_gym.audit.truth import truth_records, write_truth
+from steppo_gym.credit.records import CreditRule
 from steppo_gym.env_arguments import env_argument
 from steppo_gym.registration import find_modules_here
-from steppo_gym.rollouts.pool import EnvPool
+from steppo_gym.rollouts.pool import EnvFactory, EnvPool
 from steppo_gym.trainers.auditing.critic import TrainedCritic
-from steppo_gym.trainers.auditing.source import open_policy, training_keywords, training_of
+from steppo_gym.trainers.auditing.source import Source, open_source, played_by, training_keywords, training_of
 from steppo_gym.trainers.rules import ALGORITHMS
 from steppo_gym.trainers.run.presets import preset_of
 
@@ -43,18 +48,38 @@ def audit(options: argparse.Namespace) -> int:
     Raises:
         ValueError: a setting that cannot work, said in one line.
     """
-    find_modules_here(options.env)
-    preset = preset_of(options.env)
     trained = training_of(Path(options.source), options.env)
+    task = options.env or trained.get("run", {}).get("env")
+    if task is None:
+        raise ValueError(f"Give --env: {options.source} is not the folder of a run, which would say it.")
+    find_modules_here(task)
+    recorded = None
+    folder = Path(options.output or _default_folder(task, options))
+    if options.iteration is not None:
+        checkpoint, recorded = played_by(Path(options.source), options.iteration, trained)
+        options.source = str(checkpoint)
+    _fill(options, trained, recorded is not None)
+    preset = preset_of(task)
     given = {**training_keywords(trained, preset), **dict(map(env_argument, options.env_args))}
     spec = preset.spec(options.split or preset.train_split, given)
+    found, source = _play(options, spec, trained, folder, recorded)
+    (folder / "tokenizer").mkdir(exist_ok=True)
+    (folder / "tokenizer" / "tokenizer.json").write_text(source.tokenizer, encoding="utf-8")
+    return _report(found, options, folder, source.critic, _own_rule(trained))
+
+
+def _play(
+    options: argparse.Namespace, spec: EnvFactory, trained: Mapping[str, Any], folder: Path, recorded: Path | None
+) -> tuple[Found, Source]:
+    """Everything that is played, or was before."""
     env = spec.make()
     task_ids = [env.task_ids[i] for i in range(min(options.tasks, len(env.task_ids)))]
     plan = Plan(options.continuations, options.alternatives, options.gamma)
-    policy, codec, limit, critic = open_policy(options, trained, env.action_format)
-    folder = Path(options.output or f"audits/{options.env.replace('/', '-').replace(':', '-')}-{_name(options.source)}")
+    source = open_source(options, trained, env.action_format)
     settings = {
         "source": options.source,
+        "model_hash": source.model_hash,
+        "iteration": options.iteration,
         "env": spec.env_id,
         "env_kwargs": dict(spec.kwargs),
         "temperature": options.temperature,
@@ -65,7 +90,7 @@ def audit(options: argparse.Namespace) -> int:
         tqdm(total=options.points, unit="point", disable=options.quiet) as bar,
     ):
         found = run_audit(
-            Table(policy, pool, codec, env, limit),
+            Table(source.policy, pool, source.codec, env, source.max_prompt_tokens),
             task_ids,
             plan,
             folder,
@@ -73,13 +98,34 @@ def audit(options: argparse.Namespace) -> int:
             points=options.points,
             seed=options.seed,
             settings=settings,
+            recorded=recorded,
             on_point=lambda point: bar.update(),
         )
     env.close()
-    return _report(found, options, folder, critic)
+    return found, source
 
 
-def _report(found: Found, options: argparse.Namespace, folder: Path, critic: TrainedCritic | None) -> int:
+def _fill(options: argparse.Namespace, trained: Mapping[str, Any], recorded: bool) -> None:
+    """Defaults that depend on whether episodes are played or those of an iteration taken."""
+    if recorded:
+        for name in ("tasks", "episodes_per_task"):
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name} is about episodes that are played; --iteration takes those of the run.")
+    size = trained["config"]["num_generations"] if recorded else 8
+    groups = trained["config"]["episodes_per_iteration"] // size if recorded else 8
+    defaults = {"tasks": 8, "episodes_per_task": 16, "group_size": size, "groups": groups}
+    for name, value in defaults.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+
+
+def _report(
+    found: Found,
+    options: argparse.Namespace,
+    folder: Path,
+    critic: TrainedCritic | None,
+    own: CreditRule | None,
+) -> int:
     usable = [i for i, point in enumerate(found.points) if _is_usable(point)]
     points = [found.points[i] for i in usable]
     batches = list(
@@ -93,15 +139,17 @@ def _report(found: Found, options: argparse.Namespace, folder: Path, critic: Tra
             seed=options.seed,
         )
     )
-    rules, samples, skipped = _score_rules(points, batches, found.reach, options.threshold, critic)
+    rules, samples, skipped = _score_rules(points, batches, found.reach, options, critic, own)
     seen = decisions(points, options.threshold, reach=found.reach)
     text = text_report(seen, rules, skipped)
     (folder / "report.md").write_text(text, encoding="utf-8")
     record = {**seen, "rules": {name: asdict(scores) for name, scores in rules.items()}, "left_out": skipped}
-    (folder / "report.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps(_without_nan(record), indent=1), encoding="utf-8")
+    scales = {name: scores.error.scale for name, scores in rules.items()}
+    write_truth(folder, truth_records(points, samples, scales, options.threshold, reach=found.reach))
     draw_figure(points, samples, folder / "report.png", found.reach)
     print(text)
-    print(f"See {folder}/report.png.")
+    print(f"See {folder}/report.png, and each step beside its truth with: steppo-gym view {folder}")
     return 0
 
 
@@ -109,22 +157,26 @@ def _score_rules(
     points: Sequence[AuditedPoint],
     batches: Sequence[Batch],
     reach: float,
-    threshold: float,
+    options: argparse.Namespace,
     critic: TrainedCritic | None,
+    own: CreditRule | None,
 ) -> tuple[dict[str, Scores], dict[str, Any], dict[str, str]]:
     """Scores by rule, samples by rule, and why the others are left out."""
     truth = np.array([point.advantage(reach=reach).estimate for point in points])
-    matters = [point.verdict(threshold, reach=reach) == "matters" for point in points]
+    matters = [point.verdict(options.threshold, reach=reach) == "matters" for point in points]
     scores: dict[str, Scores] = {}
     samples: dict[str, Any] = {}
     skipped: dict[str, str] = {}
     for name, kind in ALGORITHMS.items():
-        rule = kind()
+        rule = own if own is not None and type(own) is kind else kind()
         if rule.critic is not None and (critic is None or critic.unit != rule.critic):
-            skipped[name] = f"it reads a critic of {rule.critic}s, and the source has none."
+            skipped[name] = f"it reads a critic of {rule.critic}s, and none was kept with the policy."
             continue
         if kind.branches.__qualname__ != "CreditRule.branches":
             skipped[name] = "it plays branches of its own."
+            continue
+        if kind.needs_groups and options.group_size < 2:
+            skipped[name] = "it compares the episodes of a group, and groups have one here."
             continue
         try:
             steps, credit = sampled_credit(rule, batches, critic)
@@ -141,5 +193,21 @@ def _is_usable(point: AuditedPoint) -> bool:
     return any(a is not None and b is not None for a, b in zip(point.arms[0].returns, point.free, strict=True))
 
 
-def _name(source: str) -> str:
-    return source.strip("/").replace("/", "-").replace(":", "-")
+def _own_rule(trained: Mapping[str, Any]) -> CreditRule | None:
+    """The rule of the run with the settings it was trained with."""
+    kinds = [kind for kind in ALGORITHMS.values() if trained and kind.title() == trained["algorithm"]]
+    return kinds[0](**trained["rule"]) if kinds else None
+
+
+def _without_nan(record: Any) -> Any:
+    """The same with null for every number that is none, which JSON has no word for."""
+    if isinstance(record, dict):
+        return {name: _without_nan(value) for name, value in record.items()}
+    if isinstance(record, list):
+        return [_without_nan(value) for value in record]
+    return None if isinstance(record, float) and not math.isfinite(record) else record
+
+
+def _default_folder(task: str, options: argparse.Namespace) -> str:
+    parts = [task, options.source.strip("/"), *([f"iteration-{options.iteration}"] if options.iteration else [])]
+    return "audits/" + "-".join(re.sub(r"[/:]", "-", part) for part in parts)

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from steppo_gym.credit.records import Unit
 from steppo_gym.rollouts.episode import Episode
-from steppo_gym.trainers.policy.critic import Critic
+from steppo_gym.trainers.critic_config import CriticKind
+from steppo_gym.trainers.policy.critic import Critic, default_kind
 
 Tokens = tuple[int, ...]
 
@@ -24,14 +25,21 @@ class TrainedCritic:
     Args:
         policy: the model it was made from, for its shape.
         file: its weights.
+        kind: what is trained of it.
         unit: whether it was trained on steps or on tokens.
         bootstrap_truncated: whether the state that an episode was cut off in has a value, or counts 0.
+
+    Raises:
+        ValueError: the weights are those of a critic of another kind.
     """
 
-    def __init__(self, policy: Any, file: Path, unit: Unit, *, bootstrap_truncated: bool) -> None:
+    def __init__(
+        self, policy: Any, file: Path, unit: Unit, *, kind: CriticKind | None, bootstrap_truncated: bool
+    ) -> None:
         self.unit, self.bootstrap_truncated = unit, bootstrap_truncated
-        self._critic = Critic(policy).eval()
-        self._critic.load_state_dict(load_file(file))
+        self._critic = Critic(policy, kind or default_kind(policy)).eval()
+        self._critic.load_trained_state(load_file(file))
+        self._critic.to(policy.device)
         self._known: dict[tuple[Tokens, Tokens], tuple[float, ...]] = {}
 
     def __call__(self, episodes: Sequence[Episode]) -> npt.NDArray[np.float64]:

@@ -1,35 +1,52 @@
-"""What `steppo-gym audit` is pointed at: a run, a checkpoint of one, a model, or an expert that errs."""
+"""What `steppo-gym audit` is pointed at: a run, a checkpoint or an iteration of one, a model, or an expert that errs."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from steppo_gym.actions import ActionFormat
 from steppo_gym.audit.mixtures import NoisyExpert
 from steppo_gym.env_arguments import env_argument
-from steppo_gym.rollouts.codec import ByteCodec, Codec
+from steppo_gym.rollouts.codec import ByteCodec, Codec, byte_tokenizer
 from steppo_gym.rollouts.policies import Policy
 from steppo_gym.trainers.auditing.critic import TrainedCritic
 from steppo_gym.trainers.checkpoints import CRITIC_FILE
-from steppo_gym.trainers.policy.chat import ChatCodec
-from steppo_gym.trainers.policy.generation import ModelPolicy
-from steppo_gym.trainers.policy.model_limits import context_limits
+from steppo_gym.trainers.results.adapters import has_adapters, load_with_adapters
 from steppo_gym.trainers.rules import ALGORITHMS
 from steppo_gym.trainers.run.arguments import env_keywords
 from steppo_gym.trainers.run.presets import Preset
+from steppo_gym.trainers.run.saved_policy import SavedPolicy
 from steppo_gym.trainers.run.settings import RunArguments
 
 _EXPERT = "expert:"
 
 
-def training_of(source: Path, env: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Source:
+    """A policy that is audited, and what belongs to it."""
+
+    policy: Policy
+    codec: Codec
+    max_prompt_tokens: int | None = None
+    critic: TrainedCritic | None = None
+    """That it was trained with, if it was kept."""
+    tokenizer: str = ""
+    """What a `tokenizer.json` holds that turns its ids into text."""
+    model_hash: str | None = None
+    """Of its weights, None for an expert."""
+
+
+def training_of(source: Path, env: str | None) -> dict[str, Any]:
     """The settings of the run that this folder is, or is a checkpoint of; nothing if it is neither.
+
+    Args:
+        source: a folder, or something else.
+        env: the task that was asked for, None for that of the run.
 
     Raises:
         ValueError: it was trained on another task.
@@ -40,9 +57,40 @@ def training_of(source: Path, env: str) -> dict[str, Any]:
     record = next((found for found in records if "run" in found), None)
     if record is None:
         return {}
-    if record["run"]["env"] != env:
+    if env is not None and record["run"]["env"] != env:
         raise ValueError(f"{source} is a run on {record['run']['env']}, and --env says {env}.")
     return record
+
+
+def played_by(run: Path, iteration: int, trained: Mapping[str, Any]) -> tuple[Path, Path]:
+    """The checkpoint whose policy played an iteration of a run, and the file of its episodes.
+
+    Args:
+        run: folder of the run.
+        iteration: from 1.
+        trained: of `training_of`.
+
+    Raises:
+        ValueError: it is no run, or the checkpoint or the episodes are not there.
+    """
+    if not trained or not (run / "config.json").is_file():
+        raise ValueError(f"--iteration needs the folder of a run, got {run}.")
+    updates = trained["config"]["updates_per_iteration"] * (trained["config"].get("num_iterations") or 1)
+    file = run / "episodes" / f"iteration-{iteration:04d}.jsonl"
+    checkpoint = run / f"checkpoint-{(iteration - 1) * updates}"
+    if not file.is_file() or not checkpoint.is_dir():
+        there = sorted(
+            int(found.name.removeprefix("checkpoint-")) // updates + 1
+            for found in run.glob("checkpoint-*")
+            if found.name.removeprefix("checkpoint-").isdecimal()
+        )
+        can = [number for number in there if (run / "episodes" / f"iteration-{number:04d}.jsonl").is_file()]
+        raise ValueError(
+            f"Iteration {iteration} cannot be audited: {file if checkpoint.is_dir() else checkpoint} is not there. "
+            f"Episodes and the policy that played them are there for: {', '.join(map(str, can)) or 'none'}. "
+            "--save_every 1 keeps all."
+        )
+    return checkpoint, file
 
 
 def training_keywords(trained: Mapping[str, Any], preset: Preset) -> dict[str, Any]:
@@ -56,10 +104,8 @@ def training_keywords(trained: Mapping[str, Any], preset: Preset) -> dict[str, A
     return {**kwargs, **penalty}
 
 
-def open_policy(
-    options: argparse.Namespace, trained: Mapping[str, Any], action_format: ActionFormat
-) -> tuple[Policy, Codec, int | None, TrainedCritic | None]:
-    """The policy, its codec, the longest prompt it can take, and the critic it was trained with.
+def open_source(options: argparse.Namespace, trained: Mapping[str, Any], action_format: ActionFormat) -> Source:
+    """The policy with its codec, and the critic it was trained with.
 
     Args:
         options: of the command.
@@ -68,6 +114,7 @@ def open_policy(
 
     Raises:
         ValueError: the source is no policy.
+        DataError: there is no model in the folder.
     """
     if options.source.startswith(_EXPERT):
         codec = ByteCodec()
@@ -77,24 +124,17 @@ def open_policy(
             raise ValueError(
                 f"Expected expert:NOISE with a share, such as expert:0.3, got {options.source!r}."
             ) from error
-        return NoisyExpert(codec, noise, seed=options.seed, action_format=action_format), codec, None, None
-    run_folder = Path(options.source)
-    source = str(run_folder / "final") if trained and (run_folder / "final").is_dir() else options.source
-    model = AutoModelForCausalLM.from_pretrained(source, dtype="float32")
-    tokenizer = _tokenizer(source)
-    codec = ChatCodec(tokenizer)
-    length = options.max_response_tokens or int(trained.get("config", {}).get("max_completion_length") or 256)
-    limit, _ = context_limits(model, None, length)
-    policy = ModelPolicy(
-        model,
+        policy = NoisyExpert(codec, noise, seed=options.seed, action_format=action_format)
+        return Source(policy, codec, tokenizer=byte_tokenizer(codec.vocab_size))
+    saved = SavedPolicy.open(Path(options.source))
+    policy, codec, limit = saved.load(
         num_slots=options.slots,
-        stop_token_ids=codec.stop_token_ids,
-        pad_token_id=codec.stop_token_ids[0] if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id),
-        max_response_tokens=length,
         temperature=options.temperature,
         seed=options.seed,
+        max_response_tokens=options.max_response_tokens,
     )
-    return policy, codec, limit, _critic(Path(source), trained, model)
+    critic = _critic(saved.folder, trained, policy.model)
+    return Source(policy, codec, limit, critic, codec.tokenizer.backend_tokenizer.to_str(), saved.hash())  # type: ignore[union-attr]
 
 
 def _critic(source: Path, trained: Mapping[str, Any], model: Any) -> TrainedCritic | None:
@@ -105,12 +145,14 @@ def _critic(source: Path, trained: Mapping[str, Any], model: Any) -> TrainedCrit
     folder = source.parent / f"checkpoint-{trained['config']['max_steps']}" if source.name == "final" else source
     if not (folder / CRITIC_FILE).is_file():
         return None
-    bootstrap = bool(trained["critic"]["bootstrap_truncated"])
-    return TrainedCritic(model, folder / CRITIC_FILE, kinds[0].critic, bootstrap_truncated=bootstrap)
-
-
-def _tokenizer(source: str) -> Any:
-    if (Path(source) / "tokenizer.json").exists():
-        # By name, because AutoTokenizer would replace the small policy's pre-tokenizer by that of the model type.
-        return PreTrainedTokenizerFast.from_pretrained(source, padding_side="left")
-    return AutoTokenizer.from_pretrained(source, padding_side="left")
+    settings = trained["critic"]
+    if has_adapters(source):
+        # A policy that is sampled from has forgotten which of its layers have adapters; a critic's shape depends on it.
+        model = load_with_adapters(source, dtype=model.dtype, local_files_only=True).to(model.device)
+    return TrainedCritic(
+        model,
+        folder / CRITIC_FILE,
+        kinds[0].critic,
+        kind=settings.get("critic"),
+        bootstrap_truncated=bool(settings["bootstrap_truncated"]),
+    )

@@ -5,7 +5,8 @@ const HEIGHT = 150, LEFT = 44, RIGHT = 8, TOP = 8, BOTTOM = 22;
 
 /**
  * A chart of lines.
- * series: [{name, points: [[x, y]], color: index}]; low, high: bounds that are always shown;
+ * series: [{name, points: [[x, y]], color: index, alone: points without a line, bars: [[x, low, high]]}];
+ * low, high: bounds that are always shown;
  * onpick(x): called with the x nearest to a click; marked: an x that is marked.
  */
 function lineChart({ title, series, low = Infinity, high = -Infinity, onpick = null, marked = null, xLabel = "" }) {
@@ -14,7 +15,8 @@ function lineChart({ title, series, low = Infinity, high = -Infinity, onpick = n
   figure.append(place);
   const points = series.flatMap((one) => one.points);
   if (!points.length) return element("figure", { class: "chart" }, element("figcaption", {}, title), element("p", {}, "Nothing recorded."));
-  const x = bounds(points.map(([value]) => value)), y = bounds([...points.map(([, value]) => value), low, high]);
+  const reached = series.flatMap((one) => (one.bars || []).flatMap(([, from, to]) => [from, to]));
+  const x = bounds(points.map(([value]) => value)), y = bounds([...points.map(([, value]) => value), ...reached, low, high]);
   const draw = () => place.replaceChildren(plot(series, x, y, Math.max(200, place.clientWidth || 320), onpick, marked, xLabel, title));
   new ResizeObserver(draw).observe(place);
   return figure;
@@ -32,12 +34,15 @@ function plot(series, x, y, width, onpick, marked, xLabel, title) {
   image.append(drawn("text", { x: LEFT, y: HEIGHT - 6 }, short(x.low, 1)));
   image.append(drawn("text", { x: width - RIGHT, y: HEIGHT - 6, "text-anchor": "end" }, `${xLabel} ${short(x.high, 1)}`));
   if (marked !== null) image.append(drawn("line", { class: "marked", x1: across(marked), x2: across(marked), y1: TOP, y2: HEIGHT - BOTTOM }));
-  for (const { name, points, color, dashed } of series) {
+  for (const { name, points, color, alone, bars } of series) {
+    for (const [at, from, to] of bars || []) {
+      image.append(drawn("line", { class: `bar c${color % 8}`, x1: across(at), x2: across(at), y1: up(from), y2: up(to) }));
+    }
     const path = points.map(([a, b], i) => `${i ? "L" : "M"}${across(a).toFixed(1)} ${up(b).toFixed(1)}`).join("");
-    image.append(drawn("path", { class: `line c${color % 8}${dashed ? " dashed" : ""}`, d: path }, drawn("title", {}, name)));
-    if (points.length < 60) {
+    if (!alone) image.append(drawn("path", { class: `line c${color % 8}`, d: path }, drawn("title", {}, name)));
+    if (alone || points.length < 60) {
       for (const [a, b] of points) {
-        image.append(drawn("circle", { class: `dot c${color % 8}`, cx: across(a), cy: up(b), r: 2.5 }, drawn("title", {}, `${name}: ${short(b)} at ${short(a, 1)}`)));
+        image.append(drawn("circle", { class: `dot c${color % 8}`, cx: across(a), cy: up(b), r: alone ? 4 : 2.5 }, drawn("title", {}, `${name}: ${short(b)} at ${short(a, 1)}`)));
       }
     }
   }
@@ -59,7 +64,8 @@ function bounds(values) {
   return low === high ? { low: low - 0.5, high: high + 0.5 } : { low, high };
 }
 
-/** Names with the colors of their lines. */
+/** Names with the colors of their lines; names alone are colored in their order. */
 function legend(names) {
-  return element("ul", { class: "legend" }, names.map((name, i) => element("li", {}, element("span", { class: `swatch c${i % 8}` }), name)));
+  const colored = names.map((one, i) => (typeof one === "string" ? { name: one, color: i } : one));
+  return element("ul", { class: "legend" }, colored.map(({ name, color }) => element("li", {}, element("span", { class: `swatch c${color % 8}` }), name)));
 }

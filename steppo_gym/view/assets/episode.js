@@ -23,6 +23,7 @@ async function showEpisode(source, route) {
     episode.failure && element("p", { class: "failure" }, episode.failure),
     episodeChart(episode, step, (at) => { location.hash = link(at); }),
     mateList(route, episode),
+    auditedSteps(route, episode),
     toolbar(source, route, coloring, most, steps.some((one) => one.tokens)),
     pager(episode.steps, offset, STEPS, (start) => link(start)),
     articles,
@@ -36,11 +37,13 @@ function episodeChart(episode, step, onpick) {
   const series = names.map((name, color) => ({
     name, color, points: curve.step.map((at, i) => [at, curve[name][i]]).filter(([, y]) => typeof y === "number"),
   }));
+  for (const one of series) if (one.name === "value") one.name = "critic's value";
+  series.push(...truthSeries(episode.truth));
   const width = curve.step.length > 1 ? curve.step[1] - curve.step[0] : 1;
   return element("div", { class: "along" }, lineChart({
     title: width > 1 ? `along the episode, each point the mean of ${width} steps` : "along the episode",
     series, xLabel: "step", marked: step, onpick: (at) => onpick(Math.min(episode.steps - 1, Math.round(at))),
-  }), legend(names.map((name) => (name === "value" ? "critic's value" : name))));
+  }), legend(series));
 }
 
 function mateList(route, episode) {
@@ -73,6 +76,7 @@ function stepArticle(source, route, step, coloring, most, chosen) {
   const facts = [
     `reward ${short(step.reward)}`, typeof step.value === "number" && `value ${short(step.value)}`,
     typeof step.advantage === "number" && `advantage ${short(step.advantage)}`,
+    step.truth && `A* ${withInterval(step.truth.advantage)}`,
     typeof step.ratio === "number" && `ratio ${short(step.ratio)} (${short(step.ratio_min)} to ${short(step.ratio_max)})`,
   ].filter(Boolean).join(" · ");
   const ask = (name, show) => element("button", { type: "button", class: name, onclick: async () => {
@@ -85,6 +89,7 @@ function stepArticle(source, route, step, coloring, most, chosen) {
     step.admissible && element("details", {}, element("summary", {}, `${step.admissible.length} admissible actions`), element("p", {}, step.admissible.join(", "))),
     step.thought && textBlock("thought", step.thought, null, "thought"),
     textBlock("action", step.action, null, "action"),
+    truthBlock(step),
     step.invalid !== null && element("p", { class: "invalid" }, "Invalid: ", step.invalid),
     element("details", { class: "response", open: true }, element("summary", {}, `response, ${step.pieces.length} tokens`), tokenLine(step, coloring, most)),
     element("p", { class: "asks" }, ask("whole", () => wholePrompt(source, route, step)), " ", ask("same", () => sameState(source, route, step))),

@@ -8,6 +8,7 @@ async function showListing(source, route) {
   const { run, file, query } = route, offset = +(query.offset || 0);
   const { total, all, episodes } = await source.episodes(run, file, query, offset, ROWS);
   remembered.numbers = episodes.map((row) => row.number);
+  const audited = episodes.some((row) => row.audited !== undefined);
   const counted = total === all ? `${all} episodes` : `${total} of ${all} episodes`;
   return [
     element("h1", {}, file.replace(/\.jsonl$/, "")),
@@ -16,7 +17,7 @@ async function showListing(source, route) {
     element("div", { class: "scroll" }, element("table", { class: "episodes" },
       element("thead", {}, element("tr", {}, heading(route, "number", "#"), heading(route, "task", "task"), element("th", {}, "end"),
         heading(route, "steps", "steps"), heading(route, "reward", "reward"), heading(route, "invalid", "invalid"),
-        query.text ? element("th", {}, "found") : null)),
+        audited && element("th", {}, "audited"), query.text ? element("th", {}, "found") : null)),
       element("tbody", {}, episodes.map((row) => episodeRow(route, row))))),
     pager(total, offset, ROWS, (start) => address(run, file, null, null, { ...query, offset: start || "" })),
   ];
@@ -27,7 +28,7 @@ function episodeRow(route, row) {
   return element("tr", { "data-number": row.number, "data-link": link },
     element("td", {}, element("a", { href: link }, row.number)), element("td", { class: "task" }, row.task),
     element("td", {}, outcome(row)), element("td", {}, row.steps), element("td", {}, short(row.reward)),
-    element("td", {}, row.invalid || ""), route.query.text ? element("td", {}, `step ${row.found}`) : null);
+    element("td", {}, row.invalid || ""), row.audited !== undefined && element("td", {}, row.audited || ""), route.query.text ? element("td", {}, `step ${row.found}`) : null);
 }
 
 function outcome(row) {

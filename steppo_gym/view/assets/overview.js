@@ -4,13 +4,15 @@
 const SHOWN_FIRST = ["success", "return", "entropy", "invalid_rate", "clip_fraction", "explained_variance"];
 
 async function showOverview(source) {
-  const { runs, differing, note } = await source.runs();
+  const { runs: all, differing, note } = await source.runs();
+  const runs = all.filter((run) => !run.audit), audits = all.filter((run) => run.audit);
   return [
     note && element("p", { class: "note" }, note),
-    runTable(runs),
-    Object.keys(differing).length > 0 && settingsTable(runs, differing),
+    runs.length > 0 && runTable(runs),
+    Object.keys(differing).length > 0 && settingsTable(all, differing),
     curves(runs),
     runs.map(fileList),
+    audits.map(auditSection),
   ];
 }
 
@@ -33,9 +35,11 @@ function openedFirst(run) {
 }
 
 function settingsTable(runs, differing) {
+  // An audit that is alone among runs is compared with none.
+  const told = (_, i) => Object.values(differing).some((values) => values[i] !== null);
   return section("Settings that differ", table(
-    ["setting", ...runs.map((run) => run.name)],
-    Object.entries(differing).map(([name, values]) => [element("code", {}, name), ...values.map((value) => value ?? "–")]),
+    ["setting", ...runs.filter(told).map((run) => run.name)],
+    Object.entries(differing).map(([name, values]) => [element("code", {}, name), ...values.filter(told).map((value) => value ?? "–")]),
   ));
 }
 
