@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 
 import pytest
 
-from steppo_gym.audit.points import AuditedPoint
+from steppo_gym.audit.points import Arm, AuditedPoint
 from steppo_gym.audit.report import THIRDS, third
+from steppo_gym.audit.truth import truth_records
 from steppo_gym.cli import main
+from steppo_gym.trainers.auditing.command import _default_folder
+from steppo_gym.view.episode_file import EpisodeFile
+from steppo_gym.view.export import export
+from steppo_gym.view.run_folder import open_runs
 
 SIZES = "--tasks 3 --episodes_per_task 4 --points 6 --continuations 4 --alternatives 1 --group_size 2 --groups 3"
 
@@ -30,6 +36,8 @@ def test_an_audit_that_was_stopped_goes_on_and_says_the_same(tmp_path, capsys):
     assert report["points"] == 6 == sum(report["verdicts"].values())
     assert set(report["rules"]) >= {"grpo", "gigpo", "reinforce_pp", "empg"}
     assert (tmp_path / "whole" / "report.png").read_bytes().startswith(b"\x89PNG")
+    shown = (tmp_path / "whole" / "truth.jsonl").read_bytes()
+    assert f"steppo-gym view {tmp_path / 'whole'}" in printed
     # Stopped in the middle of its fourth line.
     (tmp_path / "whole" / "points.jsonl").write_text("".join(lines[:3]) + lines[3][:100])
     episodes = (tmp_path / "whole" / "episodes.jsonl").read_bytes()
@@ -38,6 +46,22 @@ def test_an_audit_that_was_stopped_goes_on_and_says_the_same(tmp_path, capsys):
     again = (tmp_path / "whole" / "points.jsonl").read_text().splitlines()
     assert [json.loads(line)["point"] for line in again] == [json.loads(line)["point"] for line in lines]
     assert (tmp_path / "whole" / "episodes.jsonl").read_bytes() == episodes
+    assert (tmp_path / "whole" / "truth.jsonl").read_bytes() == shown
+    # The viewer shows what the report is made of.
+    (run,) = open_runs([tmp_path / "whole"])
+    file = EpisodeFile(run.episode_file("episodes.jsonl"), run.tokenizer_file())
+    for point in (AuditedPoint.from_json(json.dumps(json.loads(line)["point"])) for line in lines):
+        (step,) = file.steps(point.episode, point.place, 1)
+        truth = step["truth"]
+        assert truth["value"] == point.value() and truth["continuations"] == 4
+        assert [one["response"] for one in truth["responses"]] == [arm.response for arm in point.arms]
+        assert truth["responses"][0]["response"] == step["response"]
+        interval = point.advantage(reach=1.0)
+        assert truth["advantage"] == [interval.estimate, interval.low, interval.high]
+        # An expert's ids are bytes; the last is the end of its message.
+        assert "".join(step["pieces"]) == step["response"] + "<end>"
+    page, included, _ = export([run])
+    assert included == 12 and "Audited steps" in page
 
 
 def test_what_cannot_be_audited_is_one_line(tmp_path, capsys):
@@ -64,3 +88,30 @@ def test_what_cannot_be_audited_is_one_line(tmp_path, capsys):
 )
 def test_parts_of_an_episode(place, number, part):
     assert third(AuditedPoint(0, 0, place, number, 0, (), ())) == THIRDS[part]
+
+
+def test_the_truth_of_a_point_by_hand():
+    arms = (Arm((1,), "a", 2, (1.0, None, 1.0)), Arm((2,), "b", 1, (None, None, None)))
+    point = AuditedPoint(7, 1, 2, 3, 0, (0.0, 1.0, None), arms)
+    samples = {"grpo": ([0, 0, 1], [1.0, 3.0, 9.0]), "rloo": ([1], [2.0])}
+    record, _ = truth_records([point, point], samples, {"grpo": 0.5, "rloo": float("nan")}, 0.1, reach=1.0)
+    assert (record["episode"], record["place"], record["value"], record["continuations"]) == (1, 2, 0.5, 3)
+    taken, other = record["responses"]
+    # Only the first continuations of both sides were played.
+    assert taken["advantage"][0] == 1.0 and taken["value"] == 1.0 and taken["draws"] == 2
+    assert other == {"response": "b", "draws": 1, "value": None, "advantage": None}
+    # Of the rule whose batches had the other point alone nothing is known here.
+    assert record["credit"] == {"grpo": {"mean": 2.0, "std": 1.0, "batches": 2, "scaled": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("source", "iteration", "folder"),
+    [
+        ("runs/key_door-steppo-seed0", None, "audits/key_door-steppo-seed0"),
+        ("runs/key_door-steppo-seed0/", 5, "audits/key_door-steppo-seed0-iteration-5"),
+        ("runs/mine/checkpoint-8", None, "audits/key_door-mine-checkpoint-8"),
+        ("expert:0.5", None, "audits/key_door-expert-0.5"),
+    ],
+)
+def test_folders_have_names_of_their_own(source, iteration, folder):
+    assert _default_folder("key_door", argparse.Namespace(source=source, iteration=iteration)) == folder

@@ -200,7 +200,12 @@ def test_hostile_text_is_text(browser, page):
     assert note.startswith("20000 of 1000000 characters")
 
 
-WHERE = ["", "#/run/first/iteration-0002.jsonl", "#/run/first/iteration-0002.jsonl/1/1", "#/run/audit/episodes.jsonl/1/0"]
+WHERE = [
+    "",
+    "#/run/first/iteration-0002.jsonl",
+    "#/run/first/iteration-0002.jsonl/1/1",
+    "#/run/audit/episodes.jsonl/1/0",
+]
 
 
 @pytest.mark.parametrize("where", WHERE)

@@ -113,7 +113,9 @@ def write_audit(folder: Path, episodes: list[Episode], truth: list[dict]) -> Pat
     write_episodes(folder / "episodes.jsonl", episodes)
     (folder / "tokenizer").mkdir(parents=True)
     TOKENIZER.save(str(folder / "tokenizer" / "tokenizer.json"))
-    (folder / "settings.json").write_text(json.dumps({"source": "runs/first", "env": "x", "iteration": None, "seed": 3}))
+    (folder / "settings.json").write_text(
+        json.dumps({"source": "runs/first", "env": "x", "iteration": None, "seed": 3})
+    )
     rules = {
         name: {"sign": 0.8, "rank": 0.5, "cosine": 0.4, "dose": 1.0, "error": {"bias": 0.3, "variance": 0.1}}
         for name in truth[0]["credit"]
@@ -125,7 +127,7 @@ def write_audit(folder: Path, episodes: list[Episode], truth: list[dict]) -> Pat
 
 
 def measured(episode: int, place: int, advantage: tuple[float, float, float], *others: str, **more: object) -> dict:
-    """What an audit found at a step: `advantage` with its interval of the taken response; the others have the opposite."""
+    """What an audit found at a step: `advantage` and its interval of the taken response, the opposite of the others."""
     opposite = [-advantage[0], -advantage[2], -advantage[1]]
     tried = [
         {"response": "taken", "draws": 5, "value": 0.5 + advantage[0], "advantage": list(advantage)},

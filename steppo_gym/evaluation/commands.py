@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from steppo_gym.env_arguments import env_argument
 from steppo_gym.errors import DataError
+from steppo_gym.evaluation.chat_codec import ROLES
 from steppo_gym.evaluation.panels import (
     Panel,
     check_panel,
@@ -30,6 +31,7 @@ from steppo_gym.evaluation.players import Player, open_player
 from steppo_gym.evaluation.playing import Playing
 from steppo_gym.evaluation.results import print_results, results, settle_folder
 from steppo_gym.registration import env_id_of, find_modules_here
+from steppo_gym.rollouts.codec import byte_tokenizer
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool
 from steppo_gym.rollouts.rollout import require_played
 
@@ -60,7 +62,7 @@ def evaluate(options: argparse.Namespace) -> int:
         episodes = playing.run(
             player.policy, pool, player.codec, max_prompt_tokens=player.max_prompt_tokens, show=not options.quiet
         )
-    _keep_tokenizer(saved, folder)
+    _keep_tokenizer(saved.folder if saved is not None else options.tokenizer, folder)
     require_played(episodes)
     summary = results(settings, episodes, tries=options.tries)
     (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
@@ -193,12 +195,20 @@ def _default_folder(panel: Panel, options: argparse.Namespace, temperature: floa
     return Path("evaluations", _file_name(f"{panel.name}-{name}-temperature{temperature:g}"))
 
 
-def _keep_tokenizer(saved: Any, folder: Path) -> None:
-    """Copy the tokenizer beside the episodes, whose ids only it can read."""
-    file = saved and saved.folder / "tokenizer.json"
-    if file and file.is_file():
-        (folder / "tokenizer").mkdir(exist_ok=True)
-        shutil.copyfile(file, folder / "tokenizer" / file.name)
+def _keep_tokenizer(source: Path | None, folder: Path) -> None:
+    """Keep a tokenizer beside the episodes, whose ids only it can read.
+
+    Args:
+        source: the tokenizer's folder; None where ids are the bytes of messages.
+        folder: of the evaluation.
+    """
+    kept = folder / "tokenizer" / "tokenizer.json"
+    if source is None:
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_text(byte_tokenizer([f"<{role}>" for role in ROLES.values()]), encoding="utf-8")
+    elif (source / kept.name).is_file():
+        kept.parent.mkdir(exist_ok=True)
+        shutil.copyfile(source / kept.name, kept)
 
 
 def _file_name(text: str) -> str:

@@ -63,11 +63,11 @@ class ByteCodec:
         return bytes(token for token in written if 0 <= token < self.END).decode(errors="replace")
 
 
-def byte_tokenizer(vocab_size: int) -> str:
-    """A `tokenizer.json` in which the first 256 ids are bytes, so that records of this codec can be read like others.
+def byte_tokenizer(marks: Sequence[str]) -> str:
+    """A `tokenizer.json` whose first 256 ids are bytes, so that records made without one can be read like others.
 
     Args:
-        vocab_size: 256 and as many marks, which stand in the text as "<256>" and so on.
+        marks: what the ids from 256 on are in the text.
     """
     # Bytes are written as in GPT-2's vocabulary: printable ones as themselves, the others from U+0100 on.
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
@@ -77,7 +77,7 @@ def byte_tokenizer(vocab_size: int) -> str:
     return json.dumps(
         {
             "version": "1.0",
-            "added_tokens": [{"id": mark, "content": f"<{mark}>", **plain} for mark in range(256, vocab_size)],
+            "added_tokens": [{"id": 256 + i, "content": mark, **plain} for i, mark in enumerate(marks)],
             "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
             "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
             "model": {"type": "BPE", "vocab": vocab, "merges": []},

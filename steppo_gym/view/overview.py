@@ -22,6 +22,7 @@ def overview(runs: Sequence[Run]) -> dict[str, Any]:
                 "settings": own,
                 "curves": {name: _thinned(points) for name, points in run.curves().items()},
                 "files": run.episode_files(),
+                "evaluations": run.evaluations(),
                 "audit": _audit(run),
             }
             for run, own in zip(runs, settings, strict=True)

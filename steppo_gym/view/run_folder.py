@@ -14,7 +14,8 @@ from typing import Any
 
 from steppo_gym.errors import DataError
 
-EPISODES, METRICS, CONFIG, SUMMARY = "episodes", "metrics.jsonl", "config.json", "summary.json"
+EPISODES, METRICS, CONFIG = "episodes", "metrics.jsonl", "config.json"
+SCORES = {"before": "evaluation_before.json", "after": "summary.json"}
 AUDIT_EPISODES, AUDIT_SETTINGS, AUDIT_REPORT = "episodes.jsonl", "settings.json", "report.json"
 UNTOLD = ("output_dir", "logging_dir", "run_name", "hub_model_id")
 """Settings that differ between any two runs and say nothing about them."""
@@ -50,6 +51,17 @@ class Run:
             for name, value in entry.items():
                 if name not in ("iteration", "update") and _is_number(value):
                     found.setdefault(name, []).append((float(entry.get("iteration", 0.0)), float(value)))
+        return found
+
+    def evaluations(self) -> dict[str, dict[str, Any]]:
+        """Scores of the evaluations before and after training, by the names of their files of episodes."""
+        found = {}
+        for when, file in SCORES.items():
+            record = _json(self.folder / file) if (self.folder / file).exists() else {}
+            by_mode = record.get(when, {}) if when == "after" else record
+            for mode, splits in by_mode.items() if isinstance(by_mode, dict) else ():
+                for split, scores in splits.items() if isinstance(splits, dict) else ():
+                    found[f"{when}-{split}-{mode}.jsonl"] = _finite(scores)
         return found
 
     def episode_files(self) -> list[str]:
@@ -122,6 +134,11 @@ def _flat(prefix: str, value: Any) -> Iterable[tuple[str, str]]:
             yield from _flat(f"{prefix}.{name}" if prefix else str(name), inner)
     else:
         yield prefix, value if isinstance(value, str) else json.dumps(value)
+
+
+def _finite(scores: Any) -> dict[str, float]:
+    """The numbers among some scores; JSON has no word for others."""
+    return {name: value for name, value in scores.items() if _is_number(value)} if isinstance(scores, dict) else {}
 
 
 def _is_number(value: Any) -> bool:

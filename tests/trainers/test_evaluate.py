@@ -17,6 +17,8 @@ from steppo_gym.rollouts.policies import Response
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool
 from steppo_gym.storage import retrying_client
 from steppo_gym.testing.chat_server import ScriptedChatServer
+from steppo_gym.view.episode_file import EpisodeFile
+from steppo_gym.view.run_folder import open_runs
 from steppo_gym.trainers.rules import StepPO
 from steppo_gym.trainers.run.launch import launch
 
@@ -169,6 +171,11 @@ def test_a_chat_server_plays_a_panel_and_failures_count_until_they_are_played_ag
     assert summary_of(tmp_path / "o")["policy"] == {
         "server": server.url, "chat": True, "model": "scripted", "hash": None
     }  # fmt: skip
+    # Its ids are bytes, and what is left behind says so: the viewer shows text.
+    (run,) = open_runs([tmp_path / "o"])
+    (shown,) = EpisodeFile(run.episode_file(run.episode_files()[0]), run.tokenizer_file()).steps(0, 0, 1)
+    assert "<user>Goal: open the" in shown["observation"] and shown["observation"].endswith("<assistant>")
+    assert "".join(shown["pieces"]) == "<action>read note</action>"
 
 
 def test_a_changed_task_is_not_played(tmp_path, capsys):

@@ -386,7 +386,7 @@ def test_an_audit_reads_the_values_that_training_would(finished, tmp_path):
     with torch.no_grad():
         values = critic(ids, torch.ones_like(ids))[0].double().numpy()
     for unit, places, bootstrap in (("step", [2, 5, 7], True), ("token", [2, 3, 5, 7], True), ("step", [2, 5], False)):
-        found = TrainedCritic(model, tmp_path / CRITIC_FILE, unit, bootstrap_truncated=bootstrap)([episode])
+        found = TrainedCritic(model, tmp_path / CRITIC_FILE, unit, kind=None, bootstrap_truncated=bootstrap)([episode])
         assert found[: len(places)] == pytest.approx(values[places], abs=1e-5)
         assert bootstrap or found.tolist()[-1] == 0.0
     assert np.abs(values).max() > 1e-4

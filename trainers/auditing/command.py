@@ -209,5 +209,9 @@ def _without_nan(record: Any) -> Any:
 
 
 def _default_folder(task: str, options: argparse.Namespace) -> str:
-    parts = [task, options.source.strip("/"), *([f"iteration-{options.iteration}"] if options.iteration else [])]
-    return "audits/" + "-".join(re.sub(r"[/:]", "-", part) for part in parts)
+    path = Path(options.source)
+    # "final" and "checkpoint-32" are names that every run has.
+    parts = list(path.parts[-2 if path.name == "final" or path.name.startswith("checkpoint-") else -1 :])
+    name = "-".join([*parts, *([f"iteration-{options.iteration}"] if options.iteration else [])])
+    named = name if name.startswith(task) else f"{task}-{name}"
+    return f"audits/{re.sub(r'[^A-Za-z0-9_.-]', '-', named)}"

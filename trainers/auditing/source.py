@@ -1,4 +1,4 @@
-"""What `steppo-gym audit` is pointed at: a run, a checkpoint or an iteration of one, a model, or an expert that errs."""
+"""What `steppo-gym audit` is pointed at: a run, one of its checkpoints or iterations, a model, an expert that errs."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def open_source(options: argparse.Namespace, trained: Mapping[str, Any], action_
                 f"Expected expert:NOISE with a share, such as expert:0.3, got {options.source!r}."
             ) from error
         policy = NoisyExpert(codec, noise, seed=options.seed, action_format=action_format)
-        return Source(policy, codec, tokenizer=byte_tokenizer(codec.vocab_size))
+        return Source(policy, codec, tokenizer=byte_tokenizer(["<end>"]))
     saved = SavedPolicy.open(Path(options.source))
     policy, codec, limit = saved.load(
         num_slots=options.slots,

@@ -55,15 +55,20 @@ function intervalBar(interval, most) {
     drawn("circle", { class: "dot c1", cx: across(estimate), cy: 8, r: 3.5 }));
 }
 
-/** The measured values and advantages as series of the chart along an episode. */
-function truthSeries(truth) {
+/** The measured values and advantages along an episode, beside the critic's; what enters the loss has another scale. */
+function truthChart(episode, step, onpick) {
+  const { truth, curve } = episode;
+  if (!truth.length) return null;
   const value = { name: "V*, measured", color: 3, alone: true, points: truth.filter((one) => typeof one.value === "number").map((one) => [one.place, one.value]) };
   const known = truth.filter((one) => one.advantage);
   const advantage = {
     name: "A*, measured", color: 4, alone: true, points: known.map((one) => [one.place, one.advantage[0]]),
     bars: known.map((one) => [one.place, one.advantage[1], one.advantage[2]]),
   };
-  return truth.length ? [value, advantage] : [];
+  const critic = { name: "critic's value", color: 0, points: curve.value ? curve.step.map((at, i) => [at, curve.value[i]]).filter(([, y]) => typeof y === "number") : [] };
+  const series = [critic, value, advantage].filter((one) => one.points.length);
+  return element("div", { class: "along measured" },
+    lineChart({ title: "what the audit measured, with 95 % intervals", series, xLabel: "step", marked: step, low: 0, high: 0, left: 0, right: episode.steps - 1, onpick }), legend(series));
 }
 
 function auditedSteps(route, episode) {
@@ -98,6 +103,6 @@ function auditSection(run) {
       element("a", { href: address(run.name, file) }, "all its episodes")),
     table(["rule", "sign", "rank", "cosine", "bias", "variance", "dose"], scores),
     element("h3", {}, "Audited steps"), element("p", { class: "note" }, "Those that matter first; of each rule its mean credit on the scale of A*."),
-    table(["step", "choice", "V*", "A*", ...rules], steps),
+    element("div", { class: "points" }, table(["step", "choice", "V*", "A*", ...rules], steps)),
     points.length > MOST_POINTS && element("p", { class: "note" }, `${MOST_POINTS} of ${points.length} steps.`));
 }

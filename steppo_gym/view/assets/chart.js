@@ -6,17 +6,17 @@ const HEIGHT = 150, LEFT = 44, RIGHT = 8, TOP = 8, BOTTOM = 22;
 /**
  * A chart of lines.
  * series: [{name, points: [[x, y]], color: index, alone: points without a line, bars: [[x, low, high]]}];
- * low, high: bounds that are always shown;
+ * low, high, left, right: bounds that are always shown;
  * onpick(x): called with the x nearest to a click; marked: an x that is marked.
  */
-function lineChart({ title, series, low = Infinity, high = -Infinity, onpick = null, marked = null, xLabel = "" }) {
+function lineChart({ title, series, low = Infinity, high = -Infinity, left = Infinity, right = -Infinity, onpick = null, marked = null, xLabel = "" }) {
   const figure = element("figure", { class: "chart" }, element("figcaption", {}, title));
   const place = element("div", { class: "place" });
   figure.append(place);
   const points = series.flatMap((one) => one.points);
   if (!points.length) return element("figure", { class: "chart" }, element("figcaption", {}, title), element("p", {}, "Nothing recorded."));
   const reached = series.flatMap((one) => (one.bars || []).flatMap(([, from, to]) => [from, to]));
-  const x = bounds(points.map(([value]) => value)), y = bounds([...points.map(([, value]) => value), ...reached, low, high]);
+  const x = bounds([...points.map(([value]) => value), left, right]), y = bounds([...points.map(([, value]) => value), ...reached, low, high]);
   const draw = () => place.replaceChildren(plot(series, x, y, Math.max(200, place.clientWidth || 320), onpick, marked, xLabel, title));
   new ResizeObserver(draw).observe(place);
   return figure;

@@ -19,7 +19,7 @@ async function showEpisode(source, route) {
     element("h1", {}, `Episode ${number} `, element("small", {}, episode.task)),
     element("p", { class: "facts" }, outcome(episode), ` ${episode.steps} steps, reward ${short(episode.reward)}`,
       episode.invalid ? `, ${episode.invalid} invalid` : "", episode.seed === null ? "" : `, seed ${episode.seed}`,
-      Object.entries(episode.metrics).map(([name, value]) => `, ${name} ${short(value)}`)),
+      Object.entries(episode.metrics).filter(([name]) => name !== "success").map(([name, value]) => `, ${name} ${short(value)}`)),
     episode.failure && element("p", { class: "failure" }, episode.failure),
     episodeChart(episode, step, (at) => { location.hash = link(at); }),
     mateList(route, episode),
@@ -33,17 +33,16 @@ async function showEpisode(source, route) {
 }
 
 function episodeChart(episode, step, onpick) {
-  const { curve } = episode, names = ["value", "advantage", "reward"].filter((name) => curve[name]);
+  const { curve } = episode, picked = (at) => onpick(Math.min(episode.steps - 1, Math.round(at))), names = ["value", "advantage", "reward"].filter((name) => curve[name]);
   const series = names.map((name, color) => ({
     name, color, points: curve.step.map((at, i) => [at, curve[name][i]]).filter(([, y]) => typeof y === "number"),
   }));
   for (const one of series) if (one.name === "value") one.name = "critic's value";
-  series.push(...truthSeries(episode.truth));
   const width = curve.step.length > 1 ? curve.step[1] - curve.step[0] : 1;
-  return element("div", { class: "along" }, lineChart({
+  return [element("div", { class: "along" }, lineChart({
     title: width > 1 ? `along the episode, each point the mean of ${width} steps` : "along the episode",
-    series, xLabel: "step", marked: step, onpick: (at) => onpick(Math.min(episode.steps - 1, Math.round(at))),
-  }), legend(series));
+    series, xLabel: "step", marked: step, onpick: picked,
+  }), legend(series)), truthChart(episode, step, picked)];
 }
 
 function mateList(route, episode) {

@@ -65,10 +65,11 @@ function curves(runs) {
 function fileList(run) {
   const at = (name, iteration) => (run.curves[name] || []).find(([x]) => Math.abs(x - iteration) < 1e-6)?.[1];
   const rows = run.files.map((file) => {
+    const scores = run.evaluations[file];
     const iteration = +(file.match(/^iteration-(\d+)/) || [])[1];
     return [
       element("a", { href: address(run.name, file) }, file.replace(/\.jsonl$/, "")),
-      ...["success", "return", "episode_steps", "invalid_rate", "entropy"].map((name) => short(at(name, iteration))),
+      ...["success", "return", "episode_steps", "invalid_rate", "entropy"].map((name) => short(scores ? scores[name] : at(name, iteration))),
     ];
   });
   return section(`Episodes of ${run.name}`, table(["file", "success", "return", "steps", "invalid", "entropy"], rows));
