@@ -17,10 +17,10 @@ from steppo_gym.rollouts.policies import Response
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool
 from steppo_gym.storage import retrying_client
 from steppo_gym.testing.chat_server import ScriptedChatServer
-from steppo_gym.view.episode_file import EpisodeFile
-from steppo_gym.view.run_folder import open_runs
 from steppo_gym.trainers.rules import StepPO
 from steppo_gym.trainers.run.launch import launch
+from steppo_gym.view.episode_file import EpisodeFile
+from steppo_gym.view.run_folder import open_runs
 
 CODEC = ByteCodec()
 SPEC = EnvFactory("steppo/KeyDoor-v0", {"split": "test", "context": "append"})
