@@ -95,6 +95,9 @@ def test_a_failure_is_found_understood_and_linked(browser, page, tmp_path):
     browser.wait_text("#step-0 .mate", "take lamp")
     assert len(browser.all("#step-0 .mate")) == 2
     assert "Invalid: Expected one action." in browser.texts("#step-1 .invalid")
+    # Step 1 of line 1 is the fourth of the recorded ones.
+    assert browser.texts("#step-1 .actions li")[0] == "go" and len(browser.texts("#step-1 .actions li")) == 2
+    assert browser.texts("#step-2 .actions .taken") == ["sit"]
     browser.click("#step-1 h3 a")
     browser.wait(lambda: browser.all("#step-1.chosen"))
     link = browser.driver.current_url

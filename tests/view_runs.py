@@ -94,8 +94,13 @@ def write_credit(path: Path, episodes: list[Episode], sampled: int) -> None:
     advantage = np.array([line + n / 100 for line in lines for n in range(episodes[line].num_steps)], np.float32)
     tokens = [sum(len(step.response_ids) for step in episodes[line].steps) for line in lines[:sampled]]
     columns = {name: np.arange(sum(tokens), dtype=np.float32) for name in ("advantage", "entropy", "log_prob_change")}
+    steps = sum(episodes[line].num_steps for line in lines[:sampled])
     np.savez(
         path,
+        # In every step all three but the place of its number.
+        actions=np.frombuffer(json.dumps(["sit", "go", HOSTILE]).encode(), np.uint8),
+        admissible=np.array([place for n in range(steps) for place in range(3) if place != n % 3], np.int32),
+        admissible_counts=np.full(steps, 2, np.int32),
         lines=np.array(lines),
         steps=np.array([episodes[line].num_steps for line in lines], np.int64),
         sampled=np.array(lines[:sampled], np.int64),

@@ -17,12 +17,16 @@
 | `token_ratio` | (T,) float32 | its importance ratio when it was last trained on |
 | `token_entropy` | (T,) float32 | of the next token, in nats, at the same time |
 | `token_log_prob_change` | (T,) float32 | log-probability after the iteration's last update minus that when sampled |
+| `actions` | (B,) uint8 | UTF-8 of a JSON list of all actions that were admissible in a step of these episodes |
+| `admissible` | (K,) int32 | places in that list: the admissible actions of each of their steps |
+| `admissible_counts` | (U,) int32 | how many each of their steps has, 0 where they cannot be listed |
 
 The first episodes of the iteration are sampled: their tasks were drawn at random, and groups stay whole.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -102,7 +106,9 @@ class CreditRecorder(TrainerCallback):
         lines = [line for line, episode in enumerate(episodes) if episode.ended != "failed"]
         tokens = [[len(step.response_ids) for step in episode.steps] for episode in trained]
         trace = TokenTrace(len(old_log_probs))
-        self._open = _Open(path, lines, tokens, rows, credit, old_log_probs, trace)
+        sampled = trained[: min(self._sample, len(lines))]
+        admissible = [step.admissible_actions or () for episode in sampled for step in episode.steps]
+        self._open = _Open(path, lines, tokens, rows, credit, old_log_probs, trace, admissible)
         return trace
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -131,6 +137,8 @@ class _Open:
     credit: Credit
     old_log_probs: Array
     trace: TokenTrace
+    admissible: Sequence[Sequence[str]]
+    """Of each step of the sampled episodes."""
 
 
 def _arrays(done: _Open, sample: int, after: Array) -> dict[str, npt.NDArray[Any]]:
@@ -170,6 +178,19 @@ def _arrays(done: _Open, sample: int, after: Array) -> dict[str, npt.NDArray[Any
         "tokens": np.array(counts, np.int64),
         **{name: column[: sum(map(len, own))].astype(np.float32) for name, column in steps.items()},
         **{name: column[: sum(counts)].astype(np.float32) for name, column in tokens.items()},
+        **_actions(done.admissible),
+    }
+
+
+def _actions(admissible: Sequence[Sequence[str]]) -> dict[str, npt.NDArray[Any]]:
+    """Lists of actions, most of which come again and again, as numbers in a list of the different ones."""
+    places = {action: place for place, action in enumerate(dict.fromkeys(a for listed in admissible for a in listed))}
+    # ASCII, so that halves of surrogate pairs, which JSON can hold and UTF-8 cannot, do not end a run.
+    text = json.dumps(list(places)).encode("ascii")
+    return {
+        "actions": np.frombuffer(text, np.uint8),
+        "admissible": np.array([places[action] for listed in admissible for action in listed], np.int32),
+        "admissible_counts": np.array([len(listed) for listed in admissible], np.int32),
     }
 
 

@@ -47,6 +47,9 @@ class Step:
     """Wrong on purpose, by an expert that errs or because it was corrupted: nothing to imitate."""
     version: int | None = None
     """Of the weights the response was sampled with, None if the policy did not say."""
+    admissible_actions: tuple[str, ...] | None = field(default=None, compare=False, repr=False)
+    """What would have done something in this state, None if that cannot be listed. Known while the episode is in memory;
+    lines leave it out, as nearly all of it stands there again at the next step."""
 
     def __post_init__(self) -> None:
         if self.log_probs is not None and len(self.log_probs) != len(self.response_ids):
@@ -113,7 +116,9 @@ class Episode:
         previous: tuple[int, ...] = ()
         record["steps"] = []
         for step in self.steps:
-            record["steps"].append(_plain(step, skip=("prompt_ids",)) | _prompt_to_json(step.prompt_ids, previous))
+            record["steps"].append(
+                _plain(step, skip=("prompt_ids", "admissible_actions")) | _prompt_to_json(step.prompt_ids, previous)
+            )
             previous = step.prompt_ids + step.response_ids
         if self.final_prompt_ids is not None:
             record["final"] = _prompt_to_json(self.final_prompt_ids, previous)

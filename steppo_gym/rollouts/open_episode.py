@@ -70,6 +70,7 @@ class OpenEpisode:
         self._text = ""
         self._generation_seconds = 0.0
         self._steps: list[Step] = []
+        self._actions: dict[str, str] = {}
 
     @property
     def has_begun(self) -> bool:
@@ -165,7 +166,12 @@ class OpenEpisode:
             environment_seconds=seconds,
             slip=self._response.slip,
             version=self._response.version,
+            admissible_actions=self._kept(state.admissible_actions),
         )
+
+    def _kept(self, actions: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        """The same actions, each in memory once however many states list it."""
+        return None if actions is None else tuple(self._actions.setdefault(action, action) for action in actions)
 
     def _record(
         self,

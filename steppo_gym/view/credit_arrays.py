@@ -1,11 +1,12 @@
 """The arrays a trainer leaves beside a file of episodes: credit of every step, and of the tokens of some episodes.
 
-`iteration-0003.credit.npz` goes with `iteration-0003.jsonl`; trainers/README.md lists the arrays. A missing file is no
+`iteration-0003.credit.npz` goes with `iteration-0003.jsonl`; docs/viewing.md lists the arrays. A missing file is no
 error: evaluations have none, and the one of an iteration is written after its last update.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import zipfile
 from collections.abc import Mapping
@@ -38,6 +39,7 @@ class CreditArrays:
         self._token_columns = {name: arrays[f"token_{name}"] for name in TOKEN_COLUMNS}
         self._steps = _spans(arrays["lines"], arrays["steps"], self._step_columns)
         self._tokens = _spans(arrays["sampled"], arrays["tokens"], self._token_columns)
+        self._admissible = _admissible(arrays, self._steps)
 
     def has_tokens(self, line: int) -> bool:
         """Whether the episode in a line is in the sample."""
@@ -50,6 +52,10 @@ class CreditArrays:
     def of_tokens(self, line: int, first: int, last: int) -> dict[str, Column]:
         """Each column over some response tokens of the episode in a line, nothing if it is not in the sample."""
         return _columns(self._token_columns, self._tokens.get(line), first, last)
+
+    def admissible(self, line: int, step: int) -> list[str]:
+        """What would have done something in a step of the episode in a line; nothing if that was not recorded."""
+        return self._admissible.get((line, step), [])
 
     def curves(self, line: int, width: int) -> dict[str, Column]:
         """Value and advantage along the episode in a line, each point the mean over `width` steps."""
@@ -78,7 +84,7 @@ def read_credit(episodes: Path) -> CreditArrays | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return CreditArrays({name: arrays[name] for name in arrays.files})
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: expected the arrays of a trainer ({error}). Delete it to go without.") from error
 
 
@@ -93,6 +99,22 @@ def _spans(
     return {
         int(line): slice(int(end - length), int(end)) for line, length, end in zip(lines, lengths, ends, strict=True)
     }
+
+
+def _admissible(arrays: Mapping[str, npt.NDArray[Any]], steps: Mapping[int, slice]) -> dict[tuple[int, int], list[str]]:
+    """By line and step. Files of before these were recorded have none."""
+    if "actions" not in arrays:
+        return {}
+    actions = [_storable(action) for action in json.loads(arrays["actions"].tobytes())]
+    own = [(int(line), n) for line in arrays["sampled"] for n in range(steps[int(line)].stop - steps[int(line)].start)]
+    listed = np.split(arrays["admissible"], np.cumsum(arrays["admissible_counts"])[:-1])
+    if not own:
+        return {}
+    return {where: [actions[place] for place in places] for where, places in zip(own, listed, strict=True)}
+
+
+def _storable(action: Any) -> str:
+    return str(action).encode("utf-8", "replace").decode("utf-8")
 
 
 def _columns(columns: Mapping[str, npt.NDArray[Any]], span: slice | None, first: int, last: int) -> dict[str, Column]:

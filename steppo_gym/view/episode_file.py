@@ -161,10 +161,10 @@ class EpisodeFile:
             "prompt_tokens": row["prompt_tokens"],
             "rebuilt": not row["extends"] and row["number"] > 0,
         }
-        admissible = data.get("admissible_actions")
-        if isinstance(admissible, list):
-            step["admissible"] = [str(action)[:1_000] for action in admissible[:1_000]]
         if self.credit is not None and self.has_tokens(number):
+            admissible = self.credit.admissible(number, row["number"])
+            if admissible:
+                step["admissible"] = [action[:1_000] for action in admissible[:1_000]]
             first = row["first_token"]
             step["tokens"] = self.credit.of_tokens(number, first, first + len(step["pieces"]))
         truth = None if self.truth is None else self.truth.of_step(number, row["number"])

@@ -78,6 +78,13 @@ def test_the_viewer_reads_what_the_trainer_writes(make_trainer):
         assert columns["value"] == pytest.approx(found["value"][first : first + episode.num_steps].tolist(), rel=1e-3)
         first += episode.num_steps
         assert credit.has_tokens(line) == (line < 2)
+    env = EnvFactory("steppo/KeyDoor-v0", {"context": "append"}).make()
+    for line, episode in enumerate(episodes):
+        _, info = env.reset(seed=episode.seed, options={"task_id": episode.task_id})
+        for number, step in enumerate(episode.steps):
+            expected = list(info["admissible_actions"]) if line < 2 else []
+            assert credit.admissible(line, number) == expected and (expected or line >= 2)
+            info = env.step(step.response)[-1]
     tokens = sum(len(step.response_ids) for step in episodes[1].steps)
     columns = credit.of_tokens(1, 0, 10**6)
     assert set(columns) == set(TOKEN_COLUMNS) and {len(column) for column in columns.values()} == {tokens}

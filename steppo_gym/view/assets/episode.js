@@ -85,7 +85,7 @@ function stepArticle(source, route, step, coloring, most, chosen) {
     element("h3", {}, element("a", { href: address(run, file, number, step.number, query), title: "Link to this step" }, `Step ${step.number}`),
       " ", element("small", {}, facts)),
     textBlock("observation", step.observation, step.observation_length, `new in the prompt (${step.prompt_tokens} tokens)`),
-    step.admissible && element("details", {}, element("summary", {}, `${step.admissible.length} admissible actions`), element("p", {}, step.admissible.join(", "))),
+    step.admissible && element("details", {}, element("summary", {}, `${step.admissible.length} admissible actions`), element("ul", { class: "actions" }, step.admissible.map((one) => element("li", { class: one === step.action ? "taken" : null }, one)))),
     step.thought && textBlock("thought", step.thought, null, "thought"),
     textBlock("action", step.action, null, "action"),
     truthBlock(step),
