@@ -253,13 +253,24 @@ def test_damaged_credit_is_refused_and_missing_credit_is_none(run):
     path = run / "episodes" / "iteration-0001.credit.npz"
     with np.load(path) as arrays:
         whole = dict(arrays)
-    for damage in ({"steps": whole["steps"][:-1]}, {"value": whole["value"][:-1]}, {"lines": np.array([{}], object)}):
+    for damage in (
+        {"steps": whole["steps"][:-1]},
+        {"value": whole["value"][:-1]},
+        {"lines": np.array([{}], object)},
+        {"actions": whole["actions"][:-1]},
+        {"admissible": whole["admissible"][:-1]},
+        {"admissible": whole["admissible"] + 1},
+        {"admissible_counts": whole["admissible_counts"][:-1]},
+    ):
         np.savez(path, **whole | damage)
         with pytest.raises(DataError, match="expected the arrays of a trainer"):
             read_credit(path.with_name("iteration-0001.jsonl"))
     path.write_bytes(b"PK nonsense")
     with pytest.raises(DataError, match="Delete it to go without"):
         opened(run)
+    # Files of before admissible actions were recorded.
+    np.savez(path, **{name: column for name, column in whole.items() if not name.startswith(("actions", "admissible"))})
+    assert "admissible" not in opened(run).steps(1, 0, 1)[0]
     path.unlink()
     assert opened(run).credit is None
 

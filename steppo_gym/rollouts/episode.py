@@ -48,8 +48,8 @@ class Step:
     version: int | None = None
     """Of the weights the response was sampled with, None if the policy did not say."""
     admissible_actions: tuple[str, ...] | None = field(default=None, compare=False, repr=False)
-    """What would have done something in this state, None if that cannot be listed. Known while the episode is in memory;
-    lines leave it out, as nearly all of it stands there again at the next step."""
+    """What would have done something in this state, None if it cannot be listed. Known while the episode is in memory:
+    lines leave it out, as nearly all of it would stand there again at the next step."""
 
     def __post_init__(self) -> None:
         if self.log_probs is not None and len(self.log_probs) != len(self.response_ids):

@@ -39,7 +39,7 @@ class CreditArrays:
         self._token_columns = {name: arrays[f"token_{name}"] for name in TOKEN_COLUMNS}
         self._steps = _spans(arrays["lines"], arrays["steps"], self._step_columns)
         self._tokens = _spans(arrays["sampled"], arrays["tokens"], self._token_columns)
-        self._admissible = _admissible(arrays, self._steps)
+        self._admissible = _Admissible(arrays, self._steps)
 
     def has_tokens(self, line: int) -> bool:
         """Whether the episode in a line is in the sample."""
@@ -55,7 +55,7 @@ class CreditArrays:
 
     def admissible(self, line: int, step: int) -> list[str]:
         """What would have done something in a step of the episode in a line; nothing if that was not recorded."""
-        return self._admissible.get((line, step), [])
+        return self._admissible.of_step(line, step)
 
     def curves(self, line: int, width: int) -> dict[str, Column]:
         """Value and advantage along the episode in a line, each point the mean over `width` steps."""
@@ -101,16 +101,30 @@ def _spans(
     }
 
 
-def _admissible(arrays: Mapping[str, npt.NDArray[Any]], steps: Mapping[int, slice]) -> dict[tuple[int, int], list[str]]:
-    """By line and step. Files of before these were recorded have none."""
-    if "actions" not in arrays:
-        return {}
-    actions = [_storable(action) for action in json.loads(arrays["actions"].tobytes())]
-    own = [(int(line), n) for line in arrays["sampled"] for n in range(steps[int(line)].stop - steps[int(line)].start)]
-    listed = np.split(arrays["admissible"], np.cumsum(arrays["admissible_counts"])[:-1])
-    if not own:
-        return {}
-    return {where: [actions[place] for place in places] for where, places in zip(own, listed, strict=True)}
+class _Admissible:
+    """The admissible actions of the steps of sampled episodes; of files from before these were recorded, none."""
+
+    def __init__(self, arrays: Mapping[str, npt.NDArray[Any]], steps: Mapping[int, slice]) -> None:
+        self._first: dict[int, int] = {}
+        if "actions" not in arrays:
+            return
+        self._actions = [_storable(action) for action in json.loads(arrays["actions"].tobytes())]
+        self._places, self._ends = arrays["admissible"], np.cumsum(arrays["admissible_counts"])
+        total = 0
+        for line in map(int, arrays["sampled"]):
+            self._first[line] = total
+            total += steps[line].stop - steps[line].start
+        if len(self._ends) != total or (total and self._ends[-1] != len(self._places)):
+            raise ValueError("lengths do not go together")
+        if len(self._places) and not 0 <= self._places.min() <= self._places.max() < len(self._actions):
+            raise ValueError("an admissible action is none of the list")
+
+    def of_step(self, line: int, step: int) -> list[str]:
+        if line not in self._first:
+            return []
+        number = self._first[line] + step
+        first = int(self._ends[number - 1]) if number else 0
+        return [self._actions[place] for place in self._places[first : int(self._ends[number])]]
 
 
 def _storable(action: Any) -> str:
