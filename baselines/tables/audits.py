@@ -20,7 +20,7 @@ from steppo_gym.baselines.tables.text_table import MISSING, decimal, markdown
 Array = npt.NDArray[np.float64]
 FEWEST_RULES = 4
 """Below that a rank correlation says nothing: of three orders of things one is always nearly right."""
-_RESAMPLES = 4000
+_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -36,22 +36,22 @@ class Agreement:
     """Share of random orders of the rules that agree at least as much, in either direction."""
 
 
-def alignment(means: npt.ArrayLike, spreads: npt.ArrayLike, truth: npt.ArrayLike) -> float:
+def alignment(means: npt.ArrayLike, spreads: npt.ArrayLike, truth: npt.ArrayLike) -> Array:
     """Cosine between a rule's credit in single batches and the true advantages: E[cA] / sqrt(E[c^2] E[A^2]).
 
     Both bias and noise lower it: 1 minus its square is the total error of docs/audit.md.
 
     Args:
-        means: (D,) mean credit of each point over batches.
-        spreads: (D,) its standard deviation.
+        means: (..., D) mean credit of each point over batches.
+        spreads: (..., D) its standard deviation.
         truth: (D,) true advantages.
 
     Returns:
-        -1 to 1; 0 for a rule that gives nothing.
+        (...) -1 to 1; 0 for a rule that gives nothing.
     """
     c, s, a = (np.asarray(x, np.float64) for x in (means, spreads, truth))
-    size = float(np.mean(c**2 + s**2) * np.mean(a**2))
-    return float(np.mean(c * a)) / size**0.5 if size > 0 else 0.0
+    size = np.sqrt(np.mean(c**2 + s**2, axis=-1) * np.mean(a**2))
+    return np.where(size > 0, np.mean(c * a, axis=-1) / np.where(size > 0, size, 1.0), 0.0)
 
 
 def agreement(
@@ -72,24 +72,20 @@ def agreement(
     if len(rules) < FEWEST_RULES:
         raise ValueError(f"{len(rules)} rules are in both, at least {FEWEST_RULES} are needed.")
     truth = np.array([point["advantage"][0] for point in kept])
-    credit = {name: np.array([point["credit"][name] for point in kept]).T for name in rules}
+    credit = np.array([[point["credit"][name] for point in kept] for name in rules])
+    means, spreads = credit[..., 0], credit[..., 1]
+    scores = [np.array(learned[name]) for name in rules]
     rng = np.random.default_rng(seed)
 
-    def once(places: npt.NDArray[np.int64], scores: Sequence[float]) -> float:
-        return rank_correlation([alignment(*credit[name][:, places], truth[places]) for name in rules], scores)
+    def drawn() -> float:
+        places = rng.integers(len(kept), size=len(kept))
+        again = [own[rng.integers(len(own), size=len(own))].mean() for own in scores]
+        return rank_correlation(alignment(means[:, places], spreads[:, places], truth[places]), again)
 
-    means = [statistics.fmean(learned[name]) for name in rules]
-    found = once(np.arange(len(kept)), means)
-    drawn = [
-        once(
-            rng.integers(len(kept), size=len(kept)),
-            [float(rng.choice(learned[name], len(learned[name])).mean()) for name in rules],
-        )
-        for _ in range(_RESAMPLES)
-    ]
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
-    aligned = [alignment(*credit[name], truth) for name in rules]
-    chance = [abs(rank_correlation(aligned, rng.permutation(means))) for _ in range(_RESAMPLES)]
+    aligned, learned_means = alignment(means, spreads, truth), np.array([own.mean() for own in scores])
+    found = rank_correlation(aligned, learned_means)
+    low, high = np.nanquantile([drawn() for _ in range(_RESAMPLES)], [0.025, 0.975])
+    chance = [abs(rank_correlation(aligned, rng.permutation(learned_means))) for _ in range(_RESAMPLES)]
     p_value = (1 + sum(x >= abs(found) - 1e-9 for x in chance)) / (1 + _RESAMPLES)
     return Agreement(len(rules), found, float(low), float(high), p_value)
 
@@ -177,7 +173,7 @@ def _aligned(one: Mapping[str, Any], name: str) -> float | None:
     if not kept:
         return None
     means, spreads = np.array([p["credit"][name] for p in kept]).T
-    return alignment(means, spreads, [p["advantage"][0] for p in kept])
+    return float(alignment(means, spreads, [p["advantage"][0] for p in kept]))
 
 
 def _of(one: Mapping[str, Any]) -> str:
