@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,17 +22,18 @@ from typing import Any
 
 from steppo_gym.baselines.jobs import REPOSITORY, Job
 from steppo_gym.baselines.processes import BusyError, exclusive
-from steppo_gym.baselines.protocol import (
+from steppo_gym.baselines.protocol import Protocol
+from steppo_gym.baselines.protocols import (
     ALFWORLD,
+    HEAD_TO_HEAD_KEY_DOOR,
     HOTPOTQA,
     KEY_DOOR,
     MAIN_JOB,
     PAPER_SEARCH,
     WEBSHOP,
-    Protocol,
 )
 from steppo_gym.baselines.records import RESULTS, checked_out_commit, read_results
-from steppo_gym.baselines.selection import choose
+from steppo_gym.baselines.selection import IncompleteGridError, choose
 from steppo_gym.baselines.tables.audits import audits_page
 from steppo_gym.storage.json_lines import read_lines, write_whole
 from steppo_gym.trainers.checkpoints import newest_complete
@@ -43,13 +45,14 @@ PAGE = Path(__file__).with_name("AUDITS.md")
 WHERE = ("start", "middle", "end")
 TASKS: dict[str, Protocol] = {
     "key_door": KEY_DOOR,
+    "key_door_head_to_head": HEAD_TO_HEAD_KEY_DOOR,
     "alfworld": MAIN_JOB,
     "alfworld_warm": ALFWORLD,
     "hotpotqa": HOTPOTQA,
     "webshop": WEBSHOP,
     "paper_search": PAPER_SEARCH,
 }
-"""Whose StepPO run is audited. Only key_door and alfworld_warm have recorded runs of several rules."""
+"""Whose StepPO run is audited. Only those of KeyDoor and alfworld_warm are of several rules, which can be ordered."""
 SIZES = ("--tasks", "8", "--episodes_per_task", "16", "--points", "60", "--continuations", "16", "--batches", "200")
 """Of an audit; the seed is that of the training run."""
 
@@ -65,16 +68,20 @@ class Audited:
     """Flags in place of the protocol's."""
 
     @property
-    def arguments(self) -> list[str]:
-        """Of the training script."""
+    def job(self) -> Job:
+        """StepPO's run of the protocol, at its chosen grid point."""
         protocol = TASKS[self.name]
         steppo = protocol.algorithm("steppo")
-        job = Job(
+        return Job(
             protocol, "matrix", steppo, choose(protocol, steppo, read_results(RESULTS, protocol, "grid")), self.seed
         )
+
+    @property
+    def arguments(self) -> list[str]:
+        """Of the training script."""
         # The audit says itself how the policy does.
         kept = ("--test_tasks", "0", "--validation_tasks", "0", "--save_total_limit", "3")
-        return [*job.arguments, *kept, *self.training, "--output_dir", str(self.folder)]
+        return [*self.job.arguments, *kept, *self.training, "--output_dir", str(self.folder)]
 
     @property
     def folder(self) -> Path:
@@ -91,7 +98,7 @@ class Audited:
             resume = ["--resume"] if newest_complete(self.folder)[0] is not None else []
             script = REPOSITORY / "trainers" / "steppo.py"
             command = [sys.executable, str(script), *self.arguments, "--save_every", str(half), *resume]
-            subprocess.run(command, check=True)
+            subprocess.run(command, check=True, env=os.environ | self.job.environment)
         updates = settings.config.updates_in_iteration
         middle = self.folder / f"checkpoint-{half * updates}"
         return {"start": str(start), "middle": str(middle), "end": str(self.folder / "final")}
@@ -108,7 +115,7 @@ class Audited:
             command += ["--env_args", *(f"{name}={value}" for name, value in keywords.items())]
             command += ["--max_response_tokens", str(config["config"]["max_completion_length"])]
         command += [*SIZES, *sizes, "--seed", str(self.seed), "--output", str(folder)]
-        subprocess.run(command, check=True)
+        subprocess.run(command, check=True, env=os.environ | self.job.environment)
         return recorded(folder) | {"task": self.name, "where": where, "seed": self.seed, "commit": checked_out_commit()}
 
 
@@ -178,7 +185,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             for name in options.tasks:
                 audited = Audited(name, options.seed, options.runs, tuple(options.training))
                 run(audited, options.results, options.sizes.split())
-    except (BusyError, subprocess.CalledProcessError) as error:
+    except (BusyError, IncompleteGridError) as error:
+        sys.exit(str(error))
+    except subprocess.CalledProcessError as error:
         sys.exit(f"{error} The same command goes on where it was.")
     except KeyboardInterrupt:
         sys.exit("Stopped. The same command goes on where it was.")

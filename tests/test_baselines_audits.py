@@ -12,7 +12,7 @@ import pytest
 from steppo_gym.audit.scores import credit_error
 from steppo_gym.baselines import audits
 from steppo_gym.baselines.audits import Audited, read_audits, recorded, run
-from steppo_gym.baselines.protocol import KEY_DOOR
+from steppo_gym.baselines.protocols import KEY_DOOR
 from steppo_gym.baselines.records import RESULTS
 from steppo_gym.baselines.tables.audits import agreement, alignment, audits_page, learned_by
 
