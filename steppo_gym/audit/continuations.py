@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +66,8 @@ class Table:
     env: TextEnv
     """Like those of the pool, for coming into the states of steps."""
     max_prompt_tokens: int | None = None
+    on_episode: Callable[[Episode], object] | None = None
+    """Called with every episode when it ends."""
 
     def play(
         self, assignments: Sequence[Assignment], firsts: Sequence[tuple[int, ...] | None], streams: Sequence[int]
@@ -76,7 +78,14 @@ class Table:
             AllEpisodesFailedError: nothing was played.
         """
         policy = ForcedPolicy(self.policy, firsts, streams)
-        rollout = collect(policy, self.pool, self.codec, assignments, max_prompt_tokens=self.max_prompt_tokens)
+        rollout = collect(
+            policy,
+            self.pool,
+            self.codec,
+            assignments,
+            max_prompt_tokens=self.max_prompt_tokens,
+            on_episode=self.on_episode,
+        )
         require_played(rollout.episodes)
         return rollout.episodes
 
