@@ -96,6 +96,8 @@ def test_the_truth_of_a_point_by_hand():
     samples = {"grpo": ([0, 0, 1], [1.0, 3.0, 9.0]), "rloo": ([1], [2.0])}
     record, _ = truth_records([point, point], samples, {"grpo": 0.5, "rloo": float("nan")}, 0.1, reach=1.0)
     assert (record["episode"], record["place"], record["value"], record["continuations"]) == (1, 2, 0.5, 3)
+    # Nothing is known of the other response, so nothing of the choice.
+    assert record["verdict"] == "open"
     taken, other = record["responses"]
     # Only the first continuations of both sides were played.
     assert taken["advantage"][0] == 1.0 and taken["value"] == 1.0 and taken["draws"] == 2

@@ -86,10 +86,13 @@ class AuditedPoint:
         if not pairs:
             return "single"
         each = 1 - (1 - confidence) / len(pairs)
-        gaps = [mean_interval(_differences(a.returns, b.returns), reach=reach, confidence=each) for a, b in pairs]
+        # A response all of whose continuations failed is compared with none.
+        found = [differences for a, b in pairs if (differences := _differences(a.returns, b.returns))]
+        gaps = [mean_interval(differences, reach=reach, confidence=each) for differences in found]
         if any(gap.beyond(threshold) for gap in gaps):
             return "matters"
-        return "indifferent" if all(gap.within(threshold) for gap in gaps) else "open"
+        known = len(gaps) == len(pairs) and all(gap.within(threshold) for gap in gaps)
+        return "indifferent" if known else "open"
 
     def to_json(self) -> str:
         """One line of JSON; `AuditedPoint.from_json` gives back an equal record."""
