@@ -97,7 +97,8 @@ def draw_learning_curve(folder: Path) -> None:
     axes.set(xlabel="iteration", ylabel="success", ylim=(-0.02, 1.02), title=curve_title(folder))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    if axes.lines:
+        axes.legend(frameon=False)
     figure.savefig(folder / CURVE_FILE, dpi=150)
 
 
