@@ -68,6 +68,7 @@ class TimedPolicy:
     """Counts the processor seconds of the calls of a policy; on a busy machine they vary less than the clock's."""
 
     needs_expert = False
+    prefers_streaming = False
 
     def __init__(self, policy: ModelPolicy) -> None:
         self.policy, self.seconds = policy, 0.0

@@ -79,6 +79,22 @@ def test_rows_are_not_copied():
     assert torch.equal(found, states)
 
 
+def test_a_column_that_nothing_was_written_to_holds_a_number():
+    """PyTorch fills what it allocates with what is no number in this mode, which attention would spread."""
+    cache = SlotCache(1, SLOTS)
+    states = random_states(3, 1, torch.Generator().manual_seed(0))
+    torch.use_deterministic_algorithms(True)
+    try:
+        for width in (1, 60, 250, 300, 700):
+            # All in the last column: those before it are open and empty.
+            cache.address(slice(2, 5), torch.full((3,), width - 1), 1, width)
+            found = torch.stack(layer_of(cache).update(states, states))
+            assert found.shape[4 - 1] == width and found.isfinite().all()
+            assert torch.equal(found[:, :, :, -1], torch.stack([states, states])[:, :, :, 0])
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_slots_that_lie_together_do_not_move():
     rows = SlotRows(SlotCache(1, SLOTS))
     # Two halves of all slots, in turn, as a rollout asks for them.
