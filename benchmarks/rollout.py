@@ -91,7 +91,7 @@ VARIANTS: dict[str, Variant] = {
     "lockstep, ended episodes generated for": lambda *args: lockstep(*args, generate_for_ended=True),
     "lockstep, ended episodes skipped": lambda *args: lockstep(*args, generate_for_ended=False),
     "refilled slots": lambda policy, pool, tasks: collect(policy, pool, CODEC, tasks, overlap=False),
-    "refilled slots, environments overlapped": lambda policy, pool, tasks: collect(policy, pool, CODEC, tasks, overlap=True),
+    "refilled slots, environments overlapped": lambda policy, pool, tasks: collect(policy, pool, CODEC, tasks),
 }
 
 
