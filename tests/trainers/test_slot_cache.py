@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import resource
+from pathlib import Path
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steppo_gym.trainers.policy.slot_cache import SlotCache, SlotCacheLayer
+from steppo_gym.trainers.policy.slot_cache import SlotCache, SlotCacheLayer, zeros
 from steppo_gym.trainers.policy.slots import SlotRows
 
 SLOTS, HEADS, SIZE = 6, 2, 3
@@ -79,20 +82,22 @@ def test_rows_are_not_copied():
     assert torch.equal(found, states)
 
 
-def test_a_column_that_nothing_was_written_to_holds_a_number():
-    """PyTorch fills what it allocates with what is no number in this mode, which attention would spread."""
-    cache = SlotCache(1, SLOTS)
-    states = random_states(3, 1, torch.Generator().manual_seed(0))
-    torch.use_deterministic_algorithms(True)
-    try:
-        for width in (1, 60, 250, 300, 700):
-            # All in the last column: those before it are open and empty.
-            cache.address(slice(2, 5), torch.full((3,), width - 1), 1, width)
-            found = torch.stack(layer_of(cache).update(states, states))
-            assert found.shape[4 - 1] == width and found.isfinite().all()
-            assert torch.equal(found[:, :, :, -1], torch.stack([states, states])[:, :, :, 0])
-    finally:
-        torch.use_deterministic_algorithms(False)
+def test_zeros_take_no_memory_until_something_is_written():
+    """Not where they are copied either: what a cache that grows leaves behind is given back."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    before = resident()
+    cache = zeros((64, 4, 2048, 32), torch.float32, torch.device("cpu"))
+    assert cache.nbytes == 2**26 and cache.shape == (64, 4, 2048, 32) and cache.dtype == torch.float32
+    assert resident() - before < 2**22
+    cache[3] = 1.0
+    assert 2**20 <= resident() - before < 2**23
+    assert cache[2:5].sum(dim=(1, 2, 3)).tolist() == [0.0, 4 * 2048 * 32, 0.0]
+    del cache
+    assert resident() - before < 2**20
+    assert zeros((2, 3), torch.bfloat16, torch.device("cpu")).tolist() == [[0.0] * 3] * 2
 
 
 def test_slots_that_lie_together_do_not_move():
