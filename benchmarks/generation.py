@@ -1,7 +1,7 @@
-"""How fast the default ALFWorld policy is sampled from, beside the limit of its model on this machine.
+"""How fast a small policy is sampled from in a rollout, beside the limit of its model on this machine.
 
     python benchmarks/generation.py
-    python benchmarks/generation.py --policy runs/my-policy --episodes 128 --slots 32 64 128
+    python benchmarks/generation.py --env webshop --policy runs/my-start --episodes 128 --slots 64 128
 
 The limit is a decode of the same lengths with nothing around it: one batch of all episodes, every prompt and every
 answer of an environment read in one pass each and without padding, every response token run for all episodes at once,
@@ -10,13 +10,15 @@ in the same way.
 Rates are generated tokens per second. All seconds are processor time of one thread. The environments' time is left out
 of both rates and stands in the column of the whole rollout.
 
-To compare with another version of this package, run the file there too, on the same machine at the same time of day:
-nothing here depends on what has changed since but the policy's own interface.
+To compare with another version of this package, run this file with that one's Python, on the same machine at the same
+time of day and with the same folder: it finds the modules of both layouts. Older versions know neither the limit nor
+streaming: `--no-limit --schedules "two halves" "one group"`.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 import time
 from collections.abc import Sequence
@@ -29,33 +31,39 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 # `benchmarks/alfworld.py` would stand in for the package of that name.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
 
-from steppo_gym.rollouts.episode import Episode  # noqa: E402
-from steppo_gym.rollouts.policies import Answer, Request, Response  # noqa: E402
-from steppo_gym.rollouts.pool import EnvFactory, EnvPool  # noqa: E402
-from steppo_gym.rollouts.rollout import Assignment, Rollout, collect  # noqa: E402
-from steppo_gym.trainers.policy.chat import ChatCodec  # noqa: E402
-from steppo_gym.trainers.policy.generation import ModelPolicy  # noqa: E402
-from steppo_gym.trainers.policy.slot_cache import SlotCache  # noqa: E402
-from steppo_gym.trainers.policy.small_policy import stop_token_ids  # noqa: E402
-from steppo_gym.trainers.warm_start.warm_start import WarmStartConfig, warm_started_policy  # noqa: E402
 
-MAX_RESPONSE_TOKENS = 12
+def module(*names: str) -> Any:
+    """The first of some modules that this version of the package has."""
+    for name in names[:-1]:
+        try:
+            return importlib.import_module(f"steppo_gym.{name}")
+        except ModuleNotFoundError:
+            continue
+    return importlib.import_module(f"steppo_gym.{names[-1]}")
+
+
+rollouts = module("rollouts.rollout", "rollout")
+pools = module("rollouts.pool", "workers")
+EnvFactory = pools.EnvFactory if hasattr(pools, "EnvFactory") else pools.EnvSpec
+ChatCodec = module("trainers.policy.chat", "trainers.chat").ChatCodec
+ModelPolicy = module("trainers.policy.generation", "trainers.generation").ModelPolicy
+SlotCache = module("trainers.policy.slot_cache", "trainers.slot_cache").SlotCache
+stop_token_ids = module("trainers.policy.small_policy", "trainers.small_policy").stop_token_ids
+
+ENVS: dict[str, tuple[str, dict[str, Any], int]] = {
+    "alfworld": ("steppo/ALFWorld-v0", {"difficulty": "easy"}, 12),
+    "hotpotqa": ("steppo/HotpotQA-v0", {"top_k": 2}, 12),
+    "webshop": (
+        "steppo/WebShop-v0", {"goals": "synthetic", "nouns": "words", "results_per_page": 4}, 24,
+    ),
+    "paper_search": ("steppo/PaperSearch-v0", {"abstract_words": 0, "listed_papers": 3}, 20),
+}  # fmt: skip
+"""As the small default policies are trained: id, keywords, and the longest response in tokens."""
 SCHEDULES = ("two halves", "one group", "streaming")
+ALFWORLD_START = Path(__file__).resolve().parents[1] / "trainers" / "starts" / "alfworld-easy"
 
 
-def default_policy(folder: Path | None) -> tuple[Any, PreTrainedTokenizerFast]:
-    """The warm-started policy in a folder, or a new one; a short warm start will do."""
-    if folder is None:
-        spec = EnvFactory(
-            "steppo/ALFWorld-v0", {"split": "train", "difficulty": "easy", "context": "append", "expert": "hasty"}
-        )
-        config = WarmStartConfig(num_demonstrations=300, num_updates=250)
-        folder = warm_started_policy(spec, task_ids(spec, 300), config, seed=0, num_workers=0)
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    return model, PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left")
-
-
-def task_ids(spec: EnvFactory, number: int) -> list[str]:
+def task_ids(spec: Any, number: int) -> list[str]:
     """The first tasks of an environment."""
     env = spec.make()
     try:
@@ -68,22 +76,23 @@ class TimedPolicy:
     """Counts the processor seconds of the calls of a policy; on a busy machine they vary less than the clock's."""
 
     needs_expert = False
+    prefers_streaming = False
 
-    def __init__(self, policy: ModelPolicy) -> None:
+    def __init__(self, policy: Any) -> None:
         self.policy, self.seconds = policy, 0.0
 
-    def respond(self, requests: Sequence[Request]) -> list[Response]:
+    def respond(self, requests: Sequence[Any]) -> list[Any]:
         """What the policy answers."""
         started = time.process_time()
         responses = self.policy.respond(requests)
         self.seconds += time.process_time() - started
         return responses
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: Any) -> None:
         """Hand in a request."""
         self.policy.submit(request)
 
-    def poll(self, timeout: float) -> list[Answer]:
+    def poll(self, timeout: float) -> list[Any]:
         """What the policy has done."""
         started = time.process_time()
         answers = self.policy.poll(timeout)
@@ -95,28 +104,28 @@ class TimedPolicy:
         self.policy.drop()
 
 
-def play(model: Any, codec: ChatCodec, num_slots: int, number: int, schedule: str) -> tuple[float, float, Rollout]:
+def play(model: Any, codec: Any, env: str, num_slots: int, number: int, schedule: str) -> tuple[float, float, Any]:
     """One rollout without workers: seconds of generation, seconds of all, and what was played."""
-    spec = EnvFactory("steppo/ALFWorld-v0", {"split": "train", "difficulty": "easy", "context": "append"})
-    assignments = [Assignment(task, seed=i) for i, task in enumerate(task_ids(spec, number))]
+    env_id, kwargs, max_response_tokens = ENVS[env]
+    spec = EnvFactory(env_id, {"split": "train", "context": "append", **kwargs})
+    assignments = [rollouts.Assignment(task, seed=i) for i, task in enumerate(task_ids(spec, number))]
     policy = ModelPolicy(
         model,
         num_slots=num_slots,
         stop_token_ids=codec.stop_token_ids,
         pad_token_id=0,
-        max_response_tokens=MAX_RESPONSE_TOKENS,
+        max_response_tokens=max_response_tokens,
         seed=0,
     )
-    with EnvPool(spec, num_slots=num_slots, num_workers=0) as pool:
+    how = {"streaming": True} if schedule == "streaming" else {"overlap": schedule == "two halves"}
+    with pools.EnvPool(spec, num_slots=num_slots, num_workers=0) as pool:
         timed, started = TimedPolicy(policy), time.process_time()
-        rollout = collect(
-            timed, pool, codec, assignments, overlap=schedule == "two halves", streaming=schedule == "streaming"
-        )
+        rollout = rollouts.collect(timed, pool, codec, assignments, **how)
         return timed.seconds, time.process_time() - started, rollout
 
 
 @torch.inference_mode()
-def limit_seconds(model: Any, episodes: Sequence[Episode]) -> tuple[float, float]:
+def limit_seconds(model: Any, episodes: Sequence[Any]) -> tuple[float, float]:
     """Seconds of reading and of decoding the same numbers of tokens in one batch, with every length the mean."""
     model.eval()
     steps = [step for episode in episodes for step in episode.steps]
@@ -159,27 +168,31 @@ def limit_seconds(model: Any, episodes: Sequence[Episode]) -> tuple[float, float
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--policy", type=Path, help="folder of a warm-started ALFWorld policy; a new one by default")
+    parser.add_argument("--env", choices=ENVS, default="alfworld")
+    parser.add_argument("--policy", type=Path, default=ALFWORLD_START, help="folder of a small policy for it")
     parser.add_argument("--episodes", type=int, default=128)
-    parser.add_argument("--slots", type=int, nargs="+", default=[32, 64, 128])
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--slots", type=int, nargs="+", default=[64, 128])
+    parser.add_argument("--schedules", choices=SCHEDULES, nargs="+", default=SCHEDULES)
+    parser.add_argument("--repeats", type=int, default=2, help="the fastest is printed")
     parser.add_argument("--limit", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    model, tokenizer = default_policy(options.policy)
+    model = AutoModelForCausalLM.from_pretrained(options.policy)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(options.policy, padding_side="left")
     codec = ChatCodec(tokenizer, stop_token_ids=stop_token_ids(tokenizer))
-    play(model, codec, 8, 8, "one group")
-    print("| slots | schedule | tokens | tokens/s of generation | generation, s | rollout, s | mean batch |")
-    print("|---|---|---|---|---|---|---|")
-    episodes: Sequence[Episode] = ()
+    play(model, codec, options.env, 8, 8, "one group")
+    print("| slots | schedule | steps | tokens | tokens/s of generation | generation, s | rollout, s | mean batch |")
+    print("|---|---|---|---|---|---|---|---|")
+    episodes: Sequence[Any] = ()
     for slots in options.slots:
-        for schedule in SCHEDULES:
-            runs = [play(model, codec, slots, options.episodes, schedule) for _ in range(options.repeats)]
+        for schedule in options.schedules:
+            runs = [play(model, codec, options.env, slots, options.episodes, schedule) for _ in range(options.repeats)]
             generation, whole, rollout = min(runs, key=lambda run: run[0])
-            episodes, tokens = rollout.episodes, rollout.stats.num_generated_tokens
+            episodes, stats = rollout.episodes, rollout.stats
             print(
-                f"| {slots} | {schedule} | {tokens} | {tokens / generation:.0f} | "
-                f"{generation:.2f} | {whole:.2f} | {rollout.stats.mean_batch_size:.1f} |",
+                f"| {slots} | {schedule} | {stats.num_steps} | {stats.num_generated_tokens} | "
+                f"{stats.num_generated_tokens / generation:.0f} | {generation:.2f} | {whole:.2f} | "
+                f"{stats.mean_batch_size:.1f} |",
                 flush=True,
             )
     if options.limit:

@@ -48,40 +48,65 @@ class Inputs:
     """How much longer a rollout in lock-step is; measured with mixed lengths (benchmarks/streaming.py)."""
 
 
-def decode_seconds(inputs: Inputs, under_way: float) -> float:
-    """Of one decode step of a GPU: weights are read once, keys and values of every sequence."""
+def decode_parts(inputs: Inputs, under_way: float) -> dict[str, float]:
+    """Seconds of one decode step of a GPU: weights are read once, keys and values of every sequence."""
     context = inputs.steps * (inputs.response + inputs.observation) / 2
-    read = 2 * inputs.parameters + under_way * context * inputs.kv_bytes
-    return inputs.step_overhead + read / (inputs.bandwidth * inputs.memory_efficiency)
+    rate = inputs.bandwidth * inputs.memory_efficiency
+    return {
+        "decoding: overhead": inputs.step_overhead,
+        "decoding: weights": 2 * inputs.parameters / rate,
+        "decoding: keys and values": under_way * context * inputs.kv_bytes / rate,
+    }
 
 
-def rollout_seconds(inputs: Inputs, gpus: float) -> float:
-    """Of an iteration with streaming: a slot decodes, reads what is new, and waits for its environment."""
+def rollout_parts(inputs: Inputs, gpus: float) -> dict[str, float]:
+    """Seconds of an iteration with streaming: a slot decodes, reads what is new, and waits for its environment."""
     prefill = 2 * inputs.parameters * inputs.observation / (inputs.peak * inputs.prefill_mfu)
-    under_way, decoding = inputs.slots, 0.0
+    under_way, decoding = inputs.slots, {}
     for _ in range(50):
         # Slots whose environment steps are not under way.
-        decoding = inputs.response * decode_seconds(inputs, under_way)
-        under_way = inputs.slots * decoding / (decoding + inputs.env_seconds)
-    cycle = decoding + inputs.env_seconds + prefill * inputs.slots
-    return inputs.episodes * inputs.steps * cycle / (inputs.slots * gpus)
+        decoding = {name: inputs.response * part for name, part in decode_parts(inputs, under_way).items()}
+        under_way = inputs.slots * sum(decoding.values()) / (sum(decoding.values()) + inputs.env_seconds)
+    cycle = {**decoding, "reading": prefill * inputs.slots, "environments": inputs.env_seconds}
+    cycles = inputs.episodes * inputs.steps / (inputs.slots * gpus)
+    return {name: cycles * part for name, part in cycle.items()}
 
 
-def update_seconds(inputs: Inputs, gpus: float) -> float:
-    """Of an iteration's updates: forward and backward of policy and critic, and one forward of each before them."""
+def update_parts(inputs: Inputs, gpus: float) -> dict[str, float]:
+    """Seconds of an iteration's updates: forward and backward of both models, and one forward of each before them."""
     tokens = inputs.episodes * inputs.steps * (inputs.response + inputs.observation)
-    operations = 8 * (inputs.parameters + inputs.critic_parameters) * tokens
-    return operations / (inputs.peak * inputs.train_mfu * gpus)
+    rate = inputs.peak * inputs.train_mfu * gpus
+    return {
+        f"{model}: {name}": times * parameters * tokens / rate
+        for model, parameters in (("policy", inputs.parameters), ("critic", inputs.critic_parameters))
+        for name, times in (("before the updates", 2), ("forward and backward", 6))
+    }
+
+
+def push_seconds(inputs: Inputs) -> float:
+    """Of handing new weights to the samplers."""
+    return 2 * 2 * inputs.parameters / inputs.push_bandwidth
 
 
 def print_row(name: str, inputs: Inputs, sampling: float, training: float, *, overlap: bool, lockstep: bool) -> None:
     """One set-up; where the same GPUs do both, they take turns."""
-    rollout = rollout_seconds(inputs, sampling) * (inputs.lockstep_factor if lockstep else 1.0)
-    update = update_seconds(inputs, training)
-    push = 2 * 2 * inputs.parameters / inputs.push_bandwidth
+    rollout = sum(rollout_parts(inputs, sampling).values()) * (inputs.lockstep_factor if lockstep else 1.0)
+    update, push = sum(update_parts(inputs, training).values()), push_seconds(inputs)
     whole = (max(rollout, update) if overlap else rollout + update) + push
     rate = 3600 * inputs.episodes / whole
     print(f"| {name} | {rollout:.0f} | {update:.0f} | {push:.0f} | {whole:.0f} | {rate:.0f} |")
+
+
+def print_parts(inputs: Inputs) -> None:
+    """Where the time of an iteration goes on one GPU, and on eight of which four sample and four train."""
+    columns = [
+        {**rollout_parts(inputs, gpus), **update_parts(inputs, gpus), "weights to the samplers": push_seconds(inputs)}
+        for gpus in (1, 4)
+    ]
+    print("\n| part | 1 GPU | share | 8 GPUs, 4 + 4 | share |\n|---|---|---|---|---|")
+    for name in columns[0]:
+        cells = (f"{part[name]:.0f} s | {part[name] / sum(part.values()):.0%}" for part in columns)
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 def main() -> None:
@@ -98,6 +123,7 @@ def main() -> None:
     larger = replace(inputs, episodes=8 * inputs.episodes)
     print_row("64 GPUs: 32 sample, 32 train, 8 x episodes", larger, 32, 32, overlap=False, lockstep=False)
     print_row("the same, overlapped", larger, 32, 32, overlap=True, lockstep=False)
+    print_parts(inputs)
 
 
 if __name__ == "__main__":

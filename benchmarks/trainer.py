@@ -5,9 +5,11 @@
 The same in each: task, starting policy, tokenizer, texts, seeds, rule (GRPO: one advantage for an episode), learning
 rate, episodes and groups of an iteration, updates. The task is KeyDoor with a way so long that every episode is cut
 after exactly `steps` responses, whatever the policy says, so that all play the same number of steps. Each side runs in
-a process of its own, whose largest memory is read at its end; its first iteration is not counted.
+a process of its own, whose largest memory is read at its end; its first iteration is not counted. Seconds are
+processor time of that process, which has one thread, so that a busy machine changes little.
 
 - `steppo-gym`: `StepTrainer`, slots refilled, an episode trained as one row without padding between rows.
+- `steppo-gym, ...`: with `--left-out`, the same without one of its savings, see `LEFT_OUT`.
 - `trl`: `GRPOTrainer(environment_factory=..)` through `steppo_gym.adapters.trl`. TRL looks for calls in a response;
   here every response is one, as the small policy writes no JSON. It says one more response after the last step, as it
   always does, and has no limit for a single response.
@@ -28,7 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -40,6 +42,13 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM, TrainerCallback
 
 ENV_ID = "steppo/KeyDoor-v0"
+LEFT_OUT: dict[str, dict[str, Any]] = {
+    "steppo-gym, two halves": {"overlap_environments": True},
+    "steppo-gym, half the slots": {"num_slots": 0.5},
+    "steppo-gym, log-probabilities computed again": {"recompute_log_probs": True},
+    "steppo-gym, a pass for each row": {"max_tokens_per_micro_batch": 1},
+}
+"""Settings that leave out one saving each; `num_slots` as a share of the episodes of an iteration."""
 ARMS = ("steppo-gym", "trl", "padded")
 RESPONSE_TOKENS = 12
 LEARNING_RATE = 1e-4
@@ -54,6 +63,7 @@ class Work:
     group: int
     iterations: int
     policy: str
+    arm: str = "steppo-gym"
 
 
 @dataclass
@@ -66,7 +76,7 @@ class Measured:
     episodes: int
     env_steps: int
     generated_tokens: int
-    trained_tokens: int
+    """All of them are trained on."""
     peak_mib: float
     padding: float | None = None
     """Share of padding among the positions of the update; None where it is not known."""
@@ -84,10 +94,17 @@ class Clock(TrainerCallback):
 
     def __init__(self) -> None:
         self.ends: list[float] = []
+        """Processor time."""
+        self.by_the_clock: list[float] = []
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Note the time."""
-        self.ends.append(time.perf_counter())
+        self.ends.append(time.process_time())
+        self.by_the_clock.append(time.perf_counter())
+
+    def shares(self, spent: dict[str, float]) -> dict[str, float]:
+        """Of phases that were timed by the clock, in the time between the first update's end and the last's."""
+        return {name: value / (self.by_the_clock[-1] - self.by_the_clock[0]) for name, value in spent.items()}
 
 
 def env_arguments(steps: int) -> dict[str, Any]:
@@ -139,11 +156,13 @@ def ours(work: Work, folder: str) -> Measured:
     from steppo_gym.trainers.step_trainer import StepTrainer
 
     rule, clock = ALGORITHMS["grpo"], Clock()
+    settings: dict[str, Any] = {"num_slots": 1.0, **LEFT_OUT.get(work.arm, {})}
+    settings["num_slots"] = int(settings["num_slots"] * work.episodes)
     config = StepConfig.for_rule(
         rule, output_dir=folder, iterations=work.iterations, episodes_per_iteration=work.episodes,
         num_generations=work.group, updates_per_iteration=1, max_completion_length=RESPONSE_TOKENS,
-        num_slots=work.episodes, num_env_workers=0, evaluate_every=0, save_every=0, report_to="none", disable_tqdm=True,
-        use_cpu=True, learning_rate=LEARNING_RATE, save_episodes=False, record_credit=0,
+        num_env_workers=0, evaluate_every=0, save_every=0, report_to="none", disable_tqdm=True,
+        use_cpu=True, learning_rate=LEARNING_RATE, save_episodes=False, record_credit=0, **settings,
     )  # fmt: skip
     trainer = StepTrainer(
         Qwen3ForCausalLM.from_pretrained(work.policy), config, rule=rule(), critic_config=None,
@@ -161,7 +180,7 @@ def ours(work: Work, folder: str) -> Measured:
     }
     tokens = round(sum(log["generated_tokens"] for log in logs))
     padding = sum(log["padding_share"] for log in logs) / len(logs)
-    return _measured("steppo-gym", work, seconds, tokens, tokens, spent, padding)
+    return _measured(work.arm, work, seconds, tokens, clock.shares(spent), padding)
 
 
 def trl(work: Work, folder: str) -> Measured:
@@ -227,9 +246,9 @@ def trl(work: Work, folder: str) -> Measured:
     trainer.train()
     seen = trainer.seen[1 : work.iterations]
     seconds, tokens = clock.ends[-1] - clock.ends[0], round(sum(one["generated"] for one in seen))
-    rollout = sum(one["seconds"] for one in seen)
-    spent = {"rollout": rollout, "update": seconds - rollout}
-    return _measured("trl", work, seconds, tokens, tokens, spent, sum(one["padding"] for one in seen) / len(seen))
+    shares = clock.shares({"rollout": sum(one["seconds"] for one in seen)})
+    shares["update"] = 1 - shares["rollout"]
+    return _measured("trl", work, seconds, tokens, shares, sum(one["padding"] for one in seen) / len(seen))
 
 
 def padded(work: Work, folder: str) -> Measured:
@@ -259,25 +278,26 @@ def padded(work: Work, folder: str) -> Measured:
         steps: list[tuple[int, tuple[int, ...], tuple[int, ...]]] = []
         returns = [0.0] * work.episodes
         for _ in range(work.steps):
-            begun = time.perf_counter()
+            begun = time.process_time()
             responses = _generate(model, prompts, pad)
-            spent["generation"] += time.perf_counter() - begun
-            begun = time.perf_counter()
+            spent["generation"] += time.process_time() - begun
+            begun = time.process_time()
             for number, (env, response) in enumerate(zip(envs, responses, strict=True)):
                 steps.append((number, prompts[number], response))
                 observation, reward, *_ = env.step(codec.decode_response(response))
                 returns[number] += reward
                 prompts[number] = codec.next_prompt((*prompts[number], *response), observation)
-            spent["environments"] += time.perf_counter() - begun
-        begun = time.perf_counter()
+            spent["environments"] += time.process_time() - begun
+        begun = time.process_time()
         groups = [number // work.group for number in range(work.episodes)]
         advantages = group_advantages(returns, groups)
         shares.append(_update(model, optimizer, [(advantages[n], p, r) for n, p, r in steps], pad))
-        spent["update"] += time.perf_counter() - begun
+        spent["update"] += time.process_time() - begun
         tokens.append(sum(len(response) for _, _, response in steps))
-        ends.append(time.perf_counter())
-    written = sum(tokens[1:])
-    return _measured("padded", work, ends[-1] - ends[0], written, written, spent, sum(shares[1:]) / len(shares[1:]))
+        ends.append(time.process_time())
+    seconds, padding = ends[-1] - ends[0], sum(shares[1:]) / len(shares[1:])
+    spent = {name: value / seconds for name, value in spent.items()}
+    return _measured("padded", work, seconds, sum(tokens[1:]), spent, padding)
 
 
 def _left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -325,20 +345,17 @@ def _update(
 
 
 def _measured(
-    arm: str, work: Work, seconds: float, generated: int, trained: int, spent: dict[str, float], padding: float | None
+    arm: str, work: Work, seconds: float, generated: int, shares: dict[str, float], padding: float | None
 ) -> Measured:
     episodes = (work.iterations - 1) * work.episodes
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    shares = {name: value / seconds for name, value in spent.items()}
     shares["other"] = max(0.0, 1 - sum(shares.values()))
-    return Measured(
-        arm, work.steps, seconds, episodes, episodes * work.steps, generated, trained, peak, padding, shares
-    )
+    return Measured(arm, work.steps, seconds, episodes, episodes * work.steps, generated, peak, padding, shares)
 
 
 def measure(arm: str, work: Work) -> Measured:
     """One side in a process of its own."""
-    command = [sys.executable, __file__, "--arm", arm, "--work", json.dumps(asdict(work))]
+    command = [sys.executable, __file__, "--arm", arm, "--work", json.dumps(asdict(replace(work, arm=arm)))]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{arm} failed:\n{done.stderr[-3000:]}")
@@ -348,9 +365,9 @@ def measure(arm: str, work: Work) -> Measured:
 def table(results: Sequence[Measured]) -> str:
     """The table of all sides; ratios are of episodes per hour, ours to theirs."""
     lines = [
-        "| steps | trainer | episodes/h | ours / it | env steps/s | generated tokens/s | trained tokens/s | padding "
+        "| steps | trainer | episodes/h | ours / it | env steps/s | tokens/s generated and trained on | padding "
         "| peak MiB | share of time |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in results:
         base = next(r for r in results if r.arm == ARMS[0] and r.steps == one.steps)
@@ -359,7 +376,7 @@ def table(results: Sequence[Measured]) -> str:
         lines.append(
             f"| {one.steps} | {one.arm} | {one.episodes_per_hour:,.0f} "
             f"| {base.episodes_per_hour / one.episodes_per_hour:.2f} | {one.env_steps / one.seconds:,.0f} "
-            f"| {one.generated_tokens / one.seconds:,.0f} | {one.trained_tokens / one.seconds:,.0f} | {padding} "
+            f"| {one.generated_tokens / one.seconds:,.0f} | {padding} "
             f"| {one.peak_mib:,.0f} | {shares} |"
         )
     return "\n".join(lines)
@@ -385,15 +402,16 @@ def main(arguments: Sequence[str] | None = None) -> list[Measured]:
     parser.add_argument("--iterations", type=int, default=4, help="the first is not counted (default: %(default)s)")
     parser.add_argument("--hidden_size", type=int, default=96, help="of the policy (default: %(default)s)")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
+    parser.add_argument("--left-out", action="store_true", help="also without each of our savings in turn")
     parser.add_argument("--tiny", action="store_true", help="seconds instead of minutes, to see that it runs")
-    parser.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)
+    parser.add_argument("--arm", choices=(*ARMS, *LEFT_OUT), help=argparse.SUPPRESS)
     parser.add_argument("--work", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if options.arm:
         work = Work(**json.loads(options.work))
         with tempfile.TemporaryDirectory() as folder:
-            run = {"steppo-gym": ours, "trl": trl, "padded": padded}[options.arm]
+            run = {"trl": trl, "padded": padded}.get(options.arm, ours)
             print(
                 json.dumps({f.name: getattr(result, f.name) for result in [run(work, folder)] for f in fields(result)})
             )
@@ -405,7 +423,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Measured]:
         results = []
         for steps in options.steps:
             work = Work(steps, options.episodes, options.group, options.iterations, folder)
-            for arm in options.arms:
+            for arm in (*options.arms, *(LEFT_OUT if options.left_out else ())):
                 results.append(measure(arm, work))
                 print(
                     f"{arm}, {steps} steps: {results[-1].episodes_per_hour:,.0f} episodes/h",

@@ -130,6 +130,8 @@ def rollout_metrics(episodes: Sequence[Sequence[Episode]], stats: Sequence[Rollo
             "generated_tokens": sum(part.num_generated_tokens for part in stats),
             "generation_seconds": max(part.generation_seconds for part in stats),
             "environment_wait_seconds": max(part.environment_wait_seconds for part in stats),
+            # Processes that differ, or could not find out, are in between.
+            "environments_overlap": _mean([0.5 if part.overlap is None else part.overlap for part in stats]),
             "episodes_per_second": len(every) / seconds,
             "generated_tokens_per_second": sum(part.num_generated_tokens for part in stats) / seconds,
             "generation_batch_size": _mean([part.mean_batch_size for part in stats]),

@@ -64,11 +64,22 @@ class PlayingTrainer(RecordedTrainer):
             self.codec,
             assignments,
             max_prompt_tokens=self.max_prompt_tokens,
+            overlap=self._overlap(),
             streaming=self.args.stream_responses or None,
             on_episode=on_episode,
         )
         require_played(rollout.episodes)
         return rollout
+
+    def _overlap(self) -> bool | None:
+        """Whether environments step beside generation: as it is set, or as this run has found out and logged."""
+        if self.args.overlap_environments is not None:
+            return self.args.overlap_environments
+        if self.use_vllm:
+            # What it samples depends on the order of the calls, so that must not depend on time.
+            return True
+        found = [entry["environments_overlap"] for entry in self.state.log_history if "environments_overlap" in entry]
+        return None if not found or found[-1] == 0.5 else found[-1] > 0.5
 
     @contextlib.contextmanager
     def sampling(self, temperature: float, seed: int) -> Iterator[Policy]:

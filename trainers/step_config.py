@@ -94,6 +94,11 @@ class StepConfig(GRPOConfig):
     overlap_updates: bool = setting(
         False, "Play the next iteration's episodes with the weights of now while updating; needs a correction."
     )
+    overlap_environments: bool | None = setting(
+        None,
+        "Step one half of the environments while the policy writes for the other; with worker processes the first "
+        "rollout tries both by default, and the run keeps to the faster (metric environments_overlap).",
+    )
     stream_responses: bool = setting(
         False,
         "Ask the own model for a response as soon as an environment has answered, not in rounds: faster where "

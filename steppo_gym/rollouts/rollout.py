@@ -6,10 +6,11 @@
 A slot whose episode ends takes the next assignment at once, and responses are generated only for slots that wait for
 one. There are two schedules (`steppo_gym.rollouts.schedules`):
 
-- Lock-step, for policies that answer in batches. The slots form two fixed halves: while the policy generates for one,
-  the environments of the other step in their workers. Which slot plays what and which requests share a batch depends on
-  nothing but the lengths of the episodes, never on timing, so the same policy and assignments give the same records
-  with any number of workers.
+- Lock-step, for policies that answer in batches: for all slots at once, or for two fixed halves in turn, and then the
+  environments of one half step in their workers while the policy generates for the other. Which slot plays what and
+  which requests share a batch depends on that choice and the lengths of the episodes, never on timing, so the same
+  policy and assignments give the same records with any number of workers. The choice can be left to the first calls;
+  then it does depend on timing, which is nothing to a policy whose answers follow from the request alone.
 - Streaming, for policies that answer requests one by one (`StreamingPolicy`): no slot waits for another. A policy whose
   answers follow from the request alone gives the same records as in lock-step, in the same order; only the order in
   which the episodes end is another.
@@ -74,6 +75,8 @@ class RolloutStats:
     """Sum over the requests of the time from asking to answer."""
     environment_wait_seconds: float = 0.0
     """Time in which nothing was done but wait for environments."""
+    overlap: bool | None = None
+    """Whether environments stepped while responses were generated; None if both was tried, and no more than that."""
 
     @property
     def mean_batch_size(self) -> float:
@@ -112,7 +115,7 @@ def collect(
     assignments: Sequence[Assignment],
     *,
     max_prompt_tokens: int | None = None,
-    overlap: bool = True,
+    overlap: bool | None = True,
     streaming: bool | None = None,
     on_episode: Callable[[Episode], object] | None = None,
 ) -> Rollout:
@@ -130,9 +133,11 @@ def collect(
         max_prompt_tokens: an episode whose next prompt is longer is truncated, with that prompt as its
             `final_prompt_ids` (the only prompt that may be longer). If it is the first prompt, the episode fails at the
             boundary "prompt".
-        overlap: in lock-step, False makes one group of all slots: half as many calls with batches twice as large, and
-            the environments step while nothing is generated. That is faster when the steps of all slots take less time
-            than the part of a generation call that does not depend on its batch size, and always without workers.
+        overlap: in lock-step, True makes two halves of the slots and False one group: half as many calls with batches
+            twice as large, and the environments step while nothing is generated. That is faster when the steps of all
+            slots take less time than the part of a generation call that does not depend on its batch size. None is
+            False without workers, where nothing can overlap; with workers both are tried for the first 12 responses of
+            every slot, and the rollout keeps to the faster.
         streaming: whether to ask for responses one by one; None does where the policy prefers it.
         on_episode: called with each episode when it ends, failed ones included.
 
@@ -148,15 +153,16 @@ def collect(
     rollout = OpenRollout(rules, assignments, needs_expert=policy.needs_expert, on_episode=on_episode)
     if isinstance(policy, StreamingPolicy) and (policy.prefers_streaming if streaming is None else streaming):
         Streaming(policy, pool, rollout).run()
+        overlap = bool(pool.worker_pids)
     elif streaming:
         raise ValueError(f"{type(policy).__name__} answers in batches: it has no submit and poll to stream with.")
     else:
-        Lockstep(policy, pool, rollout).run(overlap=overlap)
+        overlap = Lockstep(policy, pool, rollout).run(overlap if pool.worker_pids else bool(overlap))
     episodes = tuple(rollout.ended[position] for position in range(len(assignments)))
-    return Rollout(episodes, _stats(episodes, rollout.timing, time.perf_counter() - started))
+    return Rollout(episodes, _stats(episodes, rollout.timing, time.perf_counter() - started, overlap))
 
 
-def _stats(episodes: Sequence[Episode], timing: Timing, seconds: float) -> RolloutStats:
+def _stats(episodes: Sequence[Episode], timing: Timing, seconds: float, overlap: bool | None) -> RolloutStats:
     whole = [episode for episode in episodes if episode.ended != "failed"]
     steps = [step for episode in whole for step in episode.steps]
     num_generated_tokens = sum(len(step.response_ids) for step in steps)
@@ -172,4 +178,5 @@ def _stats(episodes: Sequence[Episode], timing: Timing, seconds: float) -> Rollo
         generation_seconds=timing.generation_seconds,
         request_seconds=timing.request_seconds,
         environment_wait_seconds=timing.environment_wait_seconds,
+        overlap=overlap,
     )

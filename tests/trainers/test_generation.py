@@ -108,6 +108,7 @@ def test_sampling_follows_the_distribution(model, codec, observations):
 
 def test_the_cache_grows_with_its_longest_row(model, codec, observations):
     policy = make_policy(model, codec, temperature=1.0)
+    policy._cache.capacity = 256
     short, long = prompts(codec, observations, 2)
     long = (long * 10)[:253]
     for length in (253, 700):  # the first outgrows 256 columns while it responds, the second in its prompt

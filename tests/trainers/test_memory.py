@@ -109,6 +109,8 @@ def test_sharding_divides_what_is_held():
 
 def test_keys_take_what_the_cache_allocates():
     cache = SlotCache(SMALL.num_hidden_layers, 4)
+    # That of a card.
+    cache.capacity = 256
     model = Qwen3ForCausalLM(SMALL)
     # A prompt, and then a token at a time.
     for known, new in ((0, 250), *((length, 1) for length in range(250, 700))):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import resource
+from pathlib import Path
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steppo_gym.trainers.policy.slot_cache import SlotCache, SlotCacheLayer
+from steppo_gym.trainers.policy.slot_cache import SlotCache, SlotCacheLayer, zeros
 from steppo_gym.trainers.policy.slots import SlotRows
 
 SLOTS, HEADS, SIZE = 6, 2, 3
@@ -77,6 +80,24 @@ def test_rows_are_not_copied():
     assert keys is not None
     assert found.untyped_storage().data_ptr() == keys.untyped_storage().data_ptr()
     assert torch.equal(found, states)
+
+
+def test_zeros_take_no_memory_until_something_is_written():
+    """Not where they are copied either: what a cache that grows leaves behind is given back."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    before = resident()
+    cache = zeros((64, 4, 2048, 32), torch.float32, torch.device("cpu"))
+    assert cache.nbytes == 2**26 and cache.shape == (64, 4, 2048, 32) and cache.dtype == torch.float32
+    assert resident() - before < 2**22
+    cache[3] = 1.0
+    assert 2**20 <= resident() - before < 2**23
+    assert cache[2:5].sum(dim=(1, 2, 3)).tolist() == [0.0, 4 * 2048 * 32, 0.0]
+    del cache
+    assert resident() - before < 2**20
+    assert zeros((2, 3), torch.bfloat16, torch.device("cpu")).tolist() == [[0.0] * 3] * 2
 
 
 def test_slots_that_lie_together_do_not_move():

@@ -77,10 +77,27 @@ def test_a_seed_decides_everything(make_trainer):
 
 
 def test_worker_processes_change_nothing(make_trainer):
-    runs = [make_trainer(iterations=2, num_env_workers=number) for number in (0, 2)]
+    # By default workers are found out whether to overlap with; then rounding may differ.
+    runs = [make_trainer(iterations=2, num_env_workers=number, overlap_environments=True) for number in (0, 2)]
     alone, together = (train(trainer) for trainer in runs)
     assert fixed_metrics(runs[0].state.log_history) == fixed_metrics(runs[1].state.log_history)
     assert alone[0].equal(together[0]) and alone[1].equal(together[1])
+
+
+def test_a_run_keeps_to_what_it_has_found_out(make_trainer):
+    """The log entries come back with a checkpoint, so a run that goes on does too."""
+    for setting, logged, expected in (
+        (None, [], False),
+        (None, [1.0], True),
+        (None, [1.0, 0.0], False),
+        (None, [1.0, 0.5], False),
+        (True, [0.0], True),
+        (False, [1.0], False),
+    ):
+        trainer = make_trainer(overlap_environments=setting)
+        trainer.state.log_history = [{"environments_overlap": value} for value in logged] + [{"eval_success": 1.0}]
+        rollout = trainer.play(trainer.spec, [Assignment("train-0", 0)], temperature=1.0, seed=0)
+        assert rollout.stats.overlap is expected, (setting, logged)
 
 
 @pytest.mark.parametrize("kind", CRITICS)

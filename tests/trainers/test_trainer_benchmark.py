@@ -19,13 +19,12 @@ def results(tmp_path_factory):
 
 
 def test_all_play_the_same_number_of_steps(results):
-    assert [one.arm for one in results] == list(benchmark.ARMS)
+    assert [one.arm for one in results] == ["steppo-gym", "trl", "padded"]
     assert {(one.steps, one.episodes, one.env_steps) for one in results} == {(2, 4, 8)}
     for one in results:
         # TRL says one more response than there are steps, and has no limit for each.
         longest = benchmark.RESPONSE_TOKENS * 8 if one.arm != "trl" else 4 * (64 * 2 + 64)
         assert 8 <= one.generated_tokens <= longest
-        assert one.trained_tokens == one.generated_tokens
         assert 0 <= one.padding < 1 and one.seconds > 0 and one.peak_mib > 0
         assert sum(one.phases.values()) == pytest.approx(1, abs=0.2)
 
@@ -39,6 +38,6 @@ def test_the_table_has_the_ratio_to_each(results):
 
 def test_growth_is_between_neighbours():
     def side(steps, seconds):
-        return benchmark.Measured("trl", steps, seconds, 10, 10 * steps, 1, 1, 1.0)
+        return benchmark.Measured("trl", steps, seconds, 10, 10 * steps, 1, 1.0)
 
     assert benchmark.growth([side(8, 5.0), side(4, 2.0)]) == "trl: 4 to 8 steps, an episode takes 2.50 times as long"

@@ -46,7 +46,8 @@ HELP_GROUPS = {
     ),
     "rollouts": (
         "num_slots", "num_env_workers", "env_workers", "env_step_timeout", "max_prompt_tokens", "policy_servers",
-        "policy_servers_folder", "off_policy_correction", "overlap_updates", "stream_responses",
+        "policy_servers_folder", "off_policy_correction", "overlap_updates", "overlap_environments",
+        "stream_responses",
     ),
     "watching": (
         "output_dir", "resume", "test_tasks", "validation_tasks", "watch", "evaluate_every", "save_every",

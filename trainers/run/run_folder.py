@@ -35,7 +35,8 @@ MAY_DIFFER: Mapping[str, tuple[str, ...]] = {
         "save_every", "save_steps", "save_total_limit", "save_episodes", "report_to", "run_name", "project",
         "disable_tqdm", "log_level", "log_level_replica", "hub_token",
         # How the machine is used: the same episodes are played, in another order.
-        "num_slots", "num_env_workers", "env_step_timeout", "dataloader_num_workers", "dataloader_pin_memory",
+        "num_slots", "num_env_workers", "overlap_environments", "env_step_timeout", "dataloader_num_workers",
+        "dataloader_pin_memory",
         # Of the process.
         "local_rank", "ddp_timeout",
     ),

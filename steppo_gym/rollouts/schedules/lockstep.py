@@ -1,7 +1,7 @@
 """Rounds in two halves: while the policy generates for one half of the slots, the environments of the other step.
 
-Which slot plays what and which requests share a batch depends on nothing but the lengths of the episodes, never on
-timing.
+Or of all slots together. Which slot plays what and which requests share a batch depends on that choice and on the
+lengths of the episodes, and on nothing else.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from steppo_gym.errors import InfrastructureError
 from steppo_gym.rollouts.env_host import Command, StepCommand
 from steppo_gym.rollouts.policies import Policy
 from steppo_gym.rollouts.pool import Batch, EnvPool
+from steppo_gym.rollouts.schedules.choice import Choice
 from steppo_gym.rollouts.schedules.open_rollout import OpenRollout
 
 MAX_FAILED_CALLS = 3
@@ -44,17 +45,42 @@ class Lockstep:
         self._policy, self._pool, self._rollout = policy, pool, rollout
         self._failed_calls = 0
 
-    def run(self, *, overlap: bool) -> None:
-        """Play to the end; without `overlap` all slots are one group."""
-        slots = range(self._pool.num_slots)
-        # Every second slot, not the first half of them, so that each half spreads over all workers.
-        first, second = (_Half(slots[0::2]), _Half(slots[1::2])) if overlap else (_Half(slots), _Half(()))
-        starts = self._assign(slots)
+    def run(self, overlap: bool | None) -> bool | None:
+        """Play to the end.
+
+        Args:
+            overlap: in two halves or not; None tries both and keeps to the faster.
+
+        Returns:
+            The same, or what was found out; None if the rollout was too short for that.
+        """
+        choice = Choice(overlap)
+        halves = choice.halves
+        first, second = self._divided(halves)
+        starts = self._assign(range(self._pool.num_slots))
         for half in (first, second):
             half.batch = self._submit(start for start in starts if start.slot in half.slots)
         while self._rollout.goes_on:
+            started, answered = time.perf_counter(), self._rollout.timing.num_requests
+            if halves != choice.halves:
+                halves = choice.halves
+                self._come_to_rest(first, second)
+                first, second = self._divided(halves)
             self._round(first, second)
             self._round(second, first)
+            choice.note(time.perf_counter() - started, self._rollout.timing.num_requests - answered)
+        return choice.overlap
+
+    def _divided(self, halves: bool) -> tuple[_Half, _Half]:
+        slots = range(self._pool.num_slots)
+        # Every second slot, not the first half of them, so that each half spreads over all workers.
+        return (_Half(slots[0::2]), _Half(slots[1::2])) if halves else (_Half(slots), _Half(()))
+
+    def _come_to_rest(self, *halves: _Half) -> None:
+        """Wait for all environments, those that have not been set going yet among them."""
+        for half in halves:
+            self._receive(half.batch)
+            self._receive(self._submit(half.actions))
 
     def _round(self, half: _Half, other: _Half) -> None:
         """Set the environments of the other half going and generate for this one."""
