@@ -97,7 +97,7 @@ class StepConfig(GRPOConfig):
     overlap_environments: bool | None = setting(
         None,
         "Step one half of the environments while the policy writes for the other; with worker processes the first "
-        "rollout tries both by default, and the run keeps to the faster (metric environments_overlap).",
+        "rollout tries both by default, and the run keeps to it if it saves a tenth (metric environments_overlap).",
     )
     stream_responses: bool = setting(
         False,

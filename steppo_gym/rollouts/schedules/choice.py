@@ -14,6 +14,11 @@ CYCLES = 3
 TRIALS = (False, True, True, False)
 """With halves or without; in this order contexts that grow favor neither."""
 
+WORTH_IT = 0.9
+"""Halves are kept where they take less than this share of the time. What is nearly a tie is decided alike in every run,
+so that runs repeat to the last bit: another number of rows in a batch rounds otherwise.
+"""
+
 
 @dataclass
 class Choice:
@@ -42,4 +47,4 @@ class Choice:
         self._num_cycles += 1
         if self._num_cycles == CYCLES * len(TRIALS):
             one, two = (self._seconds[kind] / max(self._requests[kind], 1) for kind in (False, True))
-            self.overlap = two < one
+            self.overlap = two < WORTH_IT * one
