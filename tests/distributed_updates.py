@@ -5,8 +5,8 @@ torchrun --nproc_per_node 2 tests/distributed_updates.py POLICY OUT [SHARD [NAME
 
 POLICY is the folder of a model with its tokenizer. What an update changes in policy
 and critic goes into OUT, one file for each set-up. SHARD is that of the run, "none" by default.
-The episodes are the same in all settings: those of the even groups are played by the processes of even rank, the others
-by those of odd rank, and a single one plays all.
+The episodes are the same in all settings. A group is played by one process: those of even rank have the even groups,
+those of odd rank the others, and a single one plays all.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from steppo_gym.trainers.step_trainer import StepTrainer
 
 SETTINGS = {
     "iterations": 1,
-    "episodes_per_iteration": 4,
+    # Enough for groups of two on four processes.
+    "episodes_per_iteration": 8,
     "updates_per_iteration": 1,
     # So few that processes with different episodes have different numbers of micro-batches.
     "max_tokens_per_micro_batch": 20,
@@ -65,7 +66,7 @@ SHARDED = SETUPS | {
     "steppo-head-critic": {"critic": "head"},
     "ppo-adapters": {"peft_config": LORA},
     "steppo-adapters-full-critic": {"peft_config": LORA, "critic": "full"},
-    "steppo-accumulation": {"episodes_per_iteration": 8, "gradient_accumulation_steps": 2},
+    "steppo-accumulation": {"gradient_accumulation_steps": 2},
     "steppo-checkpointing": {"activation_checkpointing": True, "critic": "full"},
     "steppo-bf16": {"bf16": True},
     "steppo-adam": {"optim": "adamw_torch", "learning_rate": 1e-3, "critic_learning_rate": 1e-3, "iterations": 2},
@@ -73,6 +74,17 @@ SHARDED = SETUPS | {
 """Those that are made with sharded models too."""
 QUICK = tuple(name for name in SHARDED if name not in ("steppo", "gigpo", "reinforce_pp", "gigpo-failed", "ppo"))
 """Enough of them to see each part of sharding at work."""
+SHARDED |= {
+    "ppo-lora-critic": {"critic": "lora"},
+    "ppo-head-critic": {"critic": "head"},
+    "steppo-lora-critic-failed": {"critic": "lora"},
+    "steppo-head-critic-failed": {"critic": "head"},
+    "steppo-adapters-head-critic": {"peft_config": LORA, "critic": "head"},
+    "steppo-adapters-accumulation": {"peft_config": LORA, "gradient_accumulation_steps": 2},
+    "steppo-adapters-failed": {"peft_config": LORA},
+    "steppo-adapters-bf16": {"peft_config": LORA, "bf16": True},
+    "steppo-head-critic-bf16": {"critic": "head", "bf16": True},
+}
 
 
 class PlayedTrainer(StepTrainer):
@@ -82,16 +94,7 @@ class PlayedTrainer(StepTrainer):
 
     def play(self, spec, assignments, *, temperature, seed):
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        # With more than two processes a group is shared out further.
-        own = (
-            tuple(
-                episode
-                for number, episode in enumerate(self.played)
-                if episode.group % 2 == rank % 2 and number // 2 % (world // 2) == rank // 2
-            )
-            if world > 1
-            else self.played
-        )
+        own = tuple(e for e in self.played if world == 1 or player(e.group, self.played, world) == rank)
         return Rollout(own, RolloutStats(num_episodes=len(own), seconds=1.0))
 
     def check_first_gap(self, gap):
@@ -110,6 +113,12 @@ def episodes_of(name):
         if odd.steps:
             episodes.append(odd)
     return tuple(episodes)
+
+
+def player(group, episodes, world):
+    """The process of an even number of them that plays a group, none of which is torn apart."""
+    alike = sorted({e.group for e in episodes if e.group % 2 == group % 2})
+    return group % 2 + 2 * (alike.index(group) % (world // 2))
 
 
 def make_trainer(name, policy, folder, **changes):
