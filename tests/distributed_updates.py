@@ -1,6 +1,5 @@
 """Updates on given episodes for each of several set-ups, in one process or as one of several.
 
-python tests/distributed_updates.py POLICY OUT
 torchrun --nproc_per_node 2 tests/distributed_updates.py POLICY OUT [SHARD [NAME ...]]
 
 POLICY is the folder of a model with its tokenizer. What an update changes in policy
@@ -190,14 +189,11 @@ def resumed(policy, folder, shard):
         (folder / "held.json").write_text(json.dumps({"bytes": held, "sampled": ids}))
 
 
-def main():
-    policy, folder = map(Path, sys.argv[1:3])
-    shard, *names = sys.argv[3:] or ["none"]
-    (folder / "again").mkdir(exist_ok=True)
+def main(policy, folder, shard="none", *names):
+    """What one of several processes does."""
+    (folder / "again").mkdir(exist_ok=True, parents=True)
     torch.set_num_threads(1)
-    # torchrun says how many there are on this machine.
-    os.environ["LOCAL_WORLD_SIZE"] = os.environ.get("TEST_LOCAL_WORLD_SIZE", os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if names == ["resume"]:
+    if names == ("resume",):
         # What another number of processes has left in the folder.
         checkpoint = folder / "run-steppo-adam" / "checkpoint-1"
         update("steppo-adam", policy, folder / "again", shard=shard, resume_from=checkpoint, out="resumed")
@@ -210,4 +206,6 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    # torchrun says how many there are on this machine.
+    os.environ["LOCAL_WORLD_SIZE"] = os.environ.get("TEST_LOCAL_WORLD_SIZE", os.environ["LOCAL_WORLD_SIZE"])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
+import distributed_updates
 import pytest
 from distributed_updates import SETUPS, episodes_of
+from ranks import run_ranks
 from safetensors.torch import load_file
 from trainer_runs import relative_difference
 
-SCRIPT = Path(__file__).parents[1] / "distributed_updates.py"
-
-
 @pytest.fixture(scope="module")
 def together(random_folder, tmp_path_factory):
-    """What two processes write. A process that waits for the other in vain ends with the time limit."""
     folder = tmp_path_factory.mktemp("together")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    finished = subprocess.run(
-        [*torchrun, str(SCRIPT), str(random_folder), str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=500,
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 0, finished.stderr[-3000:]
+    run_ranks(2, lambda: distributed_updates.main(random_folder, folder))
     return folder
 
 

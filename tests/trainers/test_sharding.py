@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import distributed_updates
 import pytest
 import torch
 from distributed_updates import QUICK, SHARDED, make_trainer, own_bytes
+from ranks import run_ranks
 from safetensors.torch import load_file
 from trainer_runs import change, relative_difference, weights
 from transformers import Qwen3ForCausalLM
@@ -58,7 +60,9 @@ def torchrun(processes, policy, folder, *arguments, limit=550, **environment):
 
 @pytest.fixture(scope="module")
 def together(random_folder, tmp_path_factory):
-    return torchrun(2, random_folder, tmp_path_factory.mktemp("sharded"), "full", *QUICK)
+    folder = tmp_path_factory.mktemp("sharded")
+    run_ranks(2, lambda: distributed_updates.main(random_folder, folder, "full", *QUICK))
+    return folder
 
 
 @pytest.mark.parametrize("name", QUICK)
