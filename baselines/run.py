@@ -19,7 +19,8 @@ from pathlib import Path
 from steppo_gym.baselines.controls import CONTROLS, control_seeds, play_control
 from steppo_gym.baselines.jobs import Job, Stage, grid_jobs, matrix_jobs, missing, stage_folder
 from steppo_gym.baselines.processes import BusyError, Failure, exclusive, run_jobs
-from steppo_gym.baselines.protocol import PROTOCOLS, Algorithm, GridPoint, Protocol
+from steppo_gym.baselines.protocol import Algorithm, GridPoint, Protocol
+from steppo_gym.baselines.protocols import PROTOCOLS
 from steppo_gym.baselines.records import (
     RESULTS,
     MixedProtocolsError,
@@ -34,7 +35,7 @@ from steppo_gym.baselines.selection import IncompleteGridError, choose
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line and run what is missing; exits with 1 if a run failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("protocol", choices=PROTOCOLS, help="what is compared: see protocol.py")
+    parser.add_argument("protocol", choices=PROTOCOLS, help="what is compared: see protocols.py")
     parser.add_argument("--grid", action="store_true", help="the runs that choose learning rate and clip range")
     parser.add_argument("--algorithms", nargs="+", metavar="KEY", help="only these rows; all by default")
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="only these; the protocol's by default")

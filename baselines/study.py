@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from steppo_gym.baselines.protocol import KEY_DOOR, PPO, STEPPO, GridPoint, Protocol
+from steppo_gym.baselines.protocol import GridPoint, Protocol
+from steppo_gym.baselines.protocols import KEY_DOOR, PPO, STEPPO
 from steppo_gym.baselines.records import RESULTS
 from steppo_gym.baselines.run import run
 from steppo_gym.baselines.tables.effects import study_report

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from steppo_gym.baselines.jobs import REPOSITORY
-from steppo_gym.baselines.protocol import ALFWORLD, KEY_DOOR, PROTOCOLS, Protocol
+from steppo_gym.baselines.protocol import Protocol
+from steppo_gym.baselines.protocols import ALFWORLD, KEY_DOOR, PROTOCOLS
 from steppo_gym.baselines.records import RESULTS, MixedProtocolsError, read_results
 from steppo_gym.baselines.tables.figures import draw_curves
 from steppo_gym.baselines.tables.listing import listing

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -206,6 +205,4 @@ def main(policy, folder, shard="none", *names):
 
 
 if __name__ == "__main__":
-    # torchrun says how many there are on this machine.
-    os.environ["LOCAL_WORLD_SIZE"] = os.environ.get("TEST_LOCAL_WORLD_SIZE", os.environ["LOCAL_WORLD_SIZE"])
     main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

@@ -11,7 +11,8 @@ import pytest
 from baseline_lines import GRPO, POINT, PROTOCOL, STEPPO, grid_line
 
 from steppo_gym.baselines.jobs import Job, grid_jobs, matrix_jobs, missing
-from steppo_gym.baselines.protocol import PROTOCOLS, Algorithm, GridPoint, Protocol, grid
+from steppo_gym.baselines.protocol import Algorithm, GridPoint, Protocol, grid
+from steppo_gym.baselines.protocols import PROTOCOLS
 from steppo_gym.baselines.selection import IncompleteGridError, choose
 from steppo_gym.trainers.critic_config import CriticConfig
 from steppo_gym.trainers.rules import ALGORITHMS

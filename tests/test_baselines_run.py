@@ -18,7 +18,8 @@ from baseline_lines import GRPO, POINT, PROTOCOL, STEPPO, grid_line
 
 from steppo_gym.baselines.jobs import Job, matrix_jobs, stage_folder
 from steppo_gym.baselines.processes import BusyError, exclusive, job_record, may_resume, next_job
-from steppo_gym.baselines.protocol import PROTOCOLS, Algorithm
+from steppo_gym.baselines.protocol import Algorithm
+from steppo_gym.baselines.protocols import PROTOCOLS
 from steppo_gym.baselines.records import append_line, checked_out_commit, read_results, results_file
 from steppo_gym.baselines.run import main, run
 from steppo_gym.trainers.checkpoints import begin_checkpoint, complete_checkpoint
@@ -196,7 +197,7 @@ def test_two_cannot_work_in_one_folder(tmp_path: Path):
 
 def test_a_stopped_matrix_leaves_no_process(tmp_path: Path, repository: Path):
     code = (
-        "from steppo_gym.baselines.run import main; from steppo_gym.baselines.protocol import PROTOCOLS; "
+        "from steppo_gym.baselines.run import main; from steppo_gym.baselines.protocols import PROTOCOLS; "
         "from dataclasses import replace; from test_baselines_run import TINY; "
         "PROTOCOLS['tiny'] = replace(TINY, grid_seeds=(100,)); "
         f"main(['tiny', '--grid', '--algorithms', 'steppo', '--runs', {str(tmp_path)!r}, "

@@ -12,7 +12,7 @@ import pytest
 from baseline_lines import GRPO, POINT, PROTOCOL, STEPPO, control_line, grid_line, matrix_line
 
 from steppo_gym.baselines.jobs import Job
-from steppo_gym.baselines.protocol import PROTOCOLS
+from steppo_gym.baselines.protocols import PROTOCOLS
 from steppo_gym.baselines.records import (
     RESULTS,
     SETTINGS,

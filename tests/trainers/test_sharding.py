@@ -43,25 +43,34 @@ def sampled(trainer):
     return [list(step.response_ids) for episode in rollout.episodes for step in episode.steps]
 
 
-def torchrun(processes, policy, folder, *arguments, limit=550, **environment):
-    """A process that waits for another in vain ends with the time limit."""
-    folder.mkdir(exist_ok=True)
+def run_updates(processes, *arguments, node=None):
+    """`distributed_updates.main` in several processes, of nodes of so many if that is said."""
+
+    def call():
+        if node is not None:
+            os.environ["LOCAL_WORLD_SIZE"] = str(node)
+        distributed_updates.main(*arguments)
+
+    run_ranks(processes, call)
+
+
+def torchrun(processes, *arguments):
+    """The same from the command line; a process that waits for another in vain ends with the time limit."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     finished = subprocess.run(
-        [*command, str(SCRIPT), str(policy), str(folder), *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        timeout=limit,
+        [*command, str(SCRIPT), *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=550,
         capture_output=True,
         text=True,
     )
     assert finished.returncode == 0, finished.stderr[-3000:]
-    return folder
 
 
 @pytest.fixture(scope="module")
 def together(random_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sharded")
-    run_ranks(2, lambda: distributed_updates.main(random_folder, folder, "full", *QUICK))
+    run_updates(2, random_folder, folder, "full", *QUICK)
     return folder
 
 
@@ -118,11 +127,11 @@ def test_one_process_has_nothing_to_share(make_trainer):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("processes", "shard"), [(2, "full"), (4, "full"), (4, "hybrid")])
 def test_every_set_up_is_that_of_one_process(alone, random_folder, tmp_path, processes, shard):
-    # As if there were nodes of two processes.
-    nodes = {"TEST_LOCAL_WORLD_SIZE": "2"} if shard == "hybrid" else {}
-    folder = torchrun(processes, random_folder, tmp_path / "sharded", shard, *SHARDED, limit=1700, **nodes)
+    folder = tmp_path / "sharded"
+    run_updates(processes, random_folder, folder, shard, *SHARDED, node=2 if shard == "hybrid" else None)
     worst = {name: differences(alone(name), folder / f"{name}.safetensors") for name in SHARDED}
     # Each on as many processes, and on others.
     through, resumed = folder / "steppo-adam.safetensors", folder / "again" / "resumed.safetensors"
