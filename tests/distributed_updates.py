@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import torch
+from benchmark_scripts import load_benchmark
 from credit_references import random_batch
 from peft import LoraConfig
 from safetensors.torch import save_file
@@ -25,6 +26,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 from steppo_gym.rollouts.episode import Episode, Failure
 from steppo_gym.rollouts.pool import EnvFactory
 from steppo_gym.rollouts.rollout import Assignment, Rollout, RolloutStats
+from steppo_gym.trainers.sharding.models import build_sharded
 from steppo_gym.trainers.step_trainer import StepTrainer
 
 SETTINGS = {
@@ -34,6 +36,8 @@ SETTINGS = {
     "updates_per_iteration": 1,
     # So few that processes with different episodes have different numbers of micro-batches.
     "max_tokens_per_micro_batch": 20,
+    # Those that are sampled; a random policy does not end them.
+    "max_completion_length": 8,
     "optim": "sgd",
     "learning_rate": 0.1,
     "critic_learning_rate": 0.1,
@@ -188,10 +192,27 @@ def resumed(policy, folder, shard):
         (folder / "held.json").write_text(json.dumps({"bytes": held, "sampled": ids}))
 
 
+def built(policy, folder, shard):
+    """The most MiB that this process takes while policy and full critic are read from a folder."""
+    memory = load_benchmark("process_memory")
+    config, _, _ = settings_of("steppo", **SETTINGS, shard=shard, output_dir=str(folder))
+    memory.give_back_freed_memory()
+    # The group of processes is there.
+    assert config.device.type == "cpu"
+    begun = memory.forget_most()
+    models = build_sharded(str(policy), config, peft_config=None, critic="full", has_critic=True)
+    most = memory.most_resident() - begun
+    (folder / f"built-{config.process_index}.json").write_text(json.dumps({"most": most}))
+    assert models.critic is not None
+
+
 def main(policy, folder, shard="none", *names):
     """What one of several processes does."""
     (folder / "again").mkdir(exist_ok=True, parents=True)
     torch.set_num_threads(1)
+    if names == ("built",):
+        built(policy, folder, shard)
+        return
     if names == ("resume",):
         # What another number of processes has left in the folder.
         checkpoint = folder / "run-steppo-adam" / "checkpoint-1"

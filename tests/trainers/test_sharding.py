@@ -15,7 +15,7 @@ from distributed_updates import QUICK, SHARDED, make_trainer, own_bytes
 from ranks import run_ranks
 from safetensors.torch import load_file
 from trainer_runs import change, relative_difference, weights
-from transformers import Qwen3ForCausalLM
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from steppo_gym.rollouts.rollout import Assignment
 from steppo_gym.trainers.sharding.weights import FileWeights, plain_name
@@ -91,6 +91,20 @@ def test_a_process_holds_half_and_samples_the_same(together, random_folder, tmp_
     # Shares of small weights are uneven.
     assert told["bytes"] < 0.6 * own_bytes(trainer)
     assert told["sampled"] == sampled(trainer)
+
+
+def test_models_are_never_whole_while_they_are_built(random_folder, tmp_path):
+    config = Qwen3Config.from_pretrained(random_folder)
+    sizes = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 16, "head_dim": 32}
+    config.update(sizes | {"num_attention_heads": 8, "num_key_value_heads": 8, "layer_types": ["full_attention"] * 16})
+    model = Qwen3ForCausalLM(config)
+    whole = sum(parameter.nbytes for parameter in model.parameters()) / 2**20
+    model.save_pretrained(tmp_path / "policy")
+    run_updates(2, tmp_path / "policy", tmp_path, "full", "built")
+    for rank in (0, 1):
+        most = json.loads((tmp_path / f"built-{rank}.json").read_text())["most"]
+        # Half of policy and critic are one of them; before they were shared out they would be two.
+        assert whole < most < 1.5 * whole
 
 
 def test_what_is_saved_is_the_whole_policy(together, random_folder):
