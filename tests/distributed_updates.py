@@ -193,17 +193,18 @@ def resumed(policy, folder, shard):
 
 
 def built(policy, folder, shard):
-    """The most MiB that this process takes while policy and full critic are read from a folder."""
+    """The most MiB that this process takes while policy and full critic are read from the folder's "large"."""
     memory = load_benchmark("process_memory")
     config, _, _ = settings_of("steppo", **SETTINGS, shard=shard, output_dir=str(folder))
     memory.give_back_freed_memory()
-    # The group of processes is there.
-    assert config.device.type == "cpu"
+    kinds = {"peft_config": None, "critic": "full", "has_critic": True}
+    # With all that is imported and made once.
+    small = build_sharded(str(policy), config, **kinds)
     begun = memory.forget_most()
-    models = build_sharded(str(policy), config, peft_config=None, critic="full", has_critic=True)
-    most = memory.most_resident() - begun
-    (folder / f"built-{config.process_index}.json").write_text(json.dumps({"most": most}))
-    assert models.critic is not None
+    large = build_sharded(str(folder / "large"), config, **kinds)
+    told = {"most": memory.most_resident() - begun, "held": memory.resident() - begun}
+    (folder / f"built-{config.process_index}.json").write_text(json.dumps(told))
+    assert small.critic is not None and large.critic is not None
 
 
 def main(policy, folder, shard="none", *names):
