@@ -21,8 +21,8 @@ from trl.trainer.utils import FusedCausalLMOutput
 SMALL_VOCABULARY = 8192
 """Up to here TRL's tiles are small."""
 TILE_BYTES = 32 * 2**20
-"""Of the logits of some positions, in float32; up to `COPIES` are alive."""
-COPIES = 4
+"""Of the logits of some positions, in float32; `COPIES` of them are there at once."""
+COPIES = 2
 IGNORED = -100
 """Label of a token that is not scored."""
 _SCALES = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
@@ -107,4 +107,4 @@ def _parts(positions: int, words: int) -> list[slice]:
 
 
 def _log_softmax(states: Tensor, rows: Tensor, temperature: float) -> Tensor:
-    return ((states @ rows.t()).float() / temperature).log_softmax(1)
+    return (states @ rows.t()).float().div_(temperature).log_softmax(1)
