@@ -38,12 +38,13 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# torch comes first and alone: it is by far the largest, and a failure there should be seen at once.
+# torch comes first and alone: it is by far the largest, and a failure there should be seen at once. Nothing is compiled
+# beforehand: Python does that when it imports a module, and most of the 20,000 that come along are never imported.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, \
 	$(PYTHON) is " + sys.version.split()[0] + ". Run: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN)/python -m pip install --quiet -c constraints.txt setuptools
-	$(RUN)/python -m pip install --quiet -c constraints.txt torch
-	$(RUN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[dev,peft]'
+	$(RUN)/python -m pip install --quiet --no-compile -c constraints.txt torch
+	$(RUN)/python -m pip install --quiet --no-compile -c constraints.txt --no-build-isolation -e '.[dev,peft]'
 	@touch $@

@@ -16,6 +16,17 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 Stage = Literal["grid", "matrix"]
 
+INSTRUCTIONS = {
+    "": {},
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_CBWR": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",
+    },
+}
+"""What torch's kernels, oneDNN, MKL and numpy's BLAS read at their start, by `Protocol.instructions`."""
+
 WATCHED = {
     # Nothing of a grid run touches the test tasks.
     "grid": ("--watch", "validation", "--test_tasks", "0"),
@@ -45,6 +56,7 @@ class Job:
             "arguments": list(self.algorithm.arguments),
             "learning_rate": self.point.learning_rate,
             "epsilon": self.point.epsilon,
+            "option": list(self.point.option),
             "seed": self.seed,
         }
 
@@ -53,13 +65,14 @@ class Job:
         """For people: what the run is."""
         return (
             f"{self.algorithm.key}, learning rate {self.point.learning_rate}, clip {self.point.epsilon}, "
-            f"seed {self.seed}"
+            f"{''.join(f'{part} ' for part in self.point.option)}seed {self.seed}"
         )
 
     @property
     def folder(self) -> Path:
         """Below the folder of all runs; no two jobs share one."""
-        run = f"{self.algorithm.key}-lr{self.point.learning_rate}-clip{self.point.epsilon}-seed{self.seed}"
+        option = "".join(f"-{part.lstrip('-')}" for part in self.point.option)
+        run = f"{self.algorithm.key}-lr{self.point.learning_rate}-clip{self.point.epsilon}{option}-seed{self.seed}"
         return stage_folder(self.protocol, self.stage) / run
 
     @property
@@ -71,9 +84,15 @@ class Job:
             *self.protocol.machine_arguments,
             *(self.protocol.grid_arguments if self.stage == "grid" else ()),
             *self.algorithm.arguments,
+            *self.point.option,
             *("--learning_rate", str(self.point.learning_rate), "--epsilon", str(self.point.epsilon)),
             *("--seed", str(self.seed), *WATCHED[self.stage]),
         ]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of the run's process that its numbers depend on."""
+        return INSTRUCTIONS[self.protocol.instructions]
 
     def command(self, folder: Path) -> list[str]:
         """The whole command of a run in `folder`."""
@@ -104,8 +123,8 @@ def grid_jobs(protocol: Protocol, algorithms: Iterable[Algorithm], seeds: Iterab
     return [
         Job(protocol, "grid", algorithm, point, seed)
         for seed in seeds
-        for point in protocol.grid
-        for algorithm in algorithms
+        for points in zip(*map(protocol.points, algorithms), strict=True)
+        for algorithm, point in zip(algorithms, points, strict=True)
     ]
 
 
@@ -123,4 +142,6 @@ def missing(jobs: Iterable[Job], lines: Sequence[Mapping[str, Any]]) -> Iterator
 
 def is_of(line: Mapping[str, Any], job: Job) -> bool:
     """Whether a recorded line is the job's."""
-    return all(line[name] == value for name, value in job.identity.items())
+    # Lines are older than options.
+    known = {"option": [], **line}
+    return all(known[name] == value for name, value in job.identity.items())

@@ -191,7 +191,7 @@ def _notes(groups: Mapping[str, Sequence[RunResult]], share: str) -> list[str]:
     tasks = sorted({str(result.summary["evaluation_tasks"]) for result in results if result.summary})
     unfinished = sum(not result.summary for result in results)
     notes = [
-        f"Success in percent on {' or '.join(tasks) or 'no'} test tasks: the mean with its 95 % bootstrap interval "
+        f"Success in percent on {' or '.join(tasks) or 'no'} test tasks: the mean with its 95 % t interval "
         "[low, high] or, below five runs, (lowest to highest). Area: mean height of the greedy curve on the watched "
         "tasks. Differences are over the seeds that both have, p is that of a paired t test with Holm's correction. "
         "Iterations, episodes and minutes are those of training until greedy success on the watched tasks first was "

@@ -180,7 +180,7 @@ def _start(job: Job, folder: Path, threads: int) -> _Running:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            env=os.environ | job.environment | {"OMP_NUM_THREADS": str(threads)},
             # A group of its own, so that its workers can be stopped with it.
             start_new_session=True,
         )

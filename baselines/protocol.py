@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,25 @@ class Algorithm:
     """Name of the file in `trainers/`, without its ending."""
     arguments: tuple[str, ...] = ()
     """The flags of its own; budgets and what the grid chooses are not among them."""
+    options: tuple[tuple[str, ...], ...] = ((),)
+    """Choices of flags that mean something to this algorithm alone; each is tried at every point of the shared grid."""
 
 
 @dataclass(frozen=True)
 class GridPoint:
-    """One choice of what is tuned, the same choices for every algorithm."""
+    """One choice of what is tuned."""
 
     learning_rate: float
     epsilon: float
     """Clip range of the ratio."""
+    option: tuple[str, ...] = ()
+    """One of the algorithm's own choices."""
+
+    def __str__(self) -> str:
+        """As tables show it."""
+        return ", ".join(
+            [str(self.learning_rate), str(self.epsilon), *([" ".join(self.option)] if self.option else [])]
+        )
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,12 @@ class Protocol:
     """Scores of the environment that are shown beside success; in each line under `before` and `after`."""
     tuning: str = "nothing is tuned"
     """For the table of a protocol whose grid has one point: how that point came about."""
+    instructions: str = ""
+    """A vector instruction set that every run is held to, so that it repeats on any machine that has it: "avx2"."""
+    one_code: bool = False
+    """Whether all lines must come from the same code, see `records.checked_out_code`."""
+    score: float | None = None
+    """Greedy success that is asked for where the table says what it took to get there."""
     start: str = "warm"
     """What runs begin as: each seed's own warm start, or "shipped" for what comes with the package."""
     superseded: str = ""
@@ -81,7 +97,12 @@ class Protocol:
         keys = [algorithm.key for algorithm in self.algorithms]
         if len(set(keys)) < len(keys):
             raise ValueError(f"Protocol {self.name}: two algorithms have the same key, got {', '.join(keys)}.")
-        if not self.grid or (len(self.grid) > 1 and not self.grid_seeds):
+        counts = {len(algorithm.options) for algorithm in self.algorithms}
+        if len(counts) > 1:
+            raise ValueError(
+                f"Protocol {self.name}: algorithms have different numbers of options, got {sorted(counts)}."
+            )
+        if not self.grid or ((len(self.grid) > 1 or counts != {1}) and not self.grid_seeds):
             raise ValueError(f"Protocol {self.name} needs a grid of one point, or of more points and grid_seeds.")
 
     @property
@@ -94,10 +115,16 @@ class Protocol:
             "grid": [[point.learning_rate, point.epsilon] for point in self.grid],
             "grid_seeds": self.grid_seeds,
         }
+        # Left out otherwise: protocols are older than these.
         if self.start != "warm":
-            # Left out otherwise: protocols are older than other starts.
             shared["start"] = self.start
+        if self.instructions:
+            shared["instructions"] = self.instructions
         return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:12]
+
+    def points(self, algorithm: Algorithm) -> list[GridPoint]:
+        """The grid of an algorithm: every shared point with every option of its own."""
+        return [replace(point, option=option) for point in self.grid for option in algorithm.options]
 
     def algorithm(self, key: str) -> Algorithm:
         """The algorithm of a key.

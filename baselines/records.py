@@ -5,6 +5,7 @@ README.md in this folder explains every field.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import statistics
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 from steppo_gym.baselines.jobs import REPOSITORY, Job
 from steppo_gym.baselines.protocol import Protocol
 from steppo_gym.storage.json_lines import append_text, read_lines
+from steppo_gym.trainers.phases import PHASES
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -36,6 +38,9 @@ SUMMARISED = (
     "after", "iterations", "episodes", "updates", "tokens", "wall_seconds", "resumed", "versions", "hardware",
 )  # fmt: skip
 """Of the trainer's `summary.json`, what a line repeats."""
+
+
+NOT_TRAINING = ("evaluation", "saving")
 
 
 class MixedProtocolsError(Exception):
@@ -79,11 +84,12 @@ def record(job: Job, folder: Path, commit: str) -> dict[str, Any]:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     entries = read_lines(folder / "metrics.jsonl")
     training = [entry for entry in entries if "update_seconds" in entry]
-    splits = _splits(entries)
+    splits, by_iteration = _splits(entries), spent(training, summary["episodes"] / len(training))
     return {
         **job.identity,
         "title": job.algorithm.title,
         "commit": commit,
+        "code": code_of(commit),
         **{name: summary[name] for name in SUMMARISED},
         "seconds_per_update": statistics.fmean(entry["update_seconds"] for entry in training),
         "rollout_seconds": sum(entry["rollout_seconds"] for entry in training),
@@ -91,7 +97,8 @@ def record(job: Job, folder: Path, commit: str) -> dict[str, Any]:
         "curve": _pooled_curve(splits),
         "curve_by_split": splits,
         "training_curve": [[entry["iteration"], entry.get("success")] for entry in training],
-        "environment_steps": environment_steps(training, summary["episodes"] / len(training)),
+        "environment_steps": round(sum(by_iteration["environment_steps"])),
+        "by_iteration": by_iteration,
         "explained_variance": [entry.get("explained_variance") for entry in training],
         "config": config["run"]
         | {name: config["config"][name] for name in SETTINGS}
@@ -100,21 +107,29 @@ def record(job: Job, folder: Path, commit: str) -> dict[str, Any]:
     }
 
 
-def environment_steps(training: Sequence[Mapping[str, Any]], episodes: float) -> int:
-    """Steps that a run did in its environments for training, those of branches and of the ways to them included.
+def spent(training: Sequence[Mapping[str, Any]], episodes: float) -> dict[str, list[float]]:
+    """What each iteration took.
 
     Args:
         training: the log of each iteration.
         episodes: of one iteration.
+
+    Returns:
+        `environment_steps`, those of branches and of the ways to them included; `credited_steps`, of the episodes
+        themselves, whose advantage in the loss was not 0; `seconds` of wall time, without evaluation and saving.
     """
-    return round(
-        sum(
-            episodes * (entry.get("episode_steps") or 0.0)
-            + entry.get("branch_steps", 0.0)
-            + entry.get("replayed_steps", 0.0)
+    steps = [episodes * (entry.get("episode_steps") or 0.0) for entry in training]
+    return {
+        "environment_steps": [
+            own + entry.get("branch_steps", 0.0) + entry.get("replayed_steps", 0.0)
+            for own, entry in zip(steps, training, strict=True)
+        ],
+        "credited_steps": [own * entry.get("credited_share", 0.0) for own, entry in zip(steps, training, strict=True)],
+        "seconds": [
+            sum(entry.get(f"phase_{name}_seconds", 0.0) for name in PHASES if name not in NOT_TRAINING)
             for entry in training
-        )
-    )
+        ],
+    }
 
 
 def _splits(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float]]]:
@@ -138,10 +153,48 @@ def _pooled_curve(splits: Mapping[str, Sequence[Sequence[float]]]) -> list[list[
 
 def checked_out_commit(repository: Path = REPOSITORY) -> str:
     """The commit that is checked out, with "+" if code that results depend on differs from it."""
+    changed = git(repository, "status", "--porcelain", "--", *RUN_CODE)
+    return (git(repository, "rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")
 
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, text=True, check=False)
-        return done.stdout.strip()
 
-    changed = git("status", "--porcelain", "--", *RUN_CODE)
-    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if changed else "")
+def code_of(commit: str, repository: Path = REPOSITORY) -> str:
+    """12 hexadecimal digits that change with the code that a commit's results depend on, and with nothing else.
+
+    Args:
+        commit: as `checked_out_commit` names it. What is not committed has no such digits but its own name.
+        repository: a clone of this one.
+    """
+    trees = [git(repository, "rev-parse", f"{commit}:{folder}") for folder in RUN_CODE]
+    if commit.endswith("+") or not all(trees):
+        return commit
+    return hashlib.sha256("".join(trees).encode()).hexdigest()[:12]
+
+
+def require_one_code(protocol: Protocol, results: Path, commit: str) -> None:
+    """See that a run would come from the same code as all lines of its protocol.
+
+    Raises:
+        MixedProtocolsError: it would not.
+    """
+    if not protocol.one_code:
+        return
+    code = code_of(commit)
+    if commit.endswith("+"):
+        raise MixedProtocolsError(
+            f"All runs of {protocol.name} come from one commit, but {', '.join(RUN_CODE)} differ from {commit[:-1]}. "
+            "Commit what was changed, or check out the commit of the recorded lines."
+        )
+    for stage in ("grid", "matrix"):
+        for line in read_results(results, protocol, stage):
+            if line["code"] != code:
+                raise MixedProtocolsError(
+                    f"{results_file(results, protocol, stage)} was recorded with the code of commit {line['commit']}, "
+                    f"and {', '.join(RUN_CODE)} have changed since. All runs of {protocol.name} come from one commit: "
+                    f"check out {line['commit']}, or move the old lines to another folder and repeat all of them."
+                )
+
+
+def git(repository: Path, *arguments: str) -> str:
+    """What git answers, or nothing."""
+    done = subprocess.run(["git", "-C", str(repository), *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""

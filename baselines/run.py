@@ -25,8 +25,10 @@ from steppo_gym.baselines.records import (
     RESULTS,
     MixedProtocolsError,
     append_line,
+    checked_out_commit,
     read_results,
     record,
+    require_one_code,
     results_file,
 )
 from steppo_gym.baselines.selection import IncompleteGridError, choose
@@ -91,9 +93,10 @@ def run(
 
     Raises:
         IncompleteGridError: the matrix needs grid runs that have not been recorded.
-        MixedProtocolsError: a file of results holds lines of another protocol.
+        MixedProtocolsError: a file of results holds lines of another protocol, or of other code where all is of one.
         BusyError: another process is at it.
     """
+    require_one_code(protocol, results, checked_out_commit())
     with exclusive(runs / stage_folder(protocol, stage)):
         path, lines = results_file(results, protocol, stage), read_results(results, protocol, stage)
         if stage == "grid":

@@ -19,7 +19,7 @@ def choose(protocol: Protocol, algorithm: Algorithm, lines: Sequence[Mapping[str
     """The grid point with the best success on validation tasks at the end of training, as mean over the grid's seeds.
 
     Ties go to the larger area under the validation curve, then to the smaller learning rate, then to the smaller clip
-    range. A grid of one point needs no runs.
+    range, then to the option that comes first. A grid of one point needs no runs.
 
     Args:
         protocol: the comparison.
@@ -29,14 +29,16 @@ def choose(protocol: Protocol, algorithm: Algorithm, lines: Sequence[Mapping[str
     Raises:
         IncompleteGridError: runs of this algorithm are missing.
     """
-    if len(protocol.grid) == 1:
-        return protocol.grid[0]
+    points = protocol.points(algorithm)
+    if len(points) == 1:
+        return points[0]
     jobs = grid_jobs(protocol, [algorithm], protocol.grid_seeds)
     absent = list(missing(jobs, lines))
     if absent:
         named = "; ".join(job.name for job in absent)
         raise IncompleteGridError(f"The grid of {algorithm.key} lacks {len(absent)} of {len(jobs)} runs: {named}.")
-    return min(protocol.grid, key=lambda point: _rank(protocol, algorithm, point, lines))
+    # The first of equals.
+    return min(points, key=lambda point: _rank(protocol, algorithm, point, lines))
 
 
 def grid_scores(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -13,6 +14,12 @@ hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=Tr
 hypothesis.settings.load_profile("repeatable")
 
 REPOSITORY = Path(__file__).parents[1]
+
+
+def pytest_collection_finish():
+    # Training collects garbage again and again, and would look through all modules that are loaded each time.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ SETTINGS = {
     # So few that processes with different episodes have different numbers of micro-batches.
     "max_tokens_per_micro_batch": 20,
     # Those that are sampled; a random policy does not end them.
-    "max_completion_length": 8,
+    "max_completion_length": 10,
     "optim": "sgd",
     "learning_rate": 0.1,
     "critic_learning_rate": 0.1,

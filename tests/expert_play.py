@@ -27,17 +27,22 @@ class Played:
 
 
 def play_with_slips(env, task_ids):
-    """Episodes of an expert that slips: the last info of each, and the numbers of slips and of steps."""
+    """Episodes of an expert that slips, and that says the same when it is asked again.
+
+    Returns:
+        The last info of each, with "response" and "terminated" besides, and the numbers of slips and of steps.
+    """
     infos, slips, steps = [], 0, 0
     for task_id in task_ids:
         env.reset(seed=1, options={"task_id": task_id})
         over = False
         while not over:
             response = env.expert_response()
+            assert env.expert_response() == response
             slips += env.expert_slip
             _, _, terminated, truncated, info = env.step(response)
             steps, over = steps + 1, terminated or truncated
-        infos.append(info)
+        infos.append(info | {"response": response, "terminated": terminated})
     return infos, slips, steps
 
 

@@ -6,6 +6,8 @@ at once are what is tested, a fork is as good.
 
 from __future__ import annotations
 
+import functools
+import importlib
 import os
 import runpy
 import sys
@@ -88,6 +90,14 @@ def fork(call: Callable[[], object], **environment: str) -> Forked:
         reader.start()
         started._readers.append(reader)
     return started
+
+
+@functools.cache
+def prepare_for_runs() -> None:
+    """Do here what a run does late and every forked one would do again: seconds of imports and of looking around."""
+    for module in ("matplotlib.backends.backend_agg", "matplotlib.figure"):
+        importlib.import_module(module)
+    importlib.import_module("steppo_gym.trainers.warm_start.sources").providers()
 
 
 def run_script(path: Path, *argv: object, cwd: Path) -> Forked:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from forked import prepare_for_runs
 from safetensors.torch import load_file
 
 FLAGS = {
@@ -73,6 +74,7 @@ def run(folder: Path, *flags: str, moment: Moment | None = None, ending: str = "
         Its exit status, negative if a signal ended it, and what it printed.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    prepare_for_runs()
     # A pipe, which is not full when the disk is.
     reading, writing = os.pipe()
     pid = os.fork()

@@ -1,4 +1,4 @@
-"""Several processes of one run, as torchrun starts them, without the seconds that each takes to import torch and TRL."""
+"""Several processes of one run, as torchrun starts them, but forked: none has to import torch and TRL first."""
 
 from __future__ import annotations
 

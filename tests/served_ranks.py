@@ -1,15 +1,8 @@
-"""Two iterations on completions servers, as one of several processes.
-
-torchrun --nproc_per_node 2 tests/served_ranks.py POLICY OUT SERVERS FOLDER
-
-POLICY is the folder of a model with its tokenizer, OUT the folder of the run; SERVERS are addresses, separated by
-commas, that load weights from FOLDER.
-"""
+"""Two iterations on completions servers, as one of several processes."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 from trainer_runs import settings_of
@@ -35,11 +28,18 @@ SETTINGS = {
 }
 
 
-def main():
-    policy, out, servers, folder = sys.argv[1:]
+def main(policy, out, servers, folder):
+    """Train.
+
+    Args:
+        policy: folder of a model with its tokenizer.
+        out: folder of the run.
+        servers: addresses, separated by commas.
+        folder: that they load weights from.
+    """
     retrying_client.FIRST_DELAY_SECONDS = 0.01
     config, rule, critic = settings_of(
-        "steppo", output_dir=out, policy_servers=servers, policy_servers_folder=folder, **SETTINGS
+        "steppo", output_dir=str(out), policy_servers=servers, policy_servers_folder=str(folder), **SETTINGS
     )
     trainer = StepTrainer(
         Qwen3ForCausalLM.from_pretrained(policy),
@@ -56,7 +56,3 @@ def main():
         trainer.close()
     if trainer.accelerator.is_main_process:
         Path(out, "log.json").write_text(json.dumps(trainer.state.log_history))
-
-
-if __name__ == "__main__":
-    main()

@@ -63,12 +63,12 @@ def test_parsing_never_raises(text):
 @pytest.mark.parametrize("label", dict(adversarial_texts("action", "act", "command")))
 def test_adversarial_texts_are_parsed_in_no_time(label):
     text = dict(adversarial_texts("action", "act", "command"))[label]
-    start = time.perf_counter()
+    start = time.process_time()
     parse_tag(text, ("action",))
     parse_tool_calls(text)
     parse_tag(text[:MAX_RESPONSE_CHARS], ("action",))
     parse_tool_calls(text[:MAX_RESPONSE_CHARS], max_calls=1_000_000)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(

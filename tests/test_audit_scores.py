@@ -13,7 +13,7 @@ import pytest
 from steppo_gym.audit.continuations import Plan, Table, audit_points
 from steppo_gym.audit.mixtures import NoisyExpert
 from steppo_gym.audit.points import Arm, AuditedPoint, choose_points
-from steppo_gym.audit.resampling import critic_of, resampled_batches, sampled_credit
+from steppo_gym.audit.resampling import resampled_batches, sampled_credit
 from steppo_gym.audit.scores import (
     credit_error,
     credit_of_steps,
@@ -272,11 +272,3 @@ def test_classes_are_scored_alone():
     assert by["short"].sign == 0.5 and by["long"].sign == 1.0
     assert by["long"] == score([2, 2], [2.0, 3.0], truth, [True] * 4)
     assert list(score_by(["a", "b", "b", "b"], [0], [1.0], truth, [True] * 4)) == ["a"]
-
-
-def test_known_values_are_a_critic():
-    steps = (Step((1,), (2,), None, "a", 0.0, "s"), Step((1,), (2,), None, "a", 0.0, "r"))
-    ends = Episode("t", steps, "terminated", final_state_key="s")
-    cut = Episode("t", steps[:1], "truncated", (1,), final_state_key="r")
-    far = Episode("t", steps[:1], "truncated", (1,), final_state_key="x")
-    assert critic_of({"s": 3.0, "r": 4.0})([ends, cut, far]).tolist() == [3, 4, 3, 3, 0, 4, 0]

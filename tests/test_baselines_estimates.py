@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,44 +11,33 @@ from steppo_gym.baselines.progress import seconds_left
 from steppo_gym.baselines.tables.estimates import (
     Estimate,
     area_under_curve,
-    bootstrap,
     estimate,
     holm,
     interquartile_mean,
     paired_differences,
     paired_t_test,
+    probability_of_improvement,
+    t_interval,
 )
 
 shares = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=8)
 
 
-def exact_interval(values: list[float]) -> tuple[float, float]:
-    """Percentiles over all possible resamples, which are equally likely."""
-    means = [np.mean(sample) for sample in itertools.product(values, repeat=len(values))]
-    # Each many times, so that nothing is interpolated between two of them.
-    low, high = np.percentile(np.repeat(means, 50), [2.5, 97.5])
-    return float(low), float(high)
+def test_student_intervals_are_those_of_tables():
+    # 2.776 and 2.262: the 97.5 % points of t with 4 and 9 degrees of freedom.
+    found = t_interval([0.1, 0.2, 0.3, 0.4, 0.5])
+    error = np.std([0.1, 0.2, 0.3, 0.4, 0.5], ddof=1) / 5**0.5
+    assert (found.mean, found.low, found.high) == pytest.approx(
+        (0.3, 0.3 - 2.7764 * error, 0.3 + 2.7764 * error), abs=1e-5
+    )
+    found = t_interval([0.0, 1.0] * 5)
+    assert found.high - found.mean == pytest.approx(2.2622 * np.std([0.0, 1.0] * 5, ddof=1) / 10**0.5, abs=1e-4)
 
 
-@pytest.mark.parametrize("values", [[0.2, 0.4, 0.9], [0.5, 0.6, 0.7, 0.8], [0.1, 0.2, 0.35, 0.7, 0.9]])
-def test_bootstrap_is_close_to_the_exact_interval(values):
-    found = bootstrap(values)
-    assert found.mean == pytest.approx(np.mean(values))
-    # A resample more or less beyond the percentile moves it to the next of few possible means.
-    assert (found.low, found.high) == pytest.approx(exact_interval(values), abs=0.02)
-
-
-def test_bootstrap_of_two_values_by_hand():
-    # A quarter of the resamples are (0, 0), a quarter (1, 1): both percentiles lie in these quarters.
-    assert bootstrap([0.0, 1.0]) == Estimate(0.5, 0.0, 1.0, 2)
-
-
-@given(shares)
-def test_the_interval_holds_the_mean_and_lies_within_the_values(values):
-    found = bootstrap(values)
-    assert min(values) - 1e-12 <= found.low <= found.mean + 1e-12
-    assert found.mean - 1e-12 <= found.high <= max(values) + 1e-12
-    assert bootstrap(values) == found
+def test_student_intervals_cover_as_often_as_they_say():
+    samples = np.random.default_rng(0).normal(0.5, 0.1, (2000, 5))
+    covered = [found.low <= 0.5 <= found.high for found in map(t_interval, samples.tolist())]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
 
 
 @given(shares)
@@ -61,11 +48,20 @@ def test_few_runs_have_a_range_and_more_an_interval(values):
     if found.is_range:
         assert (found.low, found.high) == (min(values), max(values))
     else:
-        assert found == bootstrap(values)
+        assert found == t_interval(values)
+        assert found.high - found.mean == pytest.approx(found.mean - found.low)
+
+
+@given(shares, shares)
+def test_probability_of_improvement_counts_pairs(values, reference):
+    found = probability_of_improvement(values, reference)
+    pairs = [1.0 if own > other else 0.5 if own == other else 0.0 for own in values for other in reference]
+    assert found == pytest.approx(sum(pairs) / len(pairs))
+    assert found + probability_of_improvement(reference, values) == pytest.approx(1)
 
 
 def test_one_run_is_a_point():
-    assert bootstrap([0.25]) == estimate([0.25]) == Estimate(0.25, 0.25, 0.25, 1)
+    assert estimate([0.25]) == Estimate(0.25, 0.25, 0.25, 1)
 
 
 def test_pairs_stay_together():

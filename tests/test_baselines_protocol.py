@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import platform
 import re
+import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from steppo_gym.baselines.protocols import PROTOCOLS
 from steppo_gym.baselines.selection import IncompleteGridError, choose
 from steppo_gym.trainers.critic_config import CriticConfig
 from steppo_gym.trainers.rules import ALGORITHMS
+from steppo_gym.trainers.run.arguments import parse_arguments
 
 
 def test_the_hash_is_that_of_what_all_runs_share():
@@ -162,6 +167,72 @@ def test_another_start_is_another_protocol():
     assert shipped.hash != PROTOCOL.hash
     (job,) = jobs_of(replace(shipped, algorithms=(STEPPO,)), "matrix")
     assert job.arguments[:4] == ["--env", "key_door", "--start", "shipped"]
+
+
+OPTIONS = (("--gae_lambda", "0.9"), ("--gae_lambda", "1.0", "--whiten_advantages", "False"))
+WITH_OPTIONS = replace(
+    PROTOCOL, algorithms=(replace(STEPPO, options=OPTIONS), replace(GRPO, options=(("--num_generations", "4"), ())))
+)
+
+
+def test_every_point_of_the_grid_is_tried_with_every_option_of_the_algorithm():
+    steppo, grpo = WITH_OPTIONS.algorithms
+    jobs = grid_jobs(WITH_OPTIONS, WITH_OPTIONS.algorithms, [100])
+    assert len(jobs) == 2 * 4 * 2 == len({job.folder for job in jobs}) == len({job.name for job in jobs})
+    assert {job.point.option for job in jobs if job.algorithm == steppo} == set(OPTIONS)
+    flags = [flags_of(job.arguments)["--num_generations"] for job in jobs if job.algorithm == grpo]
+    # Of an option, or the algorithm's own.
+    assert flags == ["4", "8"] * 4
+    # A line of one option is not that of another, nor that of none; lines from before there were options are of none.
+    lines = [grid_line(job.algorithm, job.point, job.seed, 0.1, protocol=WITH_OPTIONS) for job in jobs]
+    assert list(missing(jobs, lines)) == []
+    plain = [job for job in jobs if not job.point.option]
+    assert list(missing(plain, [line for line in lines if line["option"]])) == plain
+    old = [{name: value for name, value in line.items() if name != "option"} for line in lines if not line["option"]]
+    assert list(missing(plain, old)) == []
+
+
+def test_an_option_is_chosen_with_its_point():
+    steppo, _ = WITH_OPTIONS.algorithms
+    jobs = grid_jobs(WITH_OPTIONS, [steppo], WITH_OPTIONS.grid_seeds)
+    best = GridPoint(1e-2, 0.1, OPTIONS[1])
+    lines = [
+        grid_line(steppo, job.point, job.seed, 0.2, 0.9 if job.point == best else 0.3, protocol=WITH_OPTIONS)
+        for job in jobs
+    ]
+    assert choose(WITH_OPTIONS, steppo, lines) == best
+    (job,) = matrix_jobs(WITH_OPTIONS, {steppo: best}, [0])
+    assert flags_of(job.arguments).items() >= {"--gae_lambda": "1.0", "--whiten_advantages": "False"}.items()
+    level = [grid_line(steppo, job.point, job.seed, 0.2, protocol=WITH_OPTIONS) for job in jobs]
+    assert choose(WITH_OPTIONS, steppo, level) == GridPoint(1e-3, 0.1, OPTIONS[0])
+
+
+def test_all_algorithms_have_equally_many_options():
+    with pytest.raises(ValueError, match=r"different numbers of options, got \[1, 2\]"):
+        replace(PROTOCOL, algorithms=(replace(STEPPO, options=OPTIONS), GRPO))
+    with pytest.raises(ValueError, match="needs a grid of one point, or of more points and grid_seeds"):
+        replace(WITH_OPTIONS, grid=(POINT,), grid_seeds=())
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_every_option_is_one_that_the_script_takes(protocol: Protocol):
+    for algorithm in protocol.algorithms:
+        for option in algorithm.options:
+            job = Job(protocol, "matrix", algorithm, replace(protocol.grid[0], option=option), 0)
+            parse_arguments(ALGORITHMS[algorithm.script], job.arguments)
+
+
+def test_other_instructions_are_another_protocol_and_reach_the_run():
+    held = replace(PROTOCOL, instructions="avx2")
+    assert held.hash != PROTOCOL.hash
+    (job,) = matrix_jobs(held, {STEPPO: POINT}, [0])
+    code = "import torch; print(torch.backends.cpu.get_cpu_capability())"
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | job.environment, capture_output=True, text=True, check=True
+    )
+    if platform.machine() == "x86_64":
+        assert said.stdout.strip() == "AVX2"
+    assert Job(PROTOCOL, "matrix", STEPPO, POINT, 0).environment == {}
 
 
 def test_no_two_runs_share_a_folder():

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +14,21 @@ from pathlib import Path
 import psutil
 import pytest
 from baseline_lines import GRPO, POINT, PROTOCOL, STEPPO, grid_line
+from forked import fork
 
 from steppo_gym.baselines.jobs import Job, matrix_jobs, stage_folder
 from steppo_gym.baselines.processes import BusyError, exclusive, job_record, may_resume, next_job
 from steppo_gym.baselines.protocol import Algorithm
 from steppo_gym.baselines.protocols import PROTOCOLS
-from steppo_gym.baselines.records import append_line, checked_out_commit, read_results, results_file
+from steppo_gym.baselines.records import (
+    MixedProtocolsError,
+    append_line,
+    checked_out_commit,
+    code_of,
+    read_results,
+    require_one_code,
+    results_file,
+)
 from steppo_gym.baselines.run import main, run
 from steppo_gym.trainers.checkpoints import begin_checkpoint, complete_checkpoint
 
@@ -62,7 +70,8 @@ def keep_lines(folder: Path, seeds: set[int]) -> None:
 
 
 def untimed(line: dict) -> dict:
-    return {name: value for name, value in line.items() if name not in TIMED}
+    kept = {name: value for name, value in line.items() if name not in TIMED}
+    return kept | {"by_iteration": {name: spent for name, spent in line["by_iteration"].items() if name != "seconds"}}
 
 
 def folder_of(folder: Path, seed: int) -> Path:
@@ -94,6 +103,12 @@ def test_a_line_says_what_was_run_and_how_it_went(finished):
         assert line[name] == summary[name]
     assert (line["iterations"], line["episodes"], line["updates"], line["evaluation_tasks"]) == (2, 16, 4, 4)
     assert line["commit"] == checked_out_commit()
+    spent = line["by_iteration"]
+    assert [len(values) for values in spent.values()] == [2, 2, 2]
+    assert line["environment_steps"] == round(sum(spent["environment_steps"])) >= 16
+    # A critic tells every step from the others.
+    assert spent["credited_steps"] == pytest.approx(spent["environment_steps"])
+    assert 0 < sum(spent["seconds"]) < line["wall_seconds"]
     assert [point[0] for point in line["curve"]] == [0.0, 1.0, 2.0]
     # The curve is that of the test tasks: it begins and ends with the scores before and after.
     assert (line["curve"][0][1], line["curve"][-1][1]) == (line["success_before"], line["success_after"])
@@ -195,19 +210,12 @@ def test_two_cannot_work_in_one_folder(tmp_path: Path):
         pass
 
 
-def test_a_stopped_matrix_leaves_no_process(tmp_path: Path, repository: Path):
-    code = (
-        "from steppo_gym.baselines.run import main; from steppo_gym.baselines.protocols import PROTOCOLS; "
-        "from dataclasses import replace; from test_baselines_run import TINY; "
-        "PROTOCOLS['tiny'] = replace(TINY, grid_seeds=(100,)); "
-        f"main(['tiny', '--grid', '--algorithms', 'steppo', '--runs', {str(tmp_path)!r}, "
-        f"'--results', {str(tmp_path)!r}])"
-    )
-    path = os.pathsep.join([str(repository / "tests"), os.environ.get("PYTHONPATH", "")])
-    parent = subprocess.Popen(
-        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path}
-    )
-    log = tmp_path / Job(replace(TINY, grid_seeds=(100,)), "grid", STEPPO, POINT, 100).folder / "log.txt"
+def test_a_stopped_matrix_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    protocol = replace(TINY, grid_seeds=(100,))
+    monkeypatch.setitem(PROTOCOLS, "tiny", protocol)
+    folders = ["--runs", str(tmp_path), "--results", str(tmp_path)]
+    parent = fork(lambda: main(["tiny", "--grid", "--algorithms", "steppo", *folders]))
+    log = tmp_path / Job(protocol, "grid", STEPPO, POINT, 100).folder / "log.txt"
     deadline = time.monotonic() + 300
     while not log.exists():
         assert parent.poll() is None and time.monotonic() < deadline
@@ -215,10 +223,9 @@ def test_a_stopped_matrix_leaves_no_process(tmp_path: Path, repository: Path):
     time.sleep(0.5)
     children = psutil.Process(parent.pid).children(recursive=True)
     assert children
-    parent.send_signal(signal.SIGTERM)
-    _, said = parent.communicate(timeout=60)
+    parent.kill(signal.SIGTERM)
     assert parent.returncode == 1
-    assert "Stopped. The same command goes on where it was." in said
+    assert "Stopped. The same command goes on where it was." in parent.stderr
     assert not any(child.is_running() for child in children)
 
 
@@ -265,4 +272,40 @@ def test_the_commit_is_marked_if_code_differs_from_it(tmp_path: Path):
     assert checked_out_commit(tmp_path) == clean
     (tmp_path / "trainers" / "new.py").write_text("1")
     assert checked_out_commit(tmp_path) == f"{clean}+"
+
+
+def test_the_code_of_a_commit_changes_with_nothing_else(tmp_path: Path):
+    def commit(path: str) -> str:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(path)
+        identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+        for arguments in (("add", "."), ("commit", "-m", path)):
+            subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+        return code_of(checked_out_commit(tmp_path), tmp_path)
+
+    subprocess.run(["git", "init"], cwd=tmp_path, check=True, capture_output=True)
+    commit("envs/a.py")
+    commit("trainers/a.py")
+    first = commit("steppo_gym/a.py")
+    assert re.fullmatch("[0-9a-f]{12}", first)
+    assert commit("baselines/results.jsonl") == first
+    assert commit("envs/b.py") != first
+    assert code_of("1234567+", tmp_path) == "1234567+"
+
+
+def test_nothing_runs_beside_lines_of_other_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    strict = replace(PROTOCOL, name="strict", one_code=True)
+    path = results_file(tmp_path, strict, "grid")
+    append_line(path, grid_line(GRPO, POINT, 100, 0.1, protocol=strict) | {"code": code_of("HEAD")})
+    require_one_code(strict, tmp_path, "HEAD")
+    with pytest.raises(
+        MixedProtocolsError, match=r"All runs of strict come from one commit, but .* differ from HEAD\."
+    ):
+        require_one_code(strict, tmp_path, "HEAD+")
+    append_line(path, grid_line(GRPO, POINT, 101, 0.1, protocol=strict) | {"code": "0" * 12})
+    monkeypatch.setitem(PROTOCOLS, "strict", strict)
+    monkeypatch.setattr("steppo_gym.baselines.run.checked_out_commit", lambda: "HEAD")
+    with pytest.raises(SystemExit, match=r"strict-grid\.jsonl was recorded with the code of commit abc1234"):
+        main(["strict", "--grid", "--runs", str(tmp_path / "runs"), "--results", str(tmp_path)])
+    assert not (tmp_path / "runs").exists()
     assert checked_out_commit(tmp_path / "nowhere") == "unknown"

@@ -12,7 +12,9 @@ import pytest
 from baseline_lines import GRPO, POINT, PROTOCOL, STEPPO, control_line, grid_line, matrix_line
 
 from steppo_gym.baselines.jobs import Job
+from steppo_gym.baselines.protocol import Algorithm
 from steppo_gym.baselines.protocols import PROTOCOLS
+from steppo_gym.baselines.recompute import recompute
 from steppo_gym.baselines.records import (
     RESULTS,
     SETTINGS,
@@ -26,6 +28,8 @@ from steppo_gym.baselines.records import (
 )
 from steppo_gym.baselines.table import IN_THE_README, main
 from steppo_gym.baselines.tables.comparison import compare
+from steppo_gym.baselines.tables.effort import effort_table
+from steppo_gym.baselines.tables.estimates import Estimate
 from steppo_gym.baselines.tables.figures import draw_curves
 from steppo_gym.baselines.tables.listing import listing
 from steppo_gym.baselines.tables.short_block import BEGIN, END, short_block, write_short_block
@@ -142,8 +146,8 @@ def test_from_five_runs_on_there_is_an_interval_instead_of_a_range():
     ("counts", "said"),
     [
         ([3, 4], "Mean (lowest to highest run)"),
-        ([5, 9], "Mean [95 % bootstrap interval over seeds]"),
-        ([3, 5], "Mean (lowest to highest run) of fewer than 5 runs, [95 % bootstrap interval over seeds] of more"),
+        ([5, 9], "Mean [95 % t interval over seeds]"),
+        ([3, 5], "Mean (lowest to highest run) of fewer than 5 runs, [95 % t interval over seeds] of more"),
     ],
 )
 def test_what_stands_in_brackets_is_said(counts, said):
@@ -167,6 +171,82 @@ def test_under_the_table_stands_what_it_takes_to_repeat_it():
     tuned = replace(PROTOCOL, grid=(POINT,), grid_seeds=())
     text = table(tuned, [matrix_line(STEPPO, 0, 0.5, protocol=tuned)], [])
     assert "nothing is tuned" in text and "--grid" not in text
+
+
+def test_options_are_told_apart_and_named():
+    chosen = [line | {"option": ["--gae_lambda", "1.0"]} for line in LINES if line["algorithm"] == "steppo"]
+    others = [line for line in LINES if line["algorithm"] != "steppo"]
+    rows = {row[0] for row in cells(table(PROTOCOL, [*chosen, *others], []))}
+    assert "StepPO --gae_lambda 1.0" in rows and "GRPO" in rows
+    with pytest.raises(MixedProtocolsError, match="The runs of steppo differ in 'option'"):
+        table(PROTOCOL, [*chosen[1:], *LINES], [])
+
+
+def test_lines_of_other_code_are_not_mixed_where_all_is_of_one():
+    lines = [line | {"code": "a"} for line in LINES]
+    strict = replace(PROTOCOL, one_code=True)
+    table(strict, lines, [])
+    lines[-1]["code"] = "b"
+    table(PROTOCOL, lines, [])
+    with pytest.raises(MixedProtocolsError, match="The runs of small differ in 'code': a, b"):
+        table(strict, lines, [])
+
+
+def spent_line(algorithm: Algorithm, seed: int, *heights: float) -> dict:
+    """A run of four iterations of 16 episodes: each has 100, 200, ... steps, half with credit, and takes 5 seconds."""
+    curve = [[float(i), height, height] for i, height in enumerate(heights)]
+    by_iteration = {
+        "environment_steps": [100.0, 200.0, 300.0, 400.0],
+        "credited_steps": [50.0, 100.0, 150.0, 200.0],
+        "seconds": [5.0] * 4,
+    }
+    return matrix_line(algorithm, seed, heights[-1]) | {
+        "curve": curve, "by_iteration": by_iteration, "environment_steps": 1000,
+    }  # fmt: skip
+
+
+def test_what_it_took_to_the_score():
+    lines = [
+        # After 2, 3 and 4 iterations; once it falls below the score again.
+        spent_line(STEPPO, 0, 0.0, 0.1, 0.5, 0.4, 0.6),
+        spent_line(STEPPO, 1, 0.0, 0.1, 0.2, 0.7, 0.7),
+        spent_line(STEPPO, 2, 0.0, 0.1, 0.2, 0.3, 0.5),
+        # One of three: there is no median.
+        spent_line(GRPO, 0, 0.0, 0.5, 0.2, 0.3, 0.6),
+        spent_line(GRPO, 1, 0.0, 0.1, 0.2, 0.3, 0.4),
+        spent_line(GRPO, 2, 0.0, 0.1, 0.2, 0.3, 0.4),
+    ]
+    rows = {row[0]: row for row in cells(effort_table(replace(PROTOCOL, score=0.5), lines))}
+    assert rows["StepPO"] == ["StepPO", "-", "1,000", "50.0", "3 of 3", "48", "600", "15", "20"]
+    # 0.6 against 0.6, 0.7, 0.5, and twice 0.4 below all.
+    assert rows["GRPO"] == ["GRPO", f"{1.5 / 9:.2f}", "1,000", "50.0", "1 of 3", "-", "-", "-", "20"]
+    text = table(replace(PROTOCOL, score=0.5), lines, [])
+    assert "What it took:" in text and "reached 50.0 %" in text
+    # Two of three: the third counts as the longest.
+    assert cells(effort_table(replace(PROTOCOL, score=0.6), lines))[1][4:6] == ["2 of 3", "64"]
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(RESULTS.glob("*.jsonl")) if path.stem in PROTOCOLS])
+def test_another_recomputation_comes_to_the_same_numbers(name):
+    lines = read_results(RESULTS, PROTOCOLS[name], "matrix")
+    other = recompute(lines)
+    found = compare(PROTOCOLS[name], lines)
+    assert {row.title for row in found} == set(other) and found
+    for row in found:
+        theirs = other[row.title]
+
+        def bounds_of(estimate: Estimate) -> tuple[float, ...]:
+            return estimate.mean, estimate.low, estimate.high
+
+        assert bounds_of(row.greedy) == pytest.approx(theirs["greedy"], abs=1e-9)
+        assert row.greedy_iqm == pytest.approx(theirs["iqm"], abs=1e-12)
+        assert (row.area is None) == ("area" not in theirs)
+        if row.area is not None:
+            assert bounds_of(row.area) == pytest.approx(theirs["area"], abs=1e-9)
+        assert (row.difference is None) == ("difference" not in theirs)
+        if row.difference is not None:
+            assert bounds_of(row.difference) == pytest.approx(theirs["difference"], abs=1e-9)
+            assert row.p_value == pytest.approx(theirs["p_holm"], abs=1e-9)
 
 
 def test_lines_without_a_curve_leave_gaps():

@@ -4,8 +4,11 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from steppo_gym.credit.correction import CORRECTIONS, Mismatch, correction_weights
+from steppo_gym.credit.losses import policy_loss
+from steppo_gym.credit.whitening import moments, whiten
 
 
 def ragged(seed):
@@ -137,3 +140,53 @@ def test_wrong_arguments_are_named(changes, message):
     given = {"sampled": np.zeros(2), "trained": np.zeros(2), "tokens_per_step": [2], "steps_per_episode": [1]}
     with pytest.raises(ValueError, match=message):
         correction_weights(**{**given, "kind": "none", "cap": 2.0, **changes})
+
+
+HABIT, RIGHT, SLIPS = 0, 1, 50
+"""Actions of a table: what it mostly does, what it should do, and how many others there are."""
+
+
+def chance_of_the_right_action(kind, slip, seed, iterations=8):
+    """After training on 200 draws an iteration, of which a share is uniform over the other actions.
+
+    The right action earns 0.15 more than the habit, the others 0.3 less. The baseline is what the draws earn on
+    average, which is what a critic learns.
+    """
+    rng = np.random.default_rng(seed)
+    earns = np.array([0.35, 0.5, *[0.05] * SLIPS])
+    logits = torch.log(torch.tensor([0.85, 0.145, *[0.005 / SLIPS] * SLIPS])).requires_grad_()
+    optimizer = torch.optim.Adam([logits], lr=0.05)
+    for _ in range(iterations):
+        log_pi = logits.detach().log_softmax(-1).numpy().astype(np.float64)
+        mu = (1.0 - slip) * np.exp(log_pi)
+        mu[2:] += slip / SLIPS
+        drawn = rng.choice(len(mu), 200, p=mu / mu.sum())
+        advantages = earns[drawn] + rng.normal(0.0, 0.3, 200)
+        advantages = whiten(advantages, moments(advantages))
+        weights = correction_weights(np.log(mu)[drawn], log_pi[drawn], [1] * 200, [1] * 200, kind=kind, cap=3.0)
+        for part in np.split(np.arange(200), 8):
+            optimizer.zero_grad()
+            loss = policy_loss(
+                logits.log_softmax(-1)[drawn[part]][None],
+                torch.tensor(log_pi[drawn[part]])[None].float(),
+                torch.tensor((advantages * weights)[part])[None].float(),
+                torch.arange(len(part))[None],
+                ratio="geometric",
+                clip_low=0.2,
+                clip_high=0.2,
+                denominator=len(part),
+            )
+            loss.loss.backward()
+            optimizer.step()
+    return float(logits.detach().softmax(-1)[RIGHT])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_slips_make_a_habit_look_good_and_weights_put_that_right(seed):
+    # Slips pull the baseline below what the habit earns, so that it is reinforced together with what is right. Under
+    # the policy's own distribution a baseline cancels, whatever it is.
+    right, none, corrected = (
+        chance_of_the_right_action(*case, seed) for case in (("none", 0.0), ("none", 0.3), ("step_truncate", 0.3))
+    )
+    assert none < 0.4 < 0.6 < corrected
+    assert right > 0.7

@@ -57,7 +57,8 @@ def test_what_is_corrupted_depends_on_the_seed_of_the_episode_alone():
         slips = {}
         for step in range(20):
             requests = [
-                Request(slot, (0,), None, "one two three", seed=seed, step=step) for slot, seed in slots.items()
+                Request(slot, (0,), None, "one two three", seed=seed, stream=(slot, step))
+                for slot, seed in slots.items()
             ]
             for request, response in zip(requests, policy.respond(requests), strict=True):
                 slips.setdefault(request.seed, []).append((response.slip, policy.codec.text(response.token_ids[0])))

@@ -66,7 +66,8 @@ def test_an_answer_a_byte_at_a_time_is_given_up():
     with sending(chunks, pause=0.05) as url:
         with pytest.raises(InfrastructureError, match=r"2 attempts.*not all of the answer came in 0.5 seconds"):
             find(url)
-        assert time.monotonic() - begun < 5
+        # All of the answer would take more than an hour.
+        assert time.monotonic() - begun < 60
 
 
 @pytest.mark.parametrize("announced", [True, False])

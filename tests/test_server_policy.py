@@ -181,7 +181,7 @@ def test_retry_after_is_obeyed(quick):
     begun = time.monotonic()
     with Server(busy) as server:
         ask(server, (1,))
-    assert 1.0 <= time.monotonic() - begun < 3.0
+    assert 1.0 <= time.monotonic() - begun < 30.0
 
 
 def test_retry_after_forms():
@@ -229,7 +229,7 @@ def test_a_server_that_is_down(quick):
 
 
 def test_the_first_failure_stops_the_waiting_of_the_others(monkeypatch):
-    monkeypatch.setattr(retrying_client, "FIRST_DELAY_SECONDS", 20.0)
+    monkeypatch.setattr(retrying_client, "FIRST_DELAY_SECONDS", 500.0)
 
     def one_is_refused(number, body):
         return (400, {}, {"message": "prompt too long"}) if body["prompt"] == [3] else (503, {}, "")
@@ -237,7 +237,7 @@ def test_the_first_failure_stops_the_waiting_of_the_others(monkeypatch):
     begun = time.monotonic()
     with Server(one_is_refused) as server, pytest.raises(InfrastructureError, match="HTTP 400: 'prompt too long'"):
         ask(server, *[(i,) for i in range(6)], max_retries=5)
-    assert time.monotonic() - begun < 5.0
+    assert time.monotonic() - begun < 60.0
 
 
 @pytest.mark.parametrize(

@@ -170,13 +170,24 @@ def test_time_is_counted_by_request():
 
 
 def test_environments_step_while_answers_are_under_way():
+    class Patient(LatePolicy):
+        """The first question is answered with the last of the nine, or after a minute."""
+
+        def word(self, request):
+            return "go"
+
+        def submit(self, request):
+            super().submit(request)
+            if self.num_asked == 9:
+                self.due = [(0.0, number, request) for _, number, request in sorted(self.due)]
+
     def seconds(request):
-        return 0.3 if request.stream[0] == 0 else 0.0
+        return 60.0 if request.stream[0] == 0 else 0.0
 
     with make_pool(2, 2, delay=0.02) as pool:
-        rollout = collect(LatePolicy(seconds), pool, CODEC, assign("walk-1", *["slow-2"] * 4))
+        rollout = collect(Patient(seconds), pool, CODEC, assign("walk-1", *["slow-2"] * 4))
     # The four slow ones are played while the first waits for its answer.
-    assert rollout.stats.environment_wait_seconds < 0.2 * rollout.stats.seconds
+    assert rollout.stats.num_steps == 9 and rollout.stats.seconds < 60
 
 
 def test_a_request_that_fails_costs_its_episode_and_no_other():

@@ -21,6 +21,7 @@ from steppo_gym.rollouts.served.weights import VERSION_FILE, load_weights, write
 from steppo_gym.rollouts.server_policy import ServerPolicy
 from steppo_gym.storage import retrying_client
 from steppo_gym.testing.completions_server import CompletionsServer, TableModel
+from steppo_gym.trainers.policy.servers import PolicyServers
 
 CODEC = ByteCodec()
 
@@ -129,6 +130,49 @@ def test_weights_that_were_pushed_are_those_used(folder):
             assert response.version == version
     assert server.commands == ["/collective_rpc", "/reset_prefix_cache"] * 2
     assert json.loads((folder / VERSION_FILE).read_text()) == {"version": 5}
+
+
+class Ranks:
+    """What processes gather from each other, for threads in their place."""
+
+    def __init__(self, world):
+        self.barrier, self.given = threading.Barrier(world), [None] * world
+
+    def gather_of(self, rank):
+        def gather(value):
+            self.given[rank] = value
+            self.barrier.wait(10.0)
+            everything = list(self.given)
+            self.barrier.wait(10.0)
+            return everything
+
+        return gather
+
+
+def test_ranks_that_share_one_server_get_their_own_answers_from_the_weights_pushed_once(folder):
+    counts, ranks, table = {0: 24, 1: 5}, Ranks(2), TableModel(11, num_tokens=256).table
+
+    def run(rank):
+        servers = PolicyServers(
+            [server.url], folder=folder, model="fake", rank=rank, world=2, gather=ranks.gather_of(rank)
+        )
+        servers.push(lambda new: (new / "seed.json").write_text("11"), 3)
+        options = {"num_slots": 8, "max_tokens": 5, "stop_token_ids": [], "temperature": 1.0, "seed": rank}
+        with servers.policy(**options) as policy:
+            return drain(policy, [Request(slot, (rank, slot), stream=(slot, 0)) for slot in range(counts[rank])])
+
+    with CompletionsServer(fixed, folder=folder) as server, ThreadPoolExecutor(2) as threads:
+        together = list(threads.map(run, counts))
+    assert [len(found) for found in together] == [24, 5]
+    assert server.commands == ["/collective_rpc", "/reset_prefix_cache"]
+    for found in together:
+        for slot, response in found.items():
+            # After its own prompt, and by no other weights.
+            expected = [table[pair] for pair in itertools.pairwise((slot, *response.token_ids))]
+            assert response.log_probs == pytest.approx(expected)
+            assert response.version == 3
+    asked = [tuple(request["prompt"]) for request in server.requests]
+    assert sorted(asked) == [(rank, slot) for rank, count in counts.items() for slot in range(count)]
 
 
 def test_a_server_with_other_weights_is_found_out(folder):

@@ -17,6 +17,9 @@ from steppo_gym.rollouts.episode import Episode
 from steppo_gym.rollouts.rollout import RolloutStats
 from steppo_gym.trainers.collapse import collapse_metrics
 
+NO_ADVANTAGE = 1e-9
+"""What rounding may leave where all returns of a group are equal."""
+
 
 @dataclass
 class UpdateSums:
@@ -136,7 +139,7 @@ def rollout_metrics(episodes: Sequence[Sequence[Episode]], stats: Sequence[Rollo
 
 
 def credit_metrics(credit: Credit, raw: Moments, gather: Callable[[Any], list[Any]]) -> dict[str, float]:
-    """Advantages before whitening, sizes of state groups, and the critic's fit to its targets, over all processes.
+    """Advantages, sizes of state groups, and the critic's fit to its targets, over all processes.
 
     Args:
         credit: of this process.
@@ -144,6 +147,9 @@ def credit_metrics(credit: Credit, raw: Moments, gather: Callable[[Any], list[An
         gather: from one object of this process to those of all.
     """
     logged = {"advantage_mean": raw.mean, "advantage_std": raw.std}
+    counts = gather((int((np.abs(credit.advantages) > NO_ADVANTAGE).sum()), len(credit.advantages)))
+    if number := sum(all_of for _, all_of in counts):
+        logged["credited_share"] = sum(some for some, _ in counts) / number
     if credit.state_group_sizes is not None:
         sizes = np.concatenate(gather(credit.state_group_sizes))
         if len(sizes):

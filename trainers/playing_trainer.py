@@ -15,6 +15,7 @@ from steppo_gym.trainers.evaluation import EvaluationSet, evaluation_metrics
 from steppo_gym.trainers.metrics import with_prefix
 from steppo_gym.trainers.policy.chat import ChatCodec
 from steppo_gym.trainers.policy.generation import BackendPolicy, ModelPolicy
+from steppo_gym.trainers.policy.sampling_check import PROBE_TOKENS
 from steppo_gym.trainers.recorded_trainer import RecordedTrainer
 
 
@@ -81,19 +82,32 @@ class PlayingTrainer(RecordedTrainer):
             return nullcontext(self.accelerator.unwrap_model(self.model))
         return self.sharded.whole_policy()
 
-    def _policy(self, temperature: float, seed: int, *, model: Any, num_slots: int | None = None) -> Policy:
+    def _policy(
+        self,
+        temperature: float,
+        seed: int,
+        *,
+        model: Any,
+        num_slots: int | None = None,
+        most_tokens: int | None = None,
+    ) -> Policy:
         if self.use_vllm:
             return BackendPolicy(lambda prompts: self._generate_with_trl(prompts, temperature))
+        longest = int(self.max_completion_length or 256)
         return ModelPolicy(
             model,
             num_slots=num_slots or self.args.num_slots,
             stop_token_ids=self.codec.stop_token_ids,
             pad_token_id=self.pad_token_id,
-            max_response_tokens=int(self.max_completion_length or 256),
+            max_response_tokens=min(longest, most_tokens or longest),
             temperature=temperature,
             seed=seed,
             autocast=lambda: self.accelerator.autocast(),
         )
+
+    def _probe(self, model: Any) -> Policy:
+        """For `check_sampling`."""
+        return self._policy(self.temperature, self.args.seed, model=model, num_slots=3, most_tokens=PROBE_TOKENS)
 
     def _generate_with_trl(
         self, prompts: list[list[int]], temperature: float

@@ -190,8 +190,7 @@ class StepTrainer(SamplingTrainer):
         if not self.use_vllm and self._servers is None:
             train = partial(self._forward.log_probs, training=args.disable_dropout)
             with self._whole_policy() as whole:
-                probe = self._policy(self.temperature, args.seed, num_slots=3, model=whole)
-                check_sampling(probe, self.codec, train, low_precision=self.low_precision)
+                check_sampling(self._probe(whole), self.codec, train, low_precision=self.low_precision)
 
     def _shard(
         self,

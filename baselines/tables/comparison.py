@@ -57,6 +57,8 @@ def compare(protocol: Protocol, lines: Sequence[Line]) -> list[Row]:
         MixedProtocolsError: the lines do not belong in one table.
     """
     check(lines)
+    if protocol.one_code:
+        _same("code", f"the runs of {protocol.name}", lines)
     groups = by_algorithm(protocol, lines)
     reference = {line["seed"]: line["success_after"] for line in groups.get(REFERENCE, ())}
     rows = [_row(key, group, reference) for key, group in groups.items()]
@@ -90,6 +92,8 @@ def check(lines: Sequence[Line]) -> None:
         own = [line for line in lines if line["algorithm"] == key]
         for name in ("script", "arguments", "learning_rate", "epsilon", "episodes", "updates"):
             _same(name, f"the runs of {key}", own)
+        # Lines are older than options.
+        _same("option", f"the runs of {key}", [{"option": [], **line} for line in own])
         seeds = [line["seed"] for line in own]
         twice = {seed for seed in seeds if seeds.count(seed) > 1}
         if twice:
@@ -128,7 +132,7 @@ def _row(key: str, group: Sequence[Line], reference: Mapping[int, float]) -> Row
     differences = paired_differences(own, other)
     return Row(
         title=group[0]["title"],
-        point=GridPoint(group[0]["learning_rate"], group[0]["epsilon"]),
+        point=GridPoint(group[0]["learning_rate"], group[0]["epsilon"], tuple(group[0].get("option", ()))),
         seeds=tuple(line["seed"] for line in group),
         greedy=estimate(greedy),
         greedy_iqm=interquartile_mean(greedy),

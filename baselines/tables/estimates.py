@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-RESAMPLES = 10_000
 FEWEST_FOR_AN_INTERVAL = 5
-"""With three values a 95 % percentile bootstrap is the lowest and the highest of them, with four hardly less."""
+"""Below, an interval says little more than that there are few runs: theirs are shown."""
 
 
 @dataclass(frozen=True)
@@ -29,27 +28,42 @@ class Estimate:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Mean with the range of few values, or with the bootstrap interval of at least `FEWEST_FOR_AN_INTERVAL`.
+    """Mean with the range of few values, or with Student's interval of at least `FEWEST_FOR_AN_INTERVAL`.
 
     Args:
         values: (N,) float, one per run, at least one.
     """
     if len(values) >= FEWEST_FOR_AN_INTERVAL:
-        return bootstrap(values)
+        return t_interval(values)
     return Estimate(float(np.mean(values)), min(values), max(values), len(values))
 
 
-def bootstrap(values: Sequence[float], *, seed: int = 0) -> Estimate:
-    """Mean over seeds with its percentile bootstrap interval (Efron and Tibshirani 1993, section 13.3).
+def t_interval(values: Sequence[float]) -> Estimate:
+    """Mean over seeds with Student's 95 % interval.
+
+    Of few seeds a percentile bootstrap would be too narrow: with five it covers the mean of a normal sample less than
+    85 times in 100. This one may reach beyond 0 and 1.
 
     Args:
-        values: (N,) float, one per run, at least one. With one the interval is the point itself.
-        seed: of the resampling.
+        values: (N,) float, one per run, at least two.
     """
     sample = np.asarray(values, np.float64)
-    drawn = np.random.default_rng(seed).integers(len(sample), size=(RESAMPLES, len(sample)))
-    low, high = np.percentile(sample[drawn].mean(axis=1), [2.5, 97.5])
-    return Estimate(float(sample.mean()), float(low), float(high), len(sample))
+    mean, freedom = float(sample.mean()), len(sample) - 1
+    width = student_quantile(0.95, freedom) * float(sample.std(ddof=1)) / math.sqrt(len(sample))
+    return Estimate(mean, mean - width, mean + width, len(sample))
+
+
+def probability_of_improvement(values: Sequence[float], reference: Sequence[float]) -> float:
+    """Share of pairs of runs in which a run of `values` is higher than one of `reference`; equal counts half.
+
+    As in arXiv:2108.13264, section 4.3.
+
+    Args:
+        values: (N,) float.
+        reference: (M,) float.
+    """
+    own, other = np.asarray(values, np.float64)[:, None], np.asarray(reference, np.float64)[None]
+    return float((own > other).mean() + 0.5 * (own == other).mean())
 
 
 def paired_differences(values: Sequence[float], reference: Sequence[float]) -> list[float]:

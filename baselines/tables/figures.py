@@ -23,7 +23,7 @@ COLUMNS = 4
 def draw_curves(protocol: Protocol, lines: Sequence[Line], path: Path) -> None:
     """Draw greedy success on test tasks over iterations, a panel for each algorithm.
 
-    Each run is a thin line, their mean a thick one with its 95 % bootstrap interval or, with few runs, their range; the
+    Each run is a thin line, their mean a thick one with its 95 % t interval or, with few runs, their range; the
     reference algorithm's mean is dashed in the panels of the others. A legend says so below the panels.
 
     Args:

@@ -109,24 +109,25 @@ def _by_split(protocol: Protocol, lines: Sequence[Line]) -> str:
 
 
 def _points(protocol: Protocol, lines: Sequence[Line]) -> str:
-    header = ["", *(f"{point.learning_rate}, {point.epsilon}" for point in protocol.grid), "chosen"]
+    shared = len({algorithm.options for algorithm in protocol.algorithms}) == 1
+    points = protocol.points(protocol.algorithms[0])
+    header = ["", *((str(point) for point in points) if shared else [""] * len(points)), "chosen"]
     rows = [
-        [algorithm.title, *_scores(protocol, algorithm, lines)]
+        [algorithm.title, *_scores(protocol, algorithm, lines, named=not shared)]
         for algorithm in protocol.algorithms
         if any(line["algorithm"] == algorithm.key for line in lines)
     ]
     return markdown(header, rows) + "\n"
 
 
-def _scores(protocol: Protocol, algorithm: Algorithm, lines: Sequence[Line]) -> list[str]:
+def _scores(protocol: Protocol, algorithm: Algorithm, lines: Sequence[Line], *, named: bool) -> list[str]:
+    """Success and area at every point, with the point's name where no header can have it, and what was chosen."""
+    points = protocol.points(algorithm)
     if any(missing(grid_jobs(protocol, [algorithm], protocol.grid_seeds), lines)):
-        return [MISSING] * len(protocol.grid) + ["not complete"]
-    scores = [grid_scores(protocol, algorithm, point, lines) for point in protocol.grid]
-    point = choose(protocol, algorithm, lines)
-    return [
-        *(f"{percent(final)} (area {percent(area)})" for final, area in scores),
-        f"{point.learning_rate}, {point.epsilon}",
-    ]
+        return [MISSING] * len(points) + ["not complete"]
+    scores = [(point, *grid_scores(protocol, algorithm, point, lines)) for point in points]
+    cells = [f"{f'{point}: ' if named else ''}{percent(final)} (area {percent(area)})" for point, final, area in scores]
+    return [*cells, str(choose(protocol, algorithm, lines))]
 
 
 def _grid(protocol: Protocol, lines: Sequence[Line]) -> str:
@@ -141,13 +142,16 @@ def _grid(protocol: Protocol, lines: Sequence[Line]) -> str:
             line["commit"],
         ]
         for group in by_algorithm(protocol, lines).values()
-        for line in sorted(group, key=lambda line: (line["learning_rate"], line["epsilon"], line["seed"]))
+        for line in sorted(
+            group, key=lambda line: (line.get("option", []), line["learning_rate"], line["epsilon"], line["seed"])
+        )
     ]
     return markdown(header, rows) + "\n"
 
 
 def _what(line: Line) -> list[str]:
-    return [line["title"], str(line["learning_rate"]), str(line["epsilon"]), str(line["seed"])]
+    title = " ".join([line["title"], *line.get("option", ())])
+    return [title, str(line["learning_rate"]), str(line["epsilon"]), str(line["seed"])]
 
 
 def _area(line: Line) -> float | None:

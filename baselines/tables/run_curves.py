@@ -19,7 +19,7 @@ Curve = Sequence[tuple[float, float]]
 def draw(groups: Mapping[str, Sequence[Curve]], metric: str, task: str, path: Path) -> None:
     """Draw each run as a thin line, and each group's mean as a thick one with its bounds.
 
-    The bounds are a 95 % bootstrap interval or, with few runs, their range. A group's mean is drawn at the iterations
+    The bounds are a 95 % t interval or, with few runs, their range. A group's mean is drawn at the iterations
     that all of its runs have.
 
     Args:

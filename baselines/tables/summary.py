@@ -9,6 +9,7 @@ from typing import Any
 from steppo_gym.baselines.protocol import Protocol
 from steppo_gym.baselines.records import read_results
 from steppo_gym.baselines.tables.comparison import Line, Row, by_algorithm, compare, has_own_budget, metric, warm_starts
+from steppo_gym.baselines.tables.effort import effort_table
 from steppo_gym.baselines.tables.estimates import FEWEST_FOR_AN_INTERVAL, Estimate, estimate
 from steppo_gym.baselines.tables.text_table import MISSING, decimal_interval, markdown, percent, percent_interval
 
@@ -34,7 +35,7 @@ def summary(results: Path, protocols: Iterable[Protocol]) -> str:
 
 def bounds(counts: Collection[int]) -> str:
     """What stands in the brackets beside means over so many runs."""
-    few, many = "(lowest to highest run)", "[95 % bootstrap interval over seeds]"
+    few, many = "(lowest to highest run)", "[95 % t interval over seeds]"
     if min(counts) >= FEWEST_FOR_AN_INTERVAL:
         return f"Mean {many}"
     if max(counts) < FEWEST_FOR_AN_INTERVAL:
@@ -64,6 +65,8 @@ def table(protocol: Protocol, lines: Sequence[Line], controls: Sequence[Line]) -
         parts += ["Budgets differ, because some rules play more than their episodes:", _budgets(protocol, lines)]
     if protocol.metrics:
         parts += ["Other scores, greedy:", _metrics(protocol, lines)]
+    if protocol.score is not None:
+        parts += ["What it took:", effort_table(protocol, lines)]
     if any(line["curve"] for line in lines):
         parts.append(f"[Learning curves](figures/{protocol.name}.svg) of all runs.")
     return "\n\n".join([*parts, _footer(protocol, lines)]) + "\n"
@@ -72,7 +75,7 @@ def table(protocol: Protocol, lines: Sequence[Line], controls: Sequence[Line]) -
 def _cells(row: Row) -> list[str]:
     seconds = row.seconds_per_update
     return [
-        row.title,
+        " ".join([row.title, *row.point.option]),
         str(row.point.learning_rate),
         str(row.point.epsilon),
         percent_interval(row.greedy),
@@ -138,18 +141,20 @@ def _footer(protocol: Protocol, lines: Sequence[Line]) -> str:
     def distinct(name: str) -> str:
         return "; ".join(sorted({_said(line[name]) for line in lines}))
 
-    tuned = protocol.tuning
-    if len(protocol.grid) > 1:
+    tuned, many = protocol.tuning, len(protocol.points(protocol.algorithms[0])) > 1
+    if many:
         rates = ", ".join(str(rate) for rate in sorted({point.learning_rate for point in protocol.grid}))
         clips = ", ".join(str(clip) for clip in sorted({point.epsilon for point in protocol.grid}))
         tuned = (
             f"learning rates {rates} and clip ranges {clips} for every algorithm, chosen on validation tasks with "
             f"{_count(len(protocol.grid_seeds), 'other seed')}"
         )
+        if len(protocol.algorithms[0].options) > 1:
+            tuned += f", with {len(protocol.algorithms[0].options)} options of its own for each"
         if protocol.grid_arguments:
             tuned += f" and `{' '.join(protocol.grid_arguments)}`"
     commands = [f"python baselines/run.py {protocol.name}{flag}" for flag in (" --grid", "")]
-    said = " and then ".join(f"`{command}`" for command in (commands if len(protocol.grid) > 1 else commands[1:]))
+    said = " and then ".join(f"`{command}`" for command in (commands if many else commands[1:]))
     counts = {len(group) for group in by_algorithm(protocol, lines).values()}
     return (
         f"{bounds(counts)}; {tuned}. {said}, protocol {lines[0]['protocol_hash']}, commit "

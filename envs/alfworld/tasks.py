@@ -12,18 +12,9 @@ import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from steppo_gym.envs.alfworld.built_in.rooms import Room, constants, goal_library, holders
 
-TaskType = Literal[
-    "pick_and_place_simple",
-    "look_at_obj_in_light",
-    "pick_clean_then_place_in_recep",
-    "pick_heat_then_place_in_recep",
-    "pick_cool_then_place_in_recep",
-    "pick_two_obj_and_place",
-]
 PICK, LOOK, CLEAN, HEAT, COOL, TWO = TASK_TYPES = (
     "pick_and_place_simple",
     "look_at_obj_in_light",

@@ -12,7 +12,7 @@ a group needs, batches resemble each other and variances come out low.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -151,18 +151,3 @@ def _joined(parts: Sequence[tuple[list[Episode], tuple[int, int] | None]]) -> Ba
         episodes += members
         steps += sum(e.num_steps for e in members)
     return Batch(tuple(episodes), tuple(found))
-
-
-def critic_of(values: Mapping[str, float]) -> Critic:
-    """A critic that knows the value of every state by its key, such as exact values; unknown final states are worth 0.
-
-    Args:
-        values: by state key.
-    """
-
-    def of(episodes: Sequence[Episode]) -> Array:
-        steps = [values[step.state_key] for episode in episodes for step in episode.steps]
-        final = [values.get(e.final_state_key or "", 0.0) if e.ended == "truncated" else 0.0 for e in episodes]
-        return np.array([*steps, *final], np.float64)
-
-    return of

@@ -14,13 +14,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from steppo_gym.actions import Invalid, format_tool_call, parse_tool_calls
 from steppo_gym.errors import InfrastructureError
 from steppo_gym.evaluation.chat_codec import ChatTextCodec, Message, read_messages
 from steppo_gym.rollouts.policies import Request, Response
-from steppo_gym.rollouts.served.http_policy import HTTPPolicy
+from steppo_gym.rollouts.served.http_policy import ClientOptions, HTTPPolicy
 from steppo_gym.storage.retrying_client import shorten
 
 _MOST_CALLS = 64
@@ -38,10 +38,7 @@ class ChatServerPolicy(HTTPPolicy):
         seed: of the sampling. Each request has a seed that follows from it and the request's stream; whether equal
             seeds give equal texts is the server's. None sends none.
         tools: JSON schemas, empty in the tag format.
-        timeout: seconds to wait for one answer.
-        max_retries: how often a request is sent again after a timeout, a broken connection, or status 408, 429 or 5xx.
-        max_concurrency: requests under way at the same time.
-        api_key_env: the environment variable that holds the API key; none is sent if it is not set.
+        **client: `timeout`, `max_retries`, `max_concurrency` (16 by default) and `api_key_env`, see `ClientOptions`.
 
     Raises:
         ValueError: an argument outside its range.
@@ -56,23 +53,12 @@ class ChatServerPolicy(HTTPPolicy):
         temperature: float = 0.0,
         seed: int | None = None,
         tools: Sequence[dict[str, Any]] = (),
-        timeout: float = 300.0,
-        max_retries: int = 5,
-        max_concurrency: int = 16,
-        api_key_env: str = "OPENAI_API_KEY",
+        **client: Unpack[ClientOptions],
     ) -> None:
         body: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "temperature": temperature}
         if tools:
             body["tools"] = list(tools)
-        super().__init__(
-            base_url,
-            "chat/completions",
-            body,
-            timeout=timeout,
-            max_retries=max_retries,
-            max_concurrency=max_concurrency,
-            api_key_env=api_key_env,
-        )
+        super().__init__(base_url, "chat/completions", body, **(ClientOptions(max_concurrency=16) | client))
         self.seed, self._has_tools, self._codec = seed, bool(tools), ChatTextCodec()
 
     def _question(self, request: Request) -> tuple[dict[str, Any], Callable[[str], Response]]:

@@ -86,7 +86,6 @@ class OpenEpisode:
             expert_response=self._state.expert_response,
             expert_slip=self._state.expert_slip,
             seed=self.assignment.seed,
-            step=len(self._steps),
             stream=(number, len(self._steps)),
         )
 

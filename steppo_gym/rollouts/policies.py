@@ -31,12 +31,15 @@ class Request:
     """Whether the expert errs on purpose here."""
     seed: int | None = None
     """The seed of the episode, for what a policy draws once per episode."""
-    step: int = 0
-    """Steps played since the episode was assigned; at 0 another episode begins in this slot."""
     stream: tuple[int, int] | None = None
     """Numbers of the assignment and of the step: a policy that draws its randomness from them, not from the order of
     its calls, gives the same response whatever else is played beside it.
     """
+
+    @property
+    def step(self) -> int:
+        """Steps played since the episode was assigned, 0 without a stream; at 0 another episode begins in this slot."""
+        return 0 if self.stream is None else self.stream[1]
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,34 @@ class StreamingPolicy(Policy, Protocol):
     def drop(self) -> None:
         """Give up all that is under way: its answers never come."""
         ...
+
+
+def answer_all(policy: StreamingPolicy, requests: Sequence[Request]) -> list[Response]:
+    """Hand in requests and wait for all of them: what `respond` is for a policy that streams.
+
+    Args:
+        policy: with nothing under way.
+        requests: no two of one slot.
+
+    Returns:
+        One response per request, in order.
+
+    Raises:
+        InfrastructureError: one of them could not be had; the others are given up.
+    """
+    done: dict[int, Response] = {}
+    try:
+        for request in requests:
+            policy.submit(request)
+        while len(done) < len(requests):
+            for answer in policy.poll(1.0):
+                if isinstance(answer.outcome, InfrastructureError):
+                    raise answer.outcome
+                done[answer.slot] = answer.outcome
+    except BaseException:
+        policy.drop()
+        raise
+    return [done[request.slot] for request in requests]
 
 
 class ScriptedPolicy:

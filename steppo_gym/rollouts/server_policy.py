@@ -15,11 +15,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 from steppo_gym.rollouts.policies import Request, Response
 from steppo_gym.rollouts.served.completions import read_completion
-from steppo_gym.rollouts.served.http_policy import HTTPPolicy
+from steppo_gym.rollouts.served.http_policy import ClientOptions, HTTPPolicy
 
 _FIXED_OPTIONS = {
     "top_k": -1,
@@ -48,13 +48,10 @@ class ServerPolicy(HTTPPolicy):
             depend on when it is asked for; requests without a stream are counted. None leaves the server's own
             randomness.
         stop_token_ids: tokens that end a response, besides the model's own.
-        timeout: seconds to wait for one answer.
-        max_retries: how often a request is sent again after a timeout, a broken connection, or status 408, 429 or 5xx.
-        max_concurrency: requests under way at the same time.
-        api_key_env: the environment variable that holds the API key; none is sent if it is not set.
         processed_log_probs: the server reports log-probabilities after temperature and top_p.
         version: of the weights that the server was given, recorded with each response. Servers that name theirs
             (`weights_version` of the answer; vLLM does not) must name this one.
+        **client: `timeout`, `max_retries`, `max_concurrency` and `api_key_env`, see `ClientOptions`.
 
     Raises:
         ValueError: an argument outside its range.
@@ -70,12 +67,9 @@ class ServerPolicy(HTTPPolicy):
         top_p: float = 1.0,
         seed: int | None = None,
         stop_token_ids: Sequence[int] = (),
-        timeout: float = 300.0,
-        max_retries: int = 5,
-        max_concurrency: int = 64,
-        api_key_env: str = "OPENAI_API_KEY",
         processed_log_probs: bool = False,
         version: int | None = None,
+        **client: Unpack[ClientOptions],
     ) -> None:
         if not 0 < top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, got {top_p}.")
@@ -87,15 +81,7 @@ class ServerPolicy(HTTPPolicy):
             "stop_token_ids": list(stop_token_ids),
             **_FIXED_OPTIONS,
         }
-        super().__init__(
-            base_url,
-            "completions",
-            body,
-            timeout=timeout,
-            max_retries=max_retries,
-            max_concurrency=max_concurrency,
-            api_key_env=api_key_env,
-        )
+        super().__init__(base_url, "completions", body, **client)
         self._keeps_log_probs = processed_log_probs or (temperature == 1.0 and top_p == 1.0)
         self._seed, self._num_unnamed, self._version = seed, 0, version
 

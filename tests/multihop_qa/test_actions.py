@@ -97,10 +97,10 @@ def test_what_the_recipe_passes_over(response, expected):
 
 
 def test_many_tags_take_no_time():
-    started = time.perf_counter()
+    started = time.process_time()
     for piece in ("<tool_call>", "<answer>", "</tool_call>", "<tool_call></tool_call>", "<tool_call>{"):
         assert isinstance(parse(piece * (190_000 // len(piece)), "tool_call", skips_broken=True), Invalid)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"], exclude_characters="<>"), min_size=1)

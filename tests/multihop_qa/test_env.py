@@ -6,6 +6,7 @@ import json
 
 import gymnasium
 import pytest
+from expert_play import play_with_slips
 
 import steppo_gym  # noqa: F401 - registers the environments
 from steppo_gym.actions import format_tool_call
@@ -211,24 +212,15 @@ def test_broken_calls_cost_what_the_protocol_says(paris):
 
 def test_the_hasty_expert_takes_the_bridge_for_the_answer():
     env = make(expert="hasty", top_k=2, split="validation")
-    wrong, right, slips = [], 0, 0
-    for task_id in env.task_ids[:200]:
-        env.reset(seed=1, options={"task_id": task_id})
-        over = False
-        while not over:
-            response = env.expert_response()
-            assert env.expert_response() == response
-            slips += env.expert_slip
-            _, _, terminated, truncated, info = env.step(response)
-            over = terminated or truncated
-        right += info["success"]
-        if terminated and not info["success"]:
-            wrong.append((response, env.questions.load(task_id)))
-    assert right / 200 == pytest.approx(1 - HASTE, abs=0.1)
+    task_ids = env.task_ids[:200]
+    ends, slips, _ = play_with_slips(env, task_ids)
+    assert sum(end["success"] for end in ends) / 200 == pytest.approx(1 - HASTE, abs=0.1)
     assert slips > 5
     bridges = [
-        response in {f"<answer> {page.title.split(' (')[0]} </answer>" for page in question.supporting}
-        for response, question in wrong
+        end["response"]
+        in {f"<answer> {page.title.split(' (')[0]} </answer>" for page in env.questions.load(task_id).supporting}
+        for task_id, end in zip(task_ids, ends, strict=True)
+        if end["terminated"] and not end["success"]
     ]
     # Rarely the first search does not bring both things that are compared, and the other one is the name it lacks.
     assert all(bridges)

@@ -165,11 +165,11 @@ def test_any_text_is_read(text, action_format, any_text_stops):
 @pytest.mark.parametrize("tag", ["search", "expand"])
 @pytest.mark.parametrize("action_format", ACTION_FORMATS)
 def test_adversarial_texts_are_read_quickly(tag, action_format):
-    start = time.perf_counter()
+    start = time.process_time()
     for _, text in adversarial_texts(tag, tag, {"search": "query", "expand": "paper_id"}[tag]):
         parse(text, action_format)
         parse(text[:200_000], action_format, any_text_stops=True)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_tools_name_their_arguments():

@@ -9,6 +9,7 @@ from ranks import run_ranks
 from safetensors.torch import load_file
 from trainer_runs import relative_difference
 
+
 @pytest.fixture(scope="module")
 def together(random_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("together")

@@ -35,10 +35,10 @@ def test_a_section_that_fails_or_takes_too_long_is_reported():
     def fail():
         raise ValueError("no such thing")
 
-    failed, late = check.run_section(fail, 5.0), check.run_section(lambda: time.sleep(5), 0.05)
+    failed, late = check.run_section(fail, 5.0), check.run_section(lambda: time.sleep(100), 0.05)
     assert (failed["status"], failed["error"]) == ("failed", "ValueError: no such thing")
     assert (late["status"], late["error"]) == ("failed", "TimeoutError: more than 0 s")
-    assert late["seconds"] < 3
+    assert late["seconds"] < 50
 
 
 def test_what_does_not_begin_in_time_is_skipped(tmp_path):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from steppo_gym.credit.groups import group_advantages
+from steppo_gym.credit.records import Credit
+from steppo_gym.credit.whitening import moments
 from steppo_gym.evaluation.scores import episode_metrics, evaluation_metrics
 from steppo_gym.rollouts.episode import Episode, Failure, Step
-from steppo_gym.trainers.metrics import group_metrics
+from steppo_gym.trainers.metrics import credit_metrics, group_metrics
 
 
 def episode(group: int, *rewards: float, failed: bool = False) -> Episode:
@@ -54,3 +58,19 @@ def test_an_evaluation_in_which_everything_failed_has_a_score():
     scores = evaluation_metrics([episode(0, failed=True)] * 3)
     assert scores == {"success": 0.0, "failed_rate": 1.0}
     assert "success" not in evaluation_metrics([])
+
+
+def test_steps_without_an_advantage_are_told_apart():
+    # Seven times 0.1 and 0.7 sum up to what is not exactly seven times their mean.
+    returns, groups = [0.1] * 7 + [0.7] * 7 + [1.0, 0.0], [0] * 7 + [1] * 7 + [2, 2]
+    credit = Credit("step", group_advantages(returns, groups))
+    other = Credit("step", np.array([0.5, -0.5]))
+
+    def both(counts):
+        return [counts, (2, 2)]
+
+    raw = moments(credit.advantages)
+    assert credit_metrics(credit, raw, lambda part: [part])["credited_share"] == pytest.approx(2 / 16)
+    assert credit_metrics(credit, raw, both)["credited_share"] == pytest.approx(4 / 18)
+    assert credit_metrics(other, raw, lambda part: [part])["credited_share"] == 1
+    assert "credited_share" not in credit_metrics(Credit("step", np.zeros(0)), raw, lambda part: [part])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import gymnasium
 import pytest
-from forked import run_script
+from forked import prepare_for_runs, run_script
 
 from steppo_gym.rollouts.pool import EnvFactory
 from steppo_gym.trainers.policy.small_policy import SmallPolicyConfig
@@ -42,6 +42,7 @@ def folder(blocks, tmp_path):
 
 
 def train(folder, script, **flags):
+    prepare_for_runs()
     return run_script(
         script, "--env", ENV, *(f"--{name}={value}" for name, value in (SMALL | flags).items()), cwd=folder
     )

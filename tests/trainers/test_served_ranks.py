@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+import served_ranks
+from ranks import run_ranks
 from served_model import loader
 
 from steppo_gym.rollouts.episode import read_episodes
 from steppo_gym.rollouts.served.server_group import MAX_FAILURES
 from steppo_gym.testing.completions_server import CompletionsServer
-
-SCRIPT = Path(__file__).parents[1] / "served_ranks.py"
 
 
 class DyingServer(CompletionsServer):
@@ -39,17 +35,17 @@ def run(random_folder, tmp_path_factory):
         CompletionsServer(load, folder=folder) as second,
         DyingServer(load, folder=folder) as third,
     ):
-        servers = ",".join(server.url for server in (first, second, third))
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-        finished = subprocess.run(
-            [*torchrun, str(SCRIPT), str(random_folder), str(out), servers, str(folder)],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1"},
-            timeout=300,
-            capture_output=True,
-            text=True,
-        )
-        assert finished.returncode == 0, finished.stderr[-3000:]
-        return out, [server.requests for server in (first, second, third)], finished.stderr
+        servers = (first, second, third)
+        addresses = ",".join(server.url for server in servers)
+
+        def rank():
+            # A server is not gone as long as somebody holds its socket.
+            for server in servers:
+                server._server.socket.close()
+            served_ranks.main(random_folder, out, addresses, folder)
+
+        said = "".join(process.stderr for process in run_ranks(2, rank))
+        return out, [server.requests for server in servers], said
 
 
 def episodes_of(out, rank):

@@ -157,7 +157,10 @@ COMMAND = ["--env", "alfworld", "--demonstrations", "16", "--updates", "2", "--t
 def made(tmp_path_factory):
     """A start by the command, in a folder that could be the package's own."""
     out = tmp_path_factory.mktemp("starts") / "alfworld-easy"
-    main([*COMMAND, "--out", str(out)])
+    with pytest.MonkeyPatch.context() as patch:
+        # It has learnt nothing, so all of its episodes go on to the limit of steps.
+        patch.setitem(PRESETS["alfworld"].small_policy_settings, "max_completion_length", 2)
+        main([*COMMAND, "--out", str(out)])
     return out
 
 
@@ -238,6 +241,7 @@ def test_a_run_records_what_it_began_with(made, tmp_path):
             *["--env", "alfworld", "--start", str(made), "--output_dir", str(tmp_path / "run"), "--learning_rate", "0"],
             *["--iterations", "1", "--episodes_per_iteration", "2", "--updates_per_iteration", "1", "--num_slots", "2"],
             *["--test_tasks", "0", "--validation_tasks", "1", "--num_env_workers", "0", "--save_every", "0"],
+            *["--max_completion_length", "2"],
         ],
     )
     config = json.loads((tmp_path / "run" / "config.json").read_text())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from chat_families import family_model, family_tokenizer
-from forked import fork
+from forked import fork, prepare_for_runs
 
 from steppo_gym.cli import main
 
@@ -69,6 +69,7 @@ def run(command, folder, repository):
         else:
             sys.exit(main(argv))
 
+    prepare_for_runs()
     return fork(call)
 
 

@@ -65,13 +65,13 @@ def test_what_is_no_command_says_so(text):
 
 
 def test_long_commands_are_refused_and_brackets_take_no_time():
-    started = time.perf_counter()
+    started = time.process_time()
     assert "at most 2000" in parse_command("search[" + "a" * MAX_COMMAND_CHARS + "]").reason
     assert isinstance(parse_action(format_tag("action", "[" * 190_000), "tag"), Ignored)
     assert isinstance(parse_action(format_tag("action", "[" * 190_000), "tag", first_tag=True), Ignored)
     assert isinstance(parse_action(format_tag("action", "[" * 210_000), "tag", first_tag=True), Invalid)
     assert isinstance(parse_command("[" * MAX_COMMAND_CHARS), Ignored)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize("action_format", ["tag", "tool_call"])

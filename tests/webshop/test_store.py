@@ -379,10 +379,10 @@ def test_deep_nesting_is_refused_at_once(cache, folder, name, depth):
     nested = "[" * depth + "]" * depth
     first = f'"B1": {nested}'
     (folder / name).write_text(f'[{{"asin": {nested}}}]' if name == "items_shuffle.json" else f"{{{first}}}")
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(DataError, match=rf"Expected an official file in .*{name}, found lists or objects nested"):
         open_shop(folder)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.data

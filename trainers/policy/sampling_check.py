@@ -31,6 +31,9 @@ LOW_PRECISION_BOUND = 0.05
 GAP_TOKENS = 2048
 """Of an iteration's rows that are compared: enough for a mean, few beside an update."""
 
+PROBE_TOKENS = 64
+"""Of a response of the first check at the most, which delays every start; `rows_gap` sees longer ones."""
+
 _SAID = ("You are in a room.", "There is a door to the north, and a key on the floor.", "It is locked. What next?")
 
 
@@ -47,7 +50,7 @@ def check_sampling(
     One slot goes on, one starts over and one rests, so that rows of unequal length stand side by side and move.
 
     Args:
-        policy: samples; has three slots at least and gives log-probabilities.
+        policy: samples `PROBE_TOKENS` at the most; has three slots at least and gives log-probabilities.
         codec: of the policy.
         train_log_probs: from rows and the number M of their response tokens to (M,) log-probabilities.
         low_precision: whether either side computes in 16 bits.

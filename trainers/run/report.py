@@ -115,6 +115,7 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
         "machine": platform.machine(),
         "cpu_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "accelerator": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
     }
     versions = {"python": platform.python_version()} | {name: version(name) for name in VERSIONS}

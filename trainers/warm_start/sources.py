@@ -8,10 +8,11 @@ are put together at run time are not seen.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.metadata
 import importlib.util
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +90,12 @@ def _file(name: str) -> Path | None:
     return None if spec is None or spec.origin is None or not spec.origin.endswith(".py") else Path(spec.origin)
 
 
+@functools.cache
+def providers() -> Mapping[str, Sequence[str]]:
+    """The installed packages that bring a top-level module, by module; a second's work, done once in a process."""
+    return importlib.metadata.packages_distributions()
+
+
 def _versions(tops: Iterable[str]) -> dict[str, str]:
-    providers = importlib.metadata.packages_distributions()
-    names = {name for top in tops for name in providers.get(top, ())}
+    names = {name for top in tops for name in providers().get(top, ())}
     return {name: importlib.metadata.version(name) for name in sorted(names)}

@@ -11,8 +11,6 @@ Comparisons ask for a third thing, because one of two can be guessed.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,6 @@ import numpy as np
 from steppo_gym.envs.multihop_qa.built_in.encyclopaedia import NUM_ENCYCLOPAEDIAS, Encyclopaedia, encyclopaedia
 from steppo_gym.envs.multihop_qa.built_in.question_kinds import Hops, bridge_comparison, chain, comparison, inference
 from steppo_gym.envs.multihop_qa.scoring import DATASETS, Dataset
-from steppo_gym.errors import DataError
 from steppo_gym.keywords import check_choice
 
 SPLIT_SIZES = {"train": 8000, "validation": 400, "test": 400}
@@ -82,20 +79,6 @@ def generate_row(dataset: Dataset, split: str, index: int) -> dict[str, Any]:
         "supporting_facts": [[title, sentence] for title, sentence in hops.facts],
         "context": [[title, list(world.sentences(title))] for title in _context_titles(rng, world, hops)],
     }
-
-
-def write_questions(path: str | Path, dataset: Dataset, split: str, count: int | None = None) -> None:
-    """Write the first questions of a split to a file that reads like an official one.
-
-    Raises:
-        DataError: the file is there already.
-    """
-    path = Path(path)
-    if path.exists():
-        raise DataError(f"Expected no file {path}, found one. Delete it or choose another name.")
-    indices = range(SPLIT_SIZES[split])[:count]
-    rows = [generate_row(dataset, split, index) for index in indices]
-    path.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def _context_titles(rng: np.random.Generator, world: Encyclopaedia, hops: Hops) -> list[str]:

@@ -1,7 +1,5 @@
 """What policies behind a server have in common: one request for each response, many at a time.
 
-They answer in batches, which are given up together, and one by one (`StreamingPolicy`).
-
 A policy says what to ask and how to read the answer, see `steppo_gym.rollouts.server_policy` (token ids) and
 `steppo_gym.evaluation.chat_server` (messages).
 """
@@ -12,14 +10,28 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from steppo_gym.errors import InfrastructureError
-from steppo_gym.rollouts.policies import Answer, Request, Response
+from steppo_gym.rollouts.policies import Answer, Request, Response, answer_all
 from steppo_gym.storage.retrying_client import RetryingClient
+
+
+class ClientOptions(TypedDict, total=False):
+    """Keywords that every policy behind a server takes."""
+
+    timeout: float
+    """Seconds to wait for one answer, 300 by default."""
+    max_retries: int
+    """How often a request is sent again after a timeout, a broken connection, or status 408, 429 or 5xx; 5 by default.
+    """
+    max_concurrency: int
+    """Requests under way at the same time, 64 by default."""
+    api_key_env: str
+    """The environment variable that holds the API key, "OPENAI_API_KEY" by default; none is sent if it is not set."""
 
 
 class HTTPPolicy(ABC):
@@ -29,10 +41,7 @@ class HTTPPolicy(ABC):
         base_url: where the server is, with or without the final "/v1".
         path: of the endpoint below "/v1".
         body: sent with every request.
-        timeout: seconds to wait for one answer.
-        max_retries: how often a request is sent again after a timeout, a broken connection, or status 408, 429 or 5xx.
-        max_concurrency: requests under way at the same time.
-        api_key_env: the environment variable that holds the API key; none is sent if it is not set.
+        timeout, max_retries, max_concurrency, api_key_env: see `ClientOptions`.
 
     Raises:
         ValueError: an argument outside its range, `max_tokens` and `temperature` of the body included.
@@ -47,10 +56,10 @@ class HTTPPolicy(ABC):
         path: str,
         body: Mapping[str, Any],
         *,
-        timeout: float,
-        max_retries: int,
-        max_concurrency: int,
-        api_key_env: str,
+        timeout: float = 300.0,
+        max_retries: int = 5,
+        max_concurrency: int = 64,
+        api_key_env: str = "OPENAI_API_KEY",
     ) -> None:
         if body["max_tokens"] < 1:
             raise ValueError(f"max_tokens must be at least 1, got {body['max_tokens']}.")
@@ -70,7 +79,7 @@ class HTTPPolicy(ABC):
         self._threads = ThreadPoolExecutor(max_concurrency, thread_name_prefix="policy")
         self._stop, self._done = threading.Event(), SimpleQueue[Future[Response]]()
         self._under_way: dict[Future[Response], int] = {}
-        """The slots of the requests that were handed in one by one."""
+        """The slots of the requests."""
 
     @abstractmethod
     def _question(self, request: Request) -> tuple[dict[str, Any], Callable[[str], Response]]:
@@ -80,27 +89,13 @@ class HTTPPolicy(ABC):
         """
 
     def respond(self, requests: Sequence[Request]) -> list[Response]:
-        """The server's response to each request.
-
-        Raises:
-            InfrastructureError: one of them could not be had, boundary "model"; the others are given up.
-        """
-        stop = threading.Event()
-        questions = [self._question(request) for request in requests]
-        futures = [self._send(*question, stop) for question in questions]
-        try:
-            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-                future.result()
-            return [future.result() for future in futures]
-        finally:
-            # After a failure the requests under way are left to end by themselves, and no other is sent.
-            stop.set()
-            for future in futures:
-                future.cancel()
+        """The server's response to each request, see `answer_all`."""
+        return answer_all(self, requests)
 
     def submit(self, request: Request) -> None:
         """Send a request."""
-        future = self._send(*self._question(request), self._stop)
+        own, read = self._question(request)
+        future = self._threads.submit(self._client.post, self._body | own, read, self._stop)
         self._under_way[future] = request.slot
         future.add_done_callback(self._done.put)
 
@@ -116,14 +111,11 @@ class HTTPPolicy(ABC):
         return answers
 
     def drop(self) -> None:
-        """Give up what was sent one by one; no answer to it comes any more."""
+        """Give up what is under way: it is left to end by itself, is not sent again, and no answer to it comes."""
         self._stop.set()
         for future in self._under_way:
             future.cancel()
         self._stop, self._done, self._under_way = threading.Event(), SimpleQueue(), {}
-
-    def _send(self, own: dict[str, Any], read: Callable[[str], Response], stop: threading.Event) -> Future[Response]:
-        return self._threads.submit(self._client.post, self._body | own, read, stop)
 
     def close(self) -> None:
         """Close the connections; a second call changes nothing."""

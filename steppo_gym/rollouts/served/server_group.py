@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from steppo_gym.errors import InfrastructureError
-from steppo_gym.rollouts.policies import Answer, Request, Response, StreamingPolicy
+from steppo_gym.rollouts.policies import Answer, Request, Response, StreamingPolicy, answer_all
 
 MAX_FAILURES = 3
 """Requests in a row that a server may fail; one alone may be the request's own fault."""
@@ -75,24 +75,8 @@ class ServerGroup:
         self._num_under_way = [0] * len(self._servers)
 
     def respond(self, requests: Sequence[Request]) -> list[Response]:
-        """One response per request, in order.
-
-        Raises:
-            InfrastructureError: one of them could not be had; the others are given up.
-        """
-        for request in requests:
-            self.submit(request)
-        done: dict[int, Response] = {}
-        try:
-            while len(done) < len(requests):
-                for answer in self.poll(1.0):
-                    if isinstance(answer.outcome, InfrastructureError):
-                        raise answer.outcome
-                    done[answer.slot] = answer.outcome
-        except InfrastructureError:
-            self.drop()
-            raise
-        return [done[request.slot] for request in requests]
+        """One response per request, in order, see `answer_all`."""
+        return answer_all(self, requests)
 
     def _note(self, number: int, answer: Answer) -> None:
         failed = isinstance(answer.outcome, InfrastructureError)
