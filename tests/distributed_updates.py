@@ -195,7 +195,8 @@ def resumed(policy, folder, shard):
 def built(policy, folder, shard):
     """The most MiB that this process takes while policy and full critic are read from the folder's "large"."""
     memory = load_benchmark("process_memory")
-    config, _, _ = settings_of("steppo", **SETTINGS, shard=shard, output_dir=str(folder))
+    # Without a reference, which would be a third model.
+    config, _, _ = settings_of("steppo", **SETTINGS | {"beta": 0.0}, shard=shard, output_dir=str(folder))
     memory.give_back_freed_memory()
     kinds = {"peft_config": None, "critic": "full", "has_critic": True}
     # With all that is imported and made once.
