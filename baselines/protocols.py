@@ -33,6 +33,8 @@ STATE_GROUPS_WITHOUT_STD = (
     Algorithm("hgpo_centred", "HGPO, without std", "hgpo", (*EIGHT, "--normalize_std", "False")),
 )
 """The unit of the group is then that of the reward: in a group of equal failures, a penalty of 0.02 stays small."""
+TEN_TIMES = ("--critic_learning_rate", "2e-2")
+"""That of a full critic on KeyDoor, ten times."""
 KEEP_LITTLE = ("--save_episodes", "False", "--save_total_limit", "1", "--report_to", "none")
 
 KEY_DOOR = Protocol(
@@ -83,6 +85,23 @@ KEY_DOOR_NEWER_RULES = replace(
         Algorithm("bpo", "BPO, 32 episodes", "bpo", (*EIGHT, "--episodes_per_iteration", "32")),
     ),
     tuning="nothing is tuned: the learning rate and clip range that most rules chose in `key_door`",
+)
+
+KEY_DOOR_CRITICS = replace(
+    KEY_DOOR_NEWER_RULES,
+    name="key_door_critics",
+    title="KeyDoor, the kinds of critics",
+    seeds=(0, 1, 2, 3, 4),
+    algorithms=(
+        # First of them, as what the others are compared with.
+        Algorithm("steppo", "StepPO, full critic", "steppo", (*ONE, "--critic", "full")),
+        Algorithm("lora", "LoRA critic", "steppo", (*ONE, "--critic", "lora")),
+        Algorithm("head", "head as critic", "steppo", (*ONE, "--critic", "head")),
+        # Few weights are usually trained at about ten times the rate.
+        Algorithm("lora_fast", "LoRA critic, rate 2e-2", "steppo", (*ONE, "--critic", "lora", *TEN_TIMES)),
+        Algorithm("head_fast", "head as critic, rate 2e-2", "steppo", (*ONE, "--critic", "head", *TEN_TIMES)),
+    ),
+    tuning="nothing is tuned: learning rate and clip range are those of `key_door_newer_rules`",
 )
 
 
@@ -269,6 +288,7 @@ _ALL = (
     KEY_DOOR,
     KEY_DOOR_LIMIT,
     KEY_DOOR_NEWER_RULES,
+    KEY_DOOR_CRITICS,
     KEY_DOOR_ONE_GRID_SEED,
     ALFWORLD,
     ALFWORLD_PRICED,

@@ -4,19 +4,19 @@ torchrun --nproc_per_node 2 tests/distributed_updates.py POLICY OUT [SHARD [NAME
 
 POLICY is the folder of a model with its tokenizer. What an update changes in policy
 and critic goes into OUT, one file for each set-up. SHARD is that of the run, "none" by default.
-The episodes are the same in all settings: those of the even groups are played by the processes of even rank, the others
-by those of odd rank, and a single one plays all.
+The episodes are the same in all settings. A group is played by one process: those of even rank have the even groups,
+those of odd rank the others, and a single one plays all.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 from pathlib import Path
 
 import torch
+from benchmark_scripts import load_benchmark
 from credit_references import random_batch
 from peft import LoraConfig
 from safetensors.torch import save_file
@@ -26,14 +26,17 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 from steppo_gym.rollouts.episode import Episode, Failure
 from steppo_gym.rollouts.pool import EnvFactory
 from steppo_gym.rollouts.rollout import Assignment, Rollout, RolloutStats
+from steppo_gym.trainers.sharding.models import build_sharded
 from steppo_gym.trainers.step_trainer import StepTrainer
 
 SETTINGS = {
     "iterations": 1,
-    "episodes_per_iteration": 4,
+    # Enough for groups of two on four processes.
+    "episodes_per_iteration": 8,
     "updates_per_iteration": 1,
     # So few that processes with different episodes have different numbers of micro-batches.
     "max_tokens_per_micro_batch": 20,
+    # Those that are sampled; a random policy does not end them.
     "max_completion_length": 10,
     "optim": "sgd",
     "learning_rate": 0.1,
@@ -65,7 +68,7 @@ SHARDED = SETUPS | {
     "steppo-head-critic": {"critic": "head"},
     "ppo-adapters": {"peft_config": LORA},
     "steppo-adapters-full-critic": {"peft_config": LORA, "critic": "full"},
-    "steppo-accumulation": {"episodes_per_iteration": 8, "gradient_accumulation_steps": 2},
+    "steppo-accumulation": {"gradient_accumulation_steps": 2},
     "steppo-checkpointing": {"activation_checkpointing": True, "critic": "full"},
     "steppo-bf16": {"bf16": True},
     "steppo-adam": {"optim": "adamw_torch", "learning_rate": 1e-3, "critic_learning_rate": 1e-3, "iterations": 2},
@@ -73,6 +76,17 @@ SHARDED = SETUPS | {
 """Those that are made with sharded models too."""
 QUICK = tuple(name for name in SHARDED if name not in ("steppo", "gigpo", "reinforce_pp", "gigpo-failed", "ppo"))
 """Enough of them to see each part of sharding at work."""
+SHARDED |= {
+    "ppo-lora-critic": {"critic": "lora"},
+    "ppo-head-critic": {"critic": "head"},
+    "steppo-lora-critic-failed": {"critic": "lora"},
+    "steppo-head-critic-failed": {"critic": "head"},
+    "steppo-adapters-head-critic": {"peft_config": LORA, "critic": "head"},
+    "steppo-adapters-accumulation": {"peft_config": LORA, "gradient_accumulation_steps": 2},
+    "steppo-adapters-failed": {"peft_config": LORA},
+    "steppo-adapters-bf16": {"peft_config": LORA, "bf16": True},
+    "steppo-head-critic-bf16": {"critic": "head", "bf16": True},
+}
 
 
 class PlayedTrainer(StepTrainer):
@@ -82,16 +96,7 @@ class PlayedTrainer(StepTrainer):
 
     def play(self, spec, assignments, *, temperature, seed):
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        # With more than two processes a group is shared out further.
-        own = (
-            tuple(
-                episode
-                for number, episode in enumerate(self.played)
-                if episode.group % 2 == rank % 2 and number // 2 % (world // 2) == rank // 2
-            )
-            if world > 1
-            else self.played
-        )
+        own = tuple(e for e in self.played if world == 1 or player(e.group, self.played, world) == rank)
         return Rollout(own, RolloutStats(num_episodes=len(own), seconds=1.0))
 
     def check_first_gap(self, gap):
@@ -110,6 +115,12 @@ def episodes_of(name):
         if odd.steps:
             episodes.append(odd)
     return tuple(episodes)
+
+
+def player(group, episodes, world):
+    """The process of an even number of them that plays a group, none of which is torn apart."""
+    alike = sorted({e.group for e in episodes if e.group % 2 == group % 2})
+    return group % 2 + 2 * (alike.index(group) % (world // 2))
 
 
 def make_trainer(name, policy, folder, **changes):
@@ -181,10 +192,29 @@ def resumed(policy, folder, shard):
         (folder / "held.json").write_text(json.dumps({"bytes": held, "sampled": ids}))
 
 
+def built(policy, folder, shard):
+    """The most MiB that this process takes while policy and full critic are read from the folder's "large"."""
+    memory = load_benchmark("process_memory")
+    # Without a reference, which would be a third model.
+    config, _, _ = settings_of("steppo", **SETTINGS | {"beta": 0.0}, shard=shard, output_dir=str(folder))
+    memory.give_back_freed_memory()
+    kinds = {"peft_config": None, "critic": "full", "has_critic": True}
+    # With all that is imported and made once.
+    small = build_sharded(str(policy), config, **kinds)
+    begun = memory.forget_most()
+    large = build_sharded(str(folder / "large"), config, **kinds)
+    told = {"most": memory.most_resident() - begun, "held": memory.resident() - begun}
+    (folder / f"built-{config.process_index}.json").write_text(json.dumps(told))
+    assert small.critic is not None and large.critic is not None
+
+
 def main(policy, folder, shard="none", *names):
     """What one of several processes does."""
     (folder / "again").mkdir(exist_ok=True, parents=True)
     torch.set_num_threads(1)
+    if names == ("built",):
+        built(policy, folder, shard)
+        return
     if names == ("resume",):
         # What another number of processes has left in the folder.
         checkpoint = folder / "run-steppo-adam" / "checkpoint-1"
@@ -198,6 +228,4 @@ def main(policy, folder, shard="none", *names):
 
 
 if __name__ == "__main__":
-    # torchrun says how many there are on this machine.
-    os.environ["LOCAL_WORLD_SIZE"] = os.environ.get("TEST_LOCAL_WORLD_SIZE", os.environ["LOCAL_WORLD_SIZE"])
     main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

@@ -81,6 +81,8 @@ def test_the_default_jobs_have_the_learning_rates_of_their_tasks():
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 def test_all_algorithms_of_a_protocol_get_the_same_budget(protocol: Protocol, stage, repository: Path):
     own = {"--num_generations", "--normalize_std", "--bootstrap_truncated", "--unbiased"}
+    if protocol.name == "key_door_critics":
+        own |= {"--critic", "--critic_learning_rate"}
     # What a rule branches off counts as well, so it plays fewer episodes.
     of_episodes = {"--episodes_per_iteration", "--updates_per_iteration"}
     of_critic = {f"--{field.name}" for field in fields(CriticConfig)}

@@ -60,6 +60,7 @@ from steppo_gym.trainers.policy.chat import ChatCodec
 from steppo_gym.trainers.policy.critic import Critic, default_kind
 from steppo_gym.trainers.policy.dropout import disable_dropout
 from steppo_gym.trainers.policy.model_limits import context_limits
+from steppo_gym.trainers.policy.output_layer import score_few_at_a_time
 from steppo_gym.trainers.policy.sampling_check import check_gap, check_sampling, computes_in_16_bits, rows_gap
 from steppo_gym.trainers.sampling_trainer import SamplingTrainer
 from steppo_gym.trainers.sharding.layout import as_number
@@ -167,6 +168,8 @@ class StepTrainer(SamplingTrainer):
             policy = self.accelerator.unwrap_model(self.model)
             critic = Critic(policy, self.critic_config.critic or default_kind(policy)).to(self.accelerator.device)
             self.critic = self.accelerator.prepare_model(critic)
+        for scored in () if args.cast_lm_head_to_fp32 else (self.model, self.ref_model):
+            score_few_at_a_time(scored, self.temperature)
         if self.critic is not None and args.gradient_checkpointing:
             self.accelerator.unwrap_model(self.critic).checkpoint_activations(args.gradient_checkpointing_kwargs)
         self.max_prompt_tokens, self.max_row_tokens = context_limits(

@@ -19,6 +19,7 @@ from steppo_gym.storage import retrying_client
 from steppo_gym.testing.chat_server import ScriptedChatServer
 from steppo_gym.trainers.rules import StepPO
 from steppo_gym.trainers.run.launch import launch
+from steppo_gym.trainers.run.starts import SHIPPED
 from steppo_gym.view.episode_file import EpisodeFile
 from steppo_gym.view.run_folder import open_runs
 
@@ -88,6 +89,22 @@ def test_an_evaluation_gives_the_test_figures_of_the_training_run(trained, tmp_p
     first = list(read_episodes(file))[:6]
     assert texts(first) == texts(read_episodes(trained / "episodes" / "after-test-sampled.jsonl"))
     assert (tmp_path / "sampled" / "tokenizer" / "tokenizer.json").exists()
+
+
+def test_a_shipped_policy_has_the_figures_that_a_run_from_it_began_with(tmp_path):
+    small = {"iterations": 1, "episodes_per_iteration": 2, "updates_per_iteration": 1, "num_slots": 2}
+    held_out = {"test_tasks": 2, "validation_tasks": 1, "num_env_workers": 0, "report_to": "none"}
+    flags = {"env": "alfworld", "output_dir": tmp_path / "run", **small, **held_out}
+    launch(StepPO, [f"--{name}={value}" for name, value in flags.items()])
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["start"]["name"] == "alfworld-easy"
+    keywords = json.loads((SHIPPED / "alfworld-easy" / "card.json").read_text())["environment"]["kwargs"]
+    command = ["evaluate", "--model", str(SHIPPED / "alfworld-easy"), "--env", "alfworld", "--split", "test_seen"]
+    command += ["--env_args", *(f"{name}={value}" for name, value in keywords.items())]
+    command += ["--max_tokens", str(config["config"]["max_completion_length"])]
+    command += ["--tasks", "2", "--slots", "2", "--workers", "0", "--quiet"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    assert summary_of(tmp_path / "out")["scores"] == summary_of(tmp_path / "run")["before"]["greedy"]["test_seen"]
 
 
 def test_a_summary_names_panel_model_and_interval(trained, tmp_path):

@@ -8,11 +8,13 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import Qwen3Config, Qwen3ForCausalLM
+from trl.trainer.utils import add_fused_lm_head
 
 from steppo_gym.cli import main
 from steppo_gym.trainers.memory.meter import Meter
 from steppo_gym.trainers.memory.plan import GIB, Needs, capacity, plan
 from steppo_gym.trainers.policy.critic import Critic
+from steppo_gym.trainers.policy.output_layer import score_few_at_a_time
 from steppo_gym.trainers.policy.slot_cache import SlotCache, grown
 from steppo_gym.trainers.run.memory import changes
 
@@ -97,6 +99,32 @@ def test_the_computed_peak_is_that_of_a_real_update(changed):
     weights, beside = measured(needs)
     assert computed.weights == weights
     assert computed.updating == pytest.approx(weights + beside, rel=0.15)
+
+
+def test_the_computed_peak_of_a_large_vocabulary_is_that_of_a_real_update():
+    config = Qwen3Config.from_dict(
+        {**SMALL.to_dict(), "vocab_size": 20_000, "hidden_size": 16, "intermediate_size": 32}
+    )
+    needs = replace(NEEDS, config=config, tokens=512, triton=False)
+    policy = Qwen3ForCausalLM(config)
+    add_fused_lm_head(policy, outputs=("log_probs", "entropy"))
+    score_few_at_a_time(policy, 1.0)
+    critic = Critic(policy)
+    parameters = [*policy.parameters(), *critic.parameters()]
+    ids = torch.zeros(1, needs.tokens, dtype=torch.long)
+    for _ in range(2):
+        with Meter([*parameters, *policy.buffers(), *critic.buffers(), ids]) as meter:
+            # Gradients of the first micro-batch are there in the second.
+            for _ in range(2):
+                scored = policy(input_ids=ids, labels=ids, fused_lm_head=True).log_probs
+                (scored.sum() + critic(ids, None).sum()).backward()
+        for parameter in parameters:
+            parameter.grad = None
+    computed = plan(needs)
+    # There was no optimizer.
+    assert sum(p.nbytes for p in parameters) + meter.peak == pytest.approx(
+        computed.updating - computed.optimizer, rel=0.15
+    )
 
 
 def test_sharding_divides_what_is_held():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,8 @@ def test_the_twin_of_the_recipe_of_a_small_card_runs_to_a_policy_that_is_evaluat
         assert main([*command, "--out", str(out)]) == 0
         (file,) = (out / "episodes").glob("*.jsonl")
         assert len(list(read_episodes(file))) == 3
+    told, found = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("run", "final"))
+    assert found["scores"] == told["after"]["greedy"]["test_seen"]
     again = launch(
         StepPO, [*given, f"--model_name_or_path={tmp_path / 'run' / 'merged'}", f"--output_dir={tmp_path / 'again'}"]
     )

@@ -46,7 +46,8 @@ def shallow(config: Any, layers: int) -> Any:
     # They may be out of the vocabulary now.
     text.pad_token_id = text.bos_token_id = text.eos_token_id = None
     if getattr(text, "layer_types", None):
-        text.layer_types = text.layer_types[:layers]
+        # A model of one or two layers has fewer kinds than are asked for.
+        text.layer_types = (text.layer_types * 3)[:layers]
     return config
 
 

@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM
 from steppo_gym.trainers.critic_config import CriticKind
 from steppo_gym.trainers.memory.passes import Pass, run_pass
 from steppo_gym.trainers.policy.critic import Critic, default_kind, run_layers_again
+from steppo_gym.trainers.policy.output_layer import COPIES, TILE_BYTES
 from steppo_gym.trainers.policy.prefill import MAX_PASS_TOKENS
 from steppo_gym.trainers.policy.slot_cache import grown
 
@@ -35,7 +36,7 @@ OPTIMIZERS: Mapping[str, float] = {
 """State of an optimizer in units of what it trains, in float32 for those of 8 bits; paged ones keep it elsewhere."""
 
 HEAD_TILE = (4096, 32_768)
-"""Positions and words of TRL's output layer that are computed at once."""
+"""Positions and words of TRL's output layer that are computed at once by Triton's kernels."""
 
 GIB = 2**30
 
@@ -65,6 +66,8 @@ class Needs:
     processes: int
     parts: int
     """Processes that share one copy of sharded models; 1 without sharding."""
+    triton: bool = True
+    """Whether its kernels compute the output layer, as on a card."""
 
 
 @dataclass(frozen=True)
@@ -171,11 +174,15 @@ def _pass(needs: Needs, which: str) -> Pass:
 
 
 def _head(needs: Needs) -> float:
-    """The output layer: a tile of logits, and in float32 the gradients of its input and, where trained, its weight."""
+    """The output layer: a tile of logits, and in float32 the gradients of its input and, where trained, its weight.
+
+    Without Triton, for the vocabularies that `output_layer.py` is for.
+    """
     text = needs.config.get_text_config()
     rows, words = min(HEAD_TILE[0], needs.tokens), min(HEAD_TILE[1], text.vocab_size)
     size = _compute_size(needs)
-    total = rows * words * size + needs.tokens * text.hidden_size * (4 + 2 * size)
+    tile = rows * words * size if needs.triton else COPIES * max(TILE_BYTES, 4 * text.vocab_size)
+    total = tile + needs.tokens * text.hidden_size * (4 + 2 * size)
     if needs.peft_config is None:
         total += text.vocab_size * text.hidden_size * (4 + (needs.dtype.itemsize if needs.dtype.itemsize < 4 else 0))
     return total
