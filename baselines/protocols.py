@@ -256,7 +256,14 @@ HOTPOTQA_WARM = replace(
         "comes with the package now; so does the protocol that takes its place."
     ),
 )
-HOTPOTQA = replace(HOTPOTQA_WARM, name="hotpotqa_shipped", start="shipped", seeds=(0, 1, 2, 3, 4), superseded="")
+HOTPOTQA = replace(
+    HOTPOTQA_WARM,
+    name="hotpotqa_shipped",
+    grid=(GridPoint(1e-4, 0.2),),
+    start="shipped",
+    seeds=(0, 1, 2, 3, 4),
+    superseded="",
+)
 WEBSHOP = replace(
     default_job("webshop", "the built-in WebShop", "task_score", "return", learning_rate=3e-4, lists_actions=True),
     tuning=(
@@ -273,7 +280,12 @@ PAPER_SEARCH_LABELED = replace(
     ),
 )
 PAPER_SEARCH = replace(
-    PAPER_SEARCH_LABELED, name="paper_search_shipped", start="shipped", seeds=(0, 1, 2, 3, 4), superseded=""
+    PAPER_SEARCH_LABELED,
+    name="paper_search_shipped",
+    grid=(GridPoint(1e-4, 0.2),),
+    start="shipped",
+    seeds=(0, 1, 2, 3, 4),
+    superseded="",
 )
 
 _ALL = (
