@@ -27,7 +27,7 @@ from steppo_gym.baselines.tables.estimates import (
 from steppo_gym.baselines.tables.run_curves import Curve, draw
 from steppo_gym.baselines.tables.text_table import MISSING, markdown, percent_interval
 from steppo_gym.errors import DataError
-from steppo_gym.view.run_folder import SUMMARY, UNTOLD, Run, open_runs
+from steppo_gym.view.run_folder import SCORES, UNTOLD, Run, open_runs
 
 OF_A_SEED = (*UNTOLD, "seed")
 """Settings in which the runs of one row may differ, beside those of `WITHOUT_EFFECT`."""
@@ -247,7 +247,7 @@ def _label(result: RunResult, groups: Sequence[RunResult]) -> str:
 
 
 def _read(run: Run) -> RunResult:
-    path = run.folder / SUMMARY
+    path = run.folder / SCORES["after"]
     summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     curves: dict[str, Curve] = dict(run.curves())
     curves[GREEDY] = _mean_curve([c for n, c in curves.items() if n.startswith("eval_") and n.endswith("_success")])
