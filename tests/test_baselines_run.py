@@ -106,8 +106,8 @@ def test_a_line_says_what_was_run_and_how_it_went(finished):
     spent = line["by_iteration"]
     assert [len(values) for values in spent.values()] == [2, 2, 2]
     assert line["environment_steps"] == round(sum(spent["environment_steps"])) >= 16
-    # A critic tells every step from the others.
-    assert spent["credited_steps"] == pytest.approx(spent["environment_steps"])
+    for credited, steps in zip(spent["credited_steps"], spent["environment_steps"], strict=True):
+        assert 0 <= credited <= steps
     assert 0 < sum(spent["seconds"]) < line["wall_seconds"]
     assert [point[0] for point in line["curve"]] == [0.0, 1.0, 2.0]
     # The curve is that of the test tasks: it begins and ends with the scores before and after.
@@ -170,7 +170,7 @@ def test_a_run_that_ended_unrecorded_is_recorded(finished):
     keep_lines(folder, {1})
     started = (own / "log.txt").stat().st_mtime_ns
     assert run_tiny(folder) == []
-    assert lines_of(folder)[0] == before[0] | {"commit": "1234567"}
+    assert lines_of(folder)[0] == before[0] | {"commit": "1234567", "code": "1234567"}
     assert (own / "log.txt").stat().st_mtime_ns == started
 
 

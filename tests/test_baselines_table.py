@@ -363,8 +363,8 @@ def test_the_command_writes_only_where_it_is_told(tmp_path: Path, repository: Pa
     assert done.value.code == 0 and "--write" in capsys.readouterr().out
     main(["key_door_limit"])
     assert "**KeyDoor, critics with and without" in capsys.readouterr().out
-    main(["hotpotqa", "--figures", str(tmp_path / "figures")])
-    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["hotpotqa.svg"]
+    main(["key_door", "--figures", str(tmp_path / "figures")])
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["key_door.svg"]
     for refused in (["nothing"], ["--write", "alfworld"]):
         with pytest.raises(SystemExit, match=r"No protocol named nothing|name no protocols"):
             main(refused)

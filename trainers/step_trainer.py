@@ -51,6 +51,7 @@ from steppo_gym.rollouts.rollout import Assignment, Rollout
 from steppo_gym.trainers.branches import Branches, branch_metrics, play_branches
 from steppo_gym.trainers.credit_file import CreditRecorder
 from steppo_gym.trainers.critic_config import CriticConfig
+from steppo_gym.trainers.dropout import disable_dropout
 from steppo_gym.trainers.evaluation import EvaluationSet
 from steppo_gym.trainers.finiteness import require_finite, require_finite_credit, require_finite_rewards
 from steppo_gym.trainers.metrics import UpdateSums, credit_metrics, rollout_metrics
@@ -58,7 +59,6 @@ from steppo_gym.trainers.off_policy import correction_of
 from steppo_gym.trainers.phases import OptimizerClock, Phases
 from steppo_gym.trainers.policy.chat import ChatCodec
 from steppo_gym.trainers.policy.critic import Critic, default_kind
-from steppo_gym.trainers.policy.dropout import disable_dropout
 from steppo_gym.trainers.policy.model_limits import context_limits
 from steppo_gym.trainers.policy.output_layer import score_few_at_a_time
 from steppo_gym.trainers.policy.sampling_check import check_gap, check_sampling, computes_in_16_bits, rows_gap

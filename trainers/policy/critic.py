@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from steppo_gym.trainers.critic_config import CriticKind
-from steppo_gym.trainers.policy.dropout import disable_dropout
+from steppo_gym.trainers.dropout import disable_dropout
 
 ADAPTER_RANK = 16
 """Of the critic's adapters where the policy has none to take the settings from."""

@@ -19,8 +19,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, set_seed
 
 from steppo_gym.trainers.critic_config import CriticKind
+from steppo_gym.trainers.dropout import disable_dropout
 from steppo_gym.trainers.policy.critic import Critic, default_kind
-from steppo_gym.trainers.policy.dropout import disable_dropout
 from steppo_gym.trainers.sharding.layout import make_mesh, shard
 from steppo_gym.trainers.sharding.weights import FileWeights, ModelWeights, Weights, fill
 
