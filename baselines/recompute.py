@@ -63,11 +63,12 @@ def recompute(lines: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """By title of the algorithm, the numbers of its row; shares, not percent."""
     rules: dict[str, dict[int, Any]] = {}
     for line in lines:
-        rules.setdefault(line["title"], {})[line["seed"]] = line
-    reference = {seed: line["success_after"] for seed, line in rules.get("StepPO", {}).items()}
+        rules.setdefault(line["algorithm"], {})[line["seed"]] = line
+    reference = {seed: line["success_after"] for seed, line in rules.get("steppo", {}).items()}
     rows: dict[str, dict[str, Any]] = {}
     p: dict[str, float | None] = {}
-    for title, runs in rules.items():
+    for key, runs in rules.items():
+        title = next(iter(runs.values()))["title"]
         greedy = np.array([runs[seed]["success_after"] for seed in sorted(runs)])
         inner = np.sort(greedy)[len(greedy) // 4 : len(greedy) - len(greedy) // 4]
         rows[title] = {"greedy": interval(greedy), "iqm": inner.mean()}
@@ -76,7 +77,7 @@ def recompute(lines: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             areas = [((x[1:] - x[:-1]) * (y[1:] + y[:-1])).sum() / 2 / (x[-1] - x[0]) for x, y in curves]
             rows[title]["area"] = interval(np.array(areas))
         both = sorted(set(runs) & set(reference))
-        if title != "StepPO" and both:
+        if key != "steppo" and both:
             difference = np.array([runs[seed]["success_after"] - reference[seed] for seed in both])
             other = np.array(list(reference.values()))
             above = (np.sign(greedy[:, None] - other[None]) + 1) / 2
