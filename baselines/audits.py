@@ -80,7 +80,10 @@ class Audited:
     def arguments(self) -> list[str]:
         """Of the training script."""
         # The audit says itself how the policy does.
-        kept = ("--test_tasks", "0", "--validation_tasks", "0", "--save_total_limit", "3")
+        kept = (
+            *("--watch", "validation", "--test_tasks", "0", "--validation_tasks", "0", "--evaluate_every", "0"),
+            *("--save_total_limit", "3"),
+        )
         return [*self.job.arguments, *kept, *self.training, "--output_dir", str(self.folder)]
 
     @property
@@ -106,7 +109,8 @@ class Audited:
     def audit(self, where: str, source: str, sizes: Sequence[str]) -> dict[str, Any]:
         """Audit one policy and give what is recorded of it."""
         folder = self.runs / f"{self.name}-seed{self.seed}-{where}"
-        command = [sys.executable, "-m", "steppo_gym.cli", "audit", source, "--env", TASKS[self.name].env]
+        call = "import sys; from steppo_gym.cli import main; sys.exit(main())"
+        command = [sys.executable, "-c", call, "audit", source, "--env", TASKS[self.name].env]
         config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         if where == "start":
             # It lies in no run that would say how its environments were made.

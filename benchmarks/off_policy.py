@@ -239,12 +239,12 @@ def print_means(lines: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--iterations", type=int, default=6)
+    parser.add_argument("--iterations", type=int, default=14)
     parser.add_argument("--episodes", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--start-updates", type=int, default=150, help="of the imitation")
     parser.add_argument("--start", type=Path, help="folder of the first policy, made if it is not there")
-    parser.add_argument("--slip", type=float, default=0.08, help="share of the tokens drawn uniformly")
+    parser.add_argument("--slip", type=float, default=0.02, help="share of the tokens drawn uniformly")
     parser.add_argument("--engine-ms", type=float, default=0.0, help="least time of the sampler's forward passes")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--first-seed", type=int, default=0)
