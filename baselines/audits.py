@@ -11,6 +11,7 @@ A run goes on where it was stopped: training from its checkpoint, an audit from 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import subprocess
@@ -67,14 +68,13 @@ class Audited:
     training: tuple[str, ...] = ()
     """Flags in place of the protocol's."""
 
-    @property
+    @functools.cached_property
     def job(self) -> Job:
         """StepPO's run of the protocol, at its chosen grid point."""
         protocol = TASKS[self.name]
         steppo = protocol.algorithm("steppo")
-        return Job(
-            protocol, "matrix", steppo, choose(protocol, steppo, read_results(RESULTS, protocol, "grid")), self.seed
-        )
+        point = choose(protocol, steppo, read_results(RESULTS, protocol, "grid"))
+        return Job(protocol, "matrix", steppo, point, self.seed)
 
     @property
     def arguments(self) -> list[str]:
@@ -110,7 +110,7 @@ class Audited:
         """Audit one policy and give what is recorded of it."""
         folder = self.runs / f"{self.name}-seed{self.seed}-{where}"
         call = "import sys; from steppo_gym.cli import main; sys.exit(main())"
-        command = [sys.executable, "-c", call, "audit", source, "--env", TASKS[self.name].env]
+        command = [sys.executable, "-c", call, "audit", source, "--env", self.job.protocol.env]
         config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         if where == "start":
             # It lies in no run that would say how its environments were made.

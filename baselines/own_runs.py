@@ -20,6 +20,7 @@ from typing import Any
 from steppo_gym.baselines.tables.estimates import (
     area_under_curve,
     estimate,
+    first_time,
     holm,
     paired_differences,
     paired_t_test,
@@ -173,11 +174,6 @@ def table(groups: Mapping[str, Sequence[RunResult]], *, score: float, reference:
         for (label, group), p in zip(groups.items(), corrected, strict=True)
     ]
     return "\n\n".join([markdown(header, rows), *_notes(groups, share)])
-
-
-def first_time(curve: Curve, score: float) -> float | None:
-    """The first iteration at which a curve is at least at a score, None if it never is."""
-    return next((at for at, value in curve if value >= score), None)
 
 
 def _scores(group: Sequence[RunResult]) -> list[str]:

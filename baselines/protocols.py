@@ -211,6 +211,24 @@ ALFWORLD_SHORT_GRID = replace(
     ),
 )
 
+WITHOUT_READING = (
+    "Played when runs began with a warm start of their own, which does not read. They begin with the start that comes "
+    "with the package now; so does the protocol that takes its place."
+)
+
+
+def from_shipped_start(job: Protocol, name: str, learning_rate: float) -> Protocol:
+    """A task's default job, begun with the policy that comes with the package, for five seeds."""
+    return replace(
+        job,
+        name=name,
+        grid=(GridPoint(learning_rate, 0.2),),
+        start="shipped",
+        seeds=(0, 1, 2, 3, 4),
+        superseded="",
+    )
+
+
 STEPPO_ALONE = Algorithm("steppo", "StepPO", "steppo")
 MAIN_JOB_WARM = Protocol(
     name="main_job",
@@ -222,12 +240,9 @@ MAIN_JOB_WARM = Protocol(
     grid_seeds=(),
     seeds=(0, 1, 2),
     algorithms=(STEPPO_ALONE,),
-    superseded=(
-        "Played when the main job began with a warm start of its own, which does not read. It begins with the start "
-        "that comes with the package now; so does the protocol that takes its place."
-    ),
+    superseded=WITHOUT_READING,
 )
-MAIN_JOB = replace(MAIN_JOB_WARM, name="main_job_shipped", start="shipped", seeds=(0, 1, 2, 3, 4), superseded="")
+MAIN_JOB = from_shipped_start(MAIN_JOB_WARM, "main_job_shipped", 1e-3)
 
 
 def default_job(
@@ -249,21 +264,8 @@ def default_job(
     )
 
 
-HOTPOTQA_WARM = replace(
-    default_job("hotpotqa", "procedural HotpotQA", "f1", "searches"),
-    superseded=(
-        "Played when runs began with a warm start of their own, which does not read. They begin with the start that "
-        "comes with the package now; so does the protocol that takes its place."
-    ),
-)
-HOTPOTQA = replace(
-    HOTPOTQA_WARM,
-    name="hotpotqa_shipped",
-    grid=(GridPoint(1e-4, 0.2),),
-    start="shipped",
-    seeds=(0, 1, 2, 3, 4),
-    superseded="",
-)
+HOTPOTQA_WARM = replace(default_job("hotpotqa", "procedural HotpotQA", "f1", "searches"), superseded=WITHOUT_READING)
+HOTPOTQA = from_shipped_start(HOTPOTQA_WARM, "hotpotqa_shipped", 1e-4)
 WEBSHOP = replace(
     default_job("webshop", "the built-in WebShop", "task_score", "return", learning_rate=3e-4, lists_actions=True),
     tuning=(
@@ -279,14 +281,7 @@ PAPER_SEARCH_LABELED = replace(
         "protocol that takes its place has a list without."
     ),
 )
-PAPER_SEARCH = replace(
-    PAPER_SEARCH_LABELED,
-    name="paper_search_shipped",
-    grid=(GridPoint(1e-4, 0.2),),
-    start="shipped",
-    seeds=(0, 1, 2, 3, 4),
-    superseded="",
-)
+PAPER_SEARCH = from_shipped_start(PAPER_SEARCH_LABELED, "paper_search_shipped", 1e-4)
 
 _ALL = (
     MAIN_JOB,

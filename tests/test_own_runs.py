@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
-from steppo_gym.baselines.own_runs import first_time, grouped, read_runs, table
-from steppo_gym.baselines.tables.estimates import paired_t_test
+from steppo_gym.baselines.own_runs import grouped, read_runs, table
+from steppo_gym.baselines.tables.estimates import first_time, paired_t_test
 from steppo_gym.cli import main
 from steppo_gym.errors import DataError
 

@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from test_token_servers import drain
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from steppo_gym.errors import InfrastructureError
@@ -125,15 +126,6 @@ def loopback(monkeypatch):
 
 def policy_on(served, **options):
     return ServerPolicy(served.url, "tiny", **{"max_tokens": 12, "seed": 1, "max_retries": 1, **options})
-
-
-def drain(policy, requests):
-    for request in requests:
-        policy.submit(request)
-    found = {}
-    while len(found) < len(requests):
-        found |= {answer.slot: answer.outcome for answer in policy.poll(1.0)}
-    return found
 
 
 def log_probs_under(model, request, response, temperature=1.0):

@@ -7,7 +7,7 @@ from statistics import fmean, median
 
 from steppo_gym.baselines.protocol import Protocol
 from steppo_gym.baselines.tables.comparison import REFERENCE, Line, by_algorithm
-from steppo_gym.baselines.tables.estimates import probability_of_improvement
+from steppo_gym.baselines.tables.estimates import first_time, probability_of_improvement
 from steppo_gym.baselines.tables.text_table import MISSING, markdown, percent
 
 
@@ -41,11 +41,6 @@ def effort_table(protocol: Protocol, lines: Sequence[Line]) -> str:
     return markdown(header, rows)
 
 
-def iterations_to(score: float, line: Line) -> int | None:
-    """The iteration after which greedy success on the watched tasks was first at least a score; None if never."""
-    return next((int(point[0]) for point in line["curve"] if point[1] >= score), None)
-
-
 def _improvement(group: Sequence[Line], reference: Sequence[float]) -> float:
     return probability_of_improvement([line["success_after"] for line in group], reference)
 
@@ -57,7 +52,7 @@ def _credited(group: Sequence[Line]) -> float:
 
 def _to_score(group: Sequence[Line], score: float | None) -> list[str]:
     assert score is not None
-    reached = [(line, count) for line in group if (count := iterations_to(score, line)) is not None]
+    reached = [(line, int(at)) for line in group if (at := first_time(line["curve"], score)) is not None]
     cells = [f"{len(reached)} of {len(group)}"]
     if 2 * len(reached) <= len(group):
         return [*cells, *[MISSING] * 3]

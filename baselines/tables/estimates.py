@@ -158,3 +158,13 @@ def area_under_curve(points: Sequence[Sequence[float]]) -> float:
     if len(x) == 1:
         return float(y[0])
     return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2) / (x[-1] - x[0]))
+
+
+def first_time(points: Sequence[Sequence[float]], score: float) -> float | None:
+    """The first iteration at which a curve is at least at a score, None if it never is.
+
+    Args:
+        points: (P, 2 or more) iteration, value and whatever follows, iterations rising.
+        score: that is asked for.
+    """
+    return next((point[0] for point in points if point[1] >= score), None)

@@ -27,23 +27,26 @@ class AuditTruth:
     """
 
     def __init__(self, records: list[dict[str, Any]]) -> None:
-        self._known = {(record["episode"], record["place"]): _shown(record) for record in records}
+        self._known: dict[int, dict[int, dict[str, Any]]] = {}
+        """By episode and place."""
+        for record in records:
+            self._known.setdefault(record["episode"], {})[record["place"]] = _shown(record)
 
     def has(self, episode: int) -> bool:
         """Whether a step of an episode was audited."""
-        return any(own == episode for own, _ in self._known)
+        return episode in self._known
 
     def of_step(self, episode: int, place: int) -> dict[str, Any] | None:
         """What is known of a step."""
-        return self._known.get((episode, place))
+        return self._known.get(episode, {}).get(place)
 
     def along(self, episode: int) -> list[dict[str, Any]]:
         """The audited steps of an episode in their order, each with its place, value, advantage and verdict."""
-        return [_short(record) for (own, _), record in sorted(self._known.items()) if own == episode]
+        return [_short(record) for _, record in sorted(self._known.get(episode, {}).items())]
 
     def points(self) -> list[dict[str, Any]]:
         """All audited steps, those first at which the choice matters, and of these the largest advantages."""
-        found = [_short(record) | {"credit": _means(record)} for record in self._known.values()]
+        found = [_short(record) | {"credit": _means(record)} for own in self._known.values() for record in own.values()]
         return sorted(found, key=lambda p: (p["verdict"] != "matters", -abs((p["advantage"] or [0.0])[0])))
 
 

@@ -31,7 +31,14 @@ from steppo_gym.env_arguments import env_argument
 from steppo_gym.registration import find_modules_here
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool
 from steppo_gym.trainers.auditing.critic import TrainedCritic
-from steppo_gym.trainers.auditing.source import Source, open_source, played_by, training_keywords, training_of
+from steppo_gym.trainers.auditing.source import (
+    Source,
+    open_source,
+    played_by,
+    trained_rule,
+    training_keywords,
+    training_of,
+)
 from steppo_gym.trainers.rules import ALGORITHMS
 from steppo_gym.trainers.run.presets import preset_of
 
@@ -197,8 +204,8 @@ def _is_usable(point: AuditedPoint) -> bool:
 
 def _own_rule(trained: Mapping[str, Any]) -> CreditRule | None:
     """The rule of the run with the settings it was trained with."""
-    kinds = [kind for kind in ALGORITHMS.values() if trained and kind.title() == trained["algorithm"]]
-    return kinds[0](**trained["rule"]) if kinds else None
+    kind = trained_rule(trained)
+    return None if kind is None else kind(**trained["rule"])
 
 
 def _without_nan(record: Any) -> Any:

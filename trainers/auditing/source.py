@@ -11,6 +11,7 @@ from typing import Any
 
 from steppo_gym.actions import ActionFormat
 from steppo_gym.audit.mixtures import NoisyExpert
+from steppo_gym.credit.records import CreditRule
 from steppo_gym.env_arguments import env_argument
 from steppo_gym.rollouts.codec import ByteCodec, Codec, byte_tokenizer
 from steppo_gym.rollouts.policies import Policy
@@ -60,6 +61,15 @@ def training_of(source: Path, env: str | None) -> dict[str, Any]:
     if env is not None and record["run"]["env"] != env:
         raise ValueError(f"{source} is a run on {record['run']['env']}, and --env says {env}.")
     return record
+
+
+def trained_rule(trained: Mapping[str, Any]) -> type[CreditRule] | None:
+    """The rule of a run, None for what is no run or had a rule of somebody's own.
+
+    Args:
+        trained: of `training_of`.
+    """
+    return next((rule for rule in ALGORITHMS.values() if trained and rule.title() == trained["algorithm"]), None)
 
 
 def played_by(run: Path, iteration: int, trained: Mapping[str, Any]) -> tuple[Path, Path]:
@@ -139,8 +149,8 @@ def open_source(options: argparse.Namespace, trained: Mapping[str, Any], action_
 
 def _critic(source: Path, trained: Mapping[str, Any], model: Any) -> TrainedCritic | None:
     """That of a checkpoint; the final policy's is in the checkpoint of the last update, if there is one."""
-    kinds = [kind for kind in ALGORITHMS.values() if trained and kind.title() == trained["algorithm"]]
-    if not kinds or kinds[0].critic is None:
+    rule = trained_rule(trained)
+    if rule is None or rule.critic is None:
         return None
     folder = source.parent / f"checkpoint-{trained['config']['max_steps']}" if source.name == "final" else source
     if not (folder / CRITIC_FILE).is_file():
@@ -152,7 +162,7 @@ def _critic(source: Path, trained: Mapping[str, Any], model: Any) -> TrainedCrit
     return TrainedCritic(
         model,
         folder / CRITIC_FILE,
-        kinds[0].critic,
+        rule.critic,
         kind=settings.get("critic"),
         bootstrap_truncated=bool(settings["bootstrap_truncated"]),
     )
