@@ -27,12 +27,6 @@ INSTRUCTIONS = {
 }
 """What torch's kernels, oneDNN, MKL and numpy's BLAS read at their start, by `Protocol.instructions`."""
 
-WATCHED = {
-    # Nothing of a grid run touches the test tasks.
-    "grid": ("--watch", "validation", "--test_tasks", "0"),
-    "matrix": ("--watch", "test"),
-}
-
 
 @dataclass(frozen=True)
 class Job:
@@ -86,8 +80,15 @@ class Job:
             *self.algorithm.arguments,
             *self.point.option,
             *("--learning_rate", str(self.point.learning_rate), "--epsilon", str(self.point.epsilon)),
-            *("--seed", str(self.seed), *WATCHED[self.stage]),
+            *("--seed", str(self.seed), *self._watching),
         ]
+
+    @property
+    def _watching(self) -> tuple[str, ...]:
+        """Nothing of a grid run touches the test tasks."""
+        if self.stage == "grid":
+            return ("--watch", "validation", "--test_tasks", "0")
+        return ("--watch", self.protocol.watched)
 
     @property
     def environment(self) -> dict[str, str]:

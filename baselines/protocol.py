@@ -82,6 +82,8 @@ class Protocol:
     """Whether all lines must come from the same code, see `records.checked_out_code`."""
     score: float | None = None
     """Greedy success that is asked for where the table says what it took to get there."""
+    watched: str = "test"
+    """The tasks of the learning curve: "validation" leaves the test tasks alone until training has ended."""
     start: str = "warm"
     """What runs begin as: each seed's own warm start, or "shipped" for what comes with the package."""
     superseded: str = ""
@@ -118,6 +120,8 @@ class Protocol:
         # Left out otherwise: protocols are older than these.
         if self.start != "warm":
             shared["start"] = self.start
+        if self.watched != "test":
+            shared["watched"] = self.watched
         if self.instructions:
             shared["instructions"] = self.instructions
         return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:12]

@@ -145,6 +145,7 @@ HEAD_TO_HEAD_KEY_DOOR = Protocol(
     instructions="avx2",
     one_code=True,
     score=0.7,
+    watched="validation",
 )  # fmt: skip
 """Written down in `preregistered/head_to_head.md` before its first run."""
 

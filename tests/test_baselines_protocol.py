@@ -145,6 +145,12 @@ def test_grid_runs_never_see_the_test_tasks():
     assert flags_of(matrix_jobs(PROTOCOL, {STEPPO: POINT}, [0])[0].arguments)["--watch"] == "test"
 
 
+def test_a_protocol_may_watch_validation_tasks_instead_and_is_another_one():
+    other = replace(PROTOCOL, watched="validation")
+    assert flags_of(matrix_jobs(other, {STEPPO: POINT}, [0])[0].arguments)["--watch"] == "validation"
+    assert other.hash != PROTOCOL.hash
+
+
 def test_the_command_of_a_run(tmp_path: Path):
     job = Job(PROTOCOL, "matrix", GRPO, GridPoint(3e-4, 0.1), 7)
     _, script, *arguments = job.command(tmp_path)

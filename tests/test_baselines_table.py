@@ -221,7 +221,7 @@ def test_what_it_took_to_the_score():
     # 0.6 against 0.6, 0.7, 0.5, and twice 0.4 below all.
     assert rows["GRPO"] == ["GRPO", f"{1.5 / 9:.2f}", "1,000", "50.0", "1 of 3", "-", "-", "-", "20"]
     text = table(replace(PROTOCOL, score=0.5), lines, [])
-    assert "What it took:" in text and "reached 50.0 %" in text
+    assert "What it took to that score on the test tasks:" in text and "reached 50.0 %" in text
     # Two of three: the third counts as the longest.
     assert cells(effort_table(replace(PROTOCOL, score=0.6), lines))[1][4:6] == ["2 of 3", "64"]
 

@@ -21,7 +21,7 @@ COLUMNS = 4
 
 
 def draw_curves(protocol: Protocol, lines: Sequence[Line], path: Path) -> None:
-    """Draw greedy success on test tasks over iterations, a panel for each algorithm.
+    """Draw greedy success on the watched tasks over iterations, a panel for each algorithm.
 
     Each run is a thin line, their mean a thick one with its 95 % t interval or, with few runs, their range; the
     reference algorithm's mean is dashed in the panels of the others. A legend says so below the panels.
@@ -57,7 +57,9 @@ def draw_curves(protocol: Protocol, lines: Sequence[Line], path: Path) -> None:
         for panel in panels[len(groups) :]:
             panel.set_visible(False)
         figure.suptitle(protocol.title.partition(": ")[0])
-        figure.supylabel("greedy success")
+        figure.supylabel(
+            "greedy success" if protocol.watched == "test" else f"greedy success, {protocol.watched} tasks"
+        )
         figure.legend(handles=_legend(groups), loc="outside lower center", ncols=4, frameon=False)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="svg", metadata={"Date": None})

@@ -66,9 +66,10 @@ def table(protocol: Protocol, lines: Sequence[Line], controls: Sequence[Line]) -
     if protocol.metrics:
         parts += ["Other scores, greedy:", _metrics(protocol, lines)]
     if protocol.score is not None:
-        parts += ["What it took:", effort_table(protocol, lines)]
+        parts += [f"What it took to that score on the {protocol.watched} tasks:", effort_table(protocol, lines)]
     if any(line["curve"] for line in lines):
-        parts.append(f"[Learning curves](figures/{protocol.name}.svg) of all runs.")
+        tasks = "" if protocol.watched == "test" else f" on the {protocol.watched} tasks"
+        parts.append(f"[Learning curves](figures/{protocol.name}.svg){tasks} of all runs.")
     return "\n\n".join([*parts, _footer(protocol, lines)]) + "\n"
 
 
