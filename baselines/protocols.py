@@ -149,6 +149,30 @@ HEAD_TO_HEAD_KEY_DOOR = Protocol(
 )  # fmt: skip
 """Written down in `preregistered/head_to_head.md` before its first run."""
 
+KEY_DOOR_ABLATIONS = replace(
+    HEAD_TO_HEAD_KEY_DOOR,
+    name="key_door_ablations",
+    title="KeyDoor, parts of StepPO",
+    grid=(GridPoint(3e-4, 0.2),),
+    grid_seeds=(),
+    grid_arguments=(),
+    seeds=(0, 1, 2, 3, 4),
+    algorithms=(
+        # First of them, as what the others are compared with.
+        STEPPO,
+        Algorithm("token_ratio", "ratio of each token", "steppo", (*ONE, "--ratio", "token")),
+        Algorithm("sqrt_ratio", "sqrt-centred ratio (CAPO)", "steppo", (*ONE, "--ratio", "sqrt_centered")),
+        Algorithm("token_credit", "credit of each token, ratio of the step", "ppo", (*ONE, "--ratio", "geometric")),
+        Algorithm("token_both", "credit and ratio of each token (PPO)", "ppo", ONE),
+        Algorithm("lambda_90", "lambda 0.9", "steppo", (*ONE, "--gae_lambda", "0.9")),
+        Algorithm("lambda_100", "lambda 1", "steppo", (*ONE, "--gae_lambda", "1.0")),
+        CRITICS_WITHOUT_BOOTSTRAP[0],
+        CRITICS_IN_GROUPS[0],
+    ),
+    tuning="nothing is tuned: the learning rate and clip range that most rules chose in `key_door`",
+)
+"""Written down in `preregistered/ablations.md` before its first run."""
+
 KEY_DOOR_ONE_GRID_SEED = replace(
     KEY_DOOR,
     name="key_door_one_grid_seed",
@@ -293,6 +317,7 @@ _ALL = (
     PAPER_SEARCH,
     PAPER_SEARCH_LABELED,
     HEAD_TO_HEAD_KEY_DOOR,
+    KEY_DOOR_ABLATIONS,
     KEY_DOOR,
     KEY_DOOR_LIMIT,
     KEY_DOOR_NEWER_RULES,
