@@ -104,6 +104,21 @@ KEY_DOOR_CRITICS = replace(
     tuning="nothing is tuned: learning rate and clip range are those of `key_door_newer_rules`",
 )
 
+KEY_DOOR_OVERLAP = replace(
+    KEY_DOOR_CRITICS,
+    name="key_door_overlap",
+    title="KeyDoor, episodes of the next iteration played during the updates of this one",
+    algorithms=(
+        STEPPO,
+        Algorithm(
+            "one_step_off",
+            "StepPO, one step off",
+            "steppo",
+            (*ONE, "--overlap_updates", "True", "--off_policy_correction", "step_truncate"),
+        ),
+    ),
+)
+
 
 def with_options(key: str, *options: str) -> Algorithm:
     """A rule with choices of its own for the grid, each as on a command line."""
@@ -322,6 +337,7 @@ _ALL = (
     KEY_DOOR_LIMIT,
     KEY_DOOR_NEWER_RULES,
     KEY_DOOR_CRITICS,
+    KEY_DOOR_OVERLAP,
     KEY_DOOR_ONE_GRID_SEED,
     ALFWORLD,
     ALFWORLD_PRICED,

@@ -85,6 +85,8 @@ def test_all_algorithms_of_a_protocol_get_the_same_budget(protocol: Protocol, st
         own |= {"--critic", "--critic_learning_rate"}
     if protocol.name == "key_door_ablations":
         own |= {"--ratio", "--gae_lambda"}
+    if protocol.name == "key_door_overlap":
+        own |= {"--overlap_updates", "--off_policy_correction"}
     # What a rule branches off counts as well, so it plays fewer episodes.
     of_episodes = {"--episodes_per_iteration", "--updates_per_iteration"}
     of_critic = {f"--{field.name}" for field in fields(CriticConfig)}
