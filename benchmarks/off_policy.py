@@ -104,10 +104,10 @@ class TestedTrainer(StepTrainer):
         """With a fault it does."""
         return self.slip > 0.0 or super().samples_elsewhere
 
-    def check_first_gap(self, gap: float) -> None:
+    def check_sampling_gap(self, gap: float) -> None:
         """It would end a run with a fault, as it should."""
         if not self.slip:
-            super().check_first_gap(gap)
+            super().check_sampling_gap(gap)
 
 
 def make_start(folder: Path, updates: int) -> None:

@@ -99,7 +99,7 @@ class PlayedTrainer(StepTrainer):
         own = tuple(e for e in self.played if world == 1 or player(e.group, self.played, world) == rank)
         return Rollout(own, RolloutStats(num_episodes=len(own), seconds=1.0))
 
-    def check_first_gap(self, gap):
+    def check_sampling_gap(self, gap):
         """The episodes are invented: nobody sampled them."""
 
 

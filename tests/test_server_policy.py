@@ -84,6 +84,7 @@ def test_the_request_says_all_that_decides_the_distribution():
         "top_p": 0.9,
         "stop_token_ids": [4, 5],
         "return_token_ids": True,
+        "return_tokens_as_token_ids": True,
         "top_k": -1,
         "min_p": 0.0,
         "repetition_penalty": 1.0,

@@ -190,6 +190,32 @@ def test_a_server_that_cannot_load_says_so():
         load_weights(server.url)
 
 
+class HeldServer(CompletionsServer):
+    """Answers when it may."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.asked, self.may_answer = threading.Event(), threading.Event()
+
+    def _complete(self, request):
+        self.asked.set()
+        self.may_answer.wait(10.0)
+        return super()._complete(request)
+
+
+def test_a_server_that_cannot_forget_what_older_weights_computed_says_so(folder):
+    give(folder, 11, 4)
+    with HeldServer(fixed, folder=folder) as server, policy_on(server) as policy:
+        policy.submit(Request(0, (3,), stream=(0, 0)))
+        assert server.asked.wait(10.0)
+        with pytest.raises(InfrastructureError, match="keeps what it has computed with older weights"):
+            load_weights(server.url)
+        server.may_answer.set()
+        (answer,) = policy.poll(10.0)
+        load_weights(server.url)
+    assert answer.outcome.version == 4
+
+
 def test_weights_are_replaced_without_a_trace_of_the_writing(folder):
     folder.mkdir()
     (folder / "tokenizer.json").write_text("kept")

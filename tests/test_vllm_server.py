@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -17,6 +18,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from served_model import loader
 from test_token_servers import drain
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -25,9 +27,11 @@ from steppo_gym.rollouts.codec import ByteCodec
 from steppo_gym.rollouts.policies import Request
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool
 from steppo_gym.rollouts.rollout import Assignment, collect
+from steppo_gym.rollouts.served.server_group import MAX_FAILURES, ServerGroup
 from steppo_gym.rollouts.served.weights import load_weights, write_weights
 from steppo_gym.rollouts.server_policy import ServerPolicy
 from steppo_gym.storage import retrying_client
+from steppo_gym.testing.completions_server import CompletionsServer
 
 COMMAND = os.environ.get("STEPPO_VLLM") or shutil.which("vllm")
 START_SECONDS = float(os.environ.get("STEPPO_VLLM_SECONDS", "300"))
@@ -43,7 +47,8 @@ pytestmark = [
 def random_model(seed):
     """Whose every token has a probability of its own after every context."""
     config = Qwen3Config(
-        vocab_size=256,
+        # Those of `ByteCodec` and some.
+        vocab_size=320,
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
@@ -52,7 +57,8 @@ def random_model(seed):
         # What attention on processors takes.
         head_dim=32,
         max_position_embeddings=1024,
-        tie_word_embeddings=True,
+        # On processors it keeps a copy of the head, and does not make another when the embeddings are loaded anew.
+        tie_word_embeddings=False,
         initializer_range=0.2,
         bos_token_id=None,
         eos_token_id=0,
@@ -86,7 +92,11 @@ class Served:
         own |= {"TORCH_COMPILE_DISABLE": "1", "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": str(int(START_SECONDS))}
         with log.open("w") as out:
             self.process = subprocess.Popen(
-                command, env={**os.environ, **own, **offline}, stdout=out, stderr=subprocess.STDOUT
+                command,
+                env={**os.environ, **own, **offline},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def wait_until_ready(self):
@@ -101,8 +111,26 @@ class Served:
         pytest.fail(f"vLLM did not start in {START_SECONDS:.0f} s:\n{self.log.read_text()[-3000:]}")
 
     def kill(self):
-        self.process.terminate()
-        self.process.wait(60)
+        """As what is out of memory is: without a word to anybody."""
+        self.process.kill()
+        self.process.wait()
+
+    def end(self):
+        """With the engine's own processes, which may outlive it."""
+        last = time.monotonic() + 60.0
+        self._signal(signal.SIGTERM)
+        while self._signal(0) and time.monotonic() < last:
+            self.process.poll()
+            time.sleep(0.1)
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number):
+        """To all of them; False if there are none."""
+        try:
+            os.killpg(self.process.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +142,7 @@ def served(tmp_path_factory):
         served.wait_until_ready()
         yield served
     finally:
-        served.kill()
+        served.end()
 
 
 @pytest.fixture(autouse=True)
@@ -187,11 +215,37 @@ def test_episodes_are_played_on_it(served):
     assert all(step.log_probs is not None for episode in rollout.episodes for step in episode.steps)
 
 
+def test_a_response_follows_from_seed_and_stream_and_not_from_the_order_of_asking(served):
+    requests, found = requests_of(0, 12), []
+    for order, seed in ((1, 5), (-1, 5), (1, 6)):
+        with policy_on(served, seed=seed) as policy:
+            found.append({slot: r.token_ids for slot, r in drain(policy, requests[::order]).items()})
+    assert found[0] == found[1]
+    assert all(found[0][slot] != found[2][slot] for slot in range(12))
+
+
+def test_responses_end_with_the_token_that_stops_them(served):
+    requests = requests_of(0, 16)
+    with policy_on(served, max_tokens=100, stop_token_ids=tuple(range(100, 320))) as policy:
+        found = drain(policy, requests)
+    for response in found.values():
+        # Token 0 is the model's own end.
+        assert all(0 < token < 100 for token in response.token_ids[:-1])
+        assert response.token_ids[-1] >= 100 or response.token_ids[-1] == 0
+    assert largest_gap(random_model(0), requests, found) < 1e-4
+
+
+def give(served, seed, version):
+    write_weights(served.folder, random_model(seed).save_pretrained, version)
+    load_weights(served.url)
+
+
 def test_weights_that_were_pushed_are_those_it_samples_with(served):
-    requests, gaps = requests_of(0, 5), []
+    # The same prompts each time, two blocks of its cache long.
+    long = [Request(slot, tuple(2 + (slot * i) % 250 for i in range(1, 301)), stream=(slot, 0)) for slot in range(5, 8)]
+    requests, gaps = requests_of(0, 5) + long, []
     for version, seed in ((1, 11), (2, 0)):
-        write_weights(served.folder, random_model(seed).save_pretrained, version)
-        load_weights(served.url)
+        give(served, seed, version)
         with policy_on(served, version=version) as policy:
             found = drain(policy, requests)
         gaps.append([largest_gap(random_model(other), requests, found) for other in (seed, 11 - seed)])
@@ -200,14 +254,42 @@ def test_weights_that_were_pushed_are_those_it_samples_with(served):
     assert min(other for _, other in gaps) > 0.1
 
 
-def test_a_server_that_is_killed_costs_what_it_was_asked(served):
-    with policy_on(served, max_tokens=400, timeout=30.0) as policy:
-        for request in requests_of(0, 4):
-            policy.submit(request)
-        served.kill()
-        outcomes = {}
-        while len(outcomes) < 4:
-            outcomes |= {answer.slot: answer.outcome for answer in policy.poll(1.0)}
-    failed = [outcome for outcome in outcomes.values() if isinstance(outcome, InfrastructureError)]
-    assert failed
-    assert {error.boundary for error in failed} == {"model"}
+def test_a_server_that_cannot_forget_what_older_weights_computed_says_so(served):
+    with policy_on(served, max_tokens=400) as policy:
+        policy.submit(Request(0, (3, 4, 5), stream=(0, 0)))
+        with pytest.raises(InfrastructureError, match="keeps what it has computed with older weights"):
+            load_weights(served.url)
+        while not policy.poll(10.0):
+            pass
+    load_weights(served.url)
+
+
+def test_a_killed_server_costs_its_episodes_and_its_slots_go_to_the_other(served, capfd):
+    """The other is ours, with the same weights, so that one vLLM is enough."""
+    ended = []
+
+    def on_episode(episode):
+        ended.append(episode)
+        if len(ended) == 6:
+            served.kill()
+
+    tasks = [Assignment(f"train-{i}", seed=i) for i in range(40)]
+    with (
+        CompletionsServer(loader(served.folder)) as other,
+        policy_on(served, max_tokens=64, timeout=60.0) as first,
+        policy_on(other, max_tokens=3) as second,
+        EnvPool(EnvFactory("steppo/KeyDoor-v0", {"max_steps": 2}), num_slots=8) as pool,
+    ):
+        group = ServerGroup([first, second])
+        rollout = collect(group, pool, CODEC, tasks, max_prompt_tokens=1000, on_episode=on_episode)
+        # The last server, which is lost: its requests are answered with the reason.
+        outcome = drain(first, [Request(0, (3,))])[0]
+    failed = [episode for episode in rollout.episodes if episode.failure]
+    assert len(rollout.episodes) == 40
+    # Four slots were its own.
+    assert 1 <= len(failed) <= 4 + MAX_FAILURES
+    assert {episode.failure.boundary for episode in failed} == {"model"}
+    assert group.num_live == 1
+    assert "A server is not asked any more" in capfd.readouterr().err
+    assert isinstance(outcome, InfrastructureError)
+    assert "gave no response in 2 attempts" in outcome.message

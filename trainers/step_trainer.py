@@ -260,24 +260,26 @@ class StepTrainer(SamplingTrainer):
         logged["padding_share"] = padding_share(token_budget_batches(rows, self.args.max_tokens_per_micro_batch))
         if not self.use_vllm:
             gap = rows_gap(sampled_log_probs(trained), rows, self._forward.log_probs, self.gather)
-            if self._iteration is None and self.args.off_policy_correction == "none":
-                self.check_first_gap(gap)
+            # Servers were started from the weights of the first iteration, and may not take others.
+            if self.args.off_policy_correction == "none" and (self._iteration is None or self._servers is not None):
+                self.check_sampling_gap(gap)
             logged["sampling_gap"] = gap
         logged["credit_seconds"] = time.perf_counter() - started
         self._record(logged)
         return iteration
 
-    def check_first_gap(self, gap: float) -> None:
-        """End a run whose first iteration was sampled from another distribution than it is trained on.
+    def check_sampling_gap(self, gap: float) -> None:
+        """End a run whose first iteration, or any with servers, was sampled from another distribution than it trains.
 
         Args:
-            gap: of that iteration, see `steppo_gym.trainers.policy.sampling_check`.
+            gap: of the iteration, see `steppo_gym.trainers.policy.sampling_check`.
 
         Raises:
             SamplingGapError: it is above the bound.
         """
         # Another engine has other kernels, and as a rule another precision.
-        check_gap(gap, low_precision=self.low_precision or self.samples_elsewhere)
+        low = self.low_precision or self.samples_elsewhere
+        check_gap(gap, low_precision=low, from_servers=self._servers is not None)
 
     def _play_branches(self, todo: Sequence[Assignment], *, seed: int) -> Rollout:
         return self.play(self.spec, todo, temperature=self.temperature, seed=seed + 1)

@@ -27,6 +27,8 @@ _FIXED_OPTIONS = {
     "repetition_penalty": 1.0,
     "logprobs": 1,
     "return_token_ids": True,
+    # A server without a tokenizer (--skip-tokenizer-init) has no other names for them.
+    "return_tokens_as_token_ids": True,
     "add_special_tokens": False,
 }
 

@@ -5,9 +5,10 @@
 
 It speaks real HTTP and follows vLLM where a trainer depends on it: `/v1/completions` takes and gives token ids with the
 log-probabilities of what was sampled, `/collective_rpc` with the method `reload_weights` loads weights from the folder
-it was started from, `/reset_prefix_cache`, `/sleep` and `/wake_up` are there. Beyond vLLM, every answer names the
-version of the weights it was sampled with (`weights_version`, read from `VERSION_FILE` beside them). Answers come in an
-order that is mixed up on purpose, and the server can be killed in the middle of them and started anew.
+it was started from, `/reset_prefix_cache` says whether it could, which is not while a request is under way; `/sleep`
+and `/wake_up` are there. Beyond vLLM, every answer names the version of the weights it was sampled with
+(`weights_version`, read from `VERSION_FILE` beside them). Answers come in an order that is mixed up on purpose, and the
+server can be killed in the middle of them and started anew.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
@@ -100,7 +101,7 @@ class CompletionsServer:
         """Of the weights that answers are sampled with, None before any were loaded."""
         self._load, self._folder, self._most_delay, self._distort = load, folder, most_delay, distort
         self._model = load(None)
-        self._lock, self._port = threading.Lock(), 0
+        self._lock, self._port, self._num_under_way = threading.Lock(), 0, 0
         self._server: JsonServer | None = None
 
     @property
@@ -119,7 +120,8 @@ class CompletionsServer:
 
             def answer(self, path: str, body: bytes) -> tuple[HTTPStatus, object]:
                 if urlsplit(path).path == "/v1/completions":
-                    return HTTPStatus.OK, outer._complete(_read(body))
+                    with outer._under_way():
+                        return HTTPStatus.OK, outer._complete(_read(body))
                 return HTTPStatus.OK, outer._obey(path, body)
 
         self._model, self.version = self._load(None), None
@@ -145,6 +147,16 @@ class CompletionsServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.kill()
+
+    @contextlib.contextmanager
+    def _under_way(self) -> Iterator[None]:
+        with self._lock:
+            self._num_under_way += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._num_under_way -= 1
 
     def _complete(self, request: CompletionRequest) -> dict[str, Any]:
         rng = np.random.default_rng([request.get("seed", 0), *request["prompt"]])
@@ -199,7 +211,7 @@ class CompletionsServer:
                         self.version = json.loads((self._folder / VERSION_FILE).read_text())["version"]
                         return {"results": [None]}
                 raise RefusedError(HTTPStatus.BAD_REQUEST, "Expected the method reload_weights, and a folder of mine.")
-        return {}
+            return {"success": not self._num_under_way} if path == "/reset_prefix_cache" else {}
 
 
 def _read(body: bytes) -> CompletionRequest:

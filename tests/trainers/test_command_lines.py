@@ -10,6 +10,8 @@ from steppo_gym.trainers.rules import GRPO, StepPO
 from steppo_gym.trainers.run.arguments import parse_arguments
 from steppo_gym.trainers.run.launch import launch
 
+SERVED = ["--policy_servers=http://localhost:8000", "--policy_servers_folder=a/b"]
+
 
 @pytest.mark.parametrize(
     ("flags", "said"),
@@ -20,6 +22,8 @@ from steppo_gym.trainers.run.launch import launch
         (["--xyzzyx", "1"], "steppo.py: unknown flag --xyzzyx. --help_all lists every flag."),
         (["--report_to", "wandb"], "steppo.py: --report_to wandb needs a package. Run `pip install wandb`."),
         (["--report_to", "paper"], "steppo.py: --report_to must be none or some of "),
+        ([*SERVED, "--model_name_or_path=a/b"], "--policy_servers_folder is where new weights go"),
+        ([*SERVED, "--start=./a/b/"], "--policy_servers_folder is where new weights go"),
     ],
 )  # fmt: skip
 def test_a_wrong_flag_is_one_line(flags, said, capsys):

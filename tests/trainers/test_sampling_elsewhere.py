@@ -68,9 +68,24 @@ def test_a_server_samples_with_the_weights_that_were_trained(server, make_traine
     assert change(weights(random_model()), weights(trainer.model)).norm() > 0.01
 
 
-def test_a_server_that_keeps_its_old_weights_is_seen(server, make_trainer, random_model, tmp_path, monkeypatch):
+@pytest.fixture
+def stale_server(server, monkeypatch):
+    """Keeps its first weights, and says that it has loaded others."""
     monkeypatch.setattr(server, "_load", lambda folder: server._model)
-    trainer = make_trainer(model=random_model(), **served(server, tmp_path))
+    return server
+
+
+def test_a_server_that_keeps_its_old_weights_ends_a_run(stale_server, make_trainer, random_model, tmp_path):
+    trainer = make_trainer(model=random_model(), **served(stale_server, tmp_path))
+    with pytest.raises(SamplingGapError, match="loads all of its weights anew"):
+        trainer.train()
+    (first,) = logged(trainer, "sampling_gap")
+    assert first < 1e-4
+
+
+def test_where_it_is_corrected_it_is_seen(stale_server, make_trainer, random_model, tmp_path):
+    settings = served(stale_server, tmp_path, off_policy_correction="step_truncate")
+    trainer = make_trainer(model=random_model(), **settings)
     trainer.train()
     first, second = logged(trainer, "sampling_gap")
     assert first < 1e-4 < 1e-3 < second

@@ -34,6 +34,14 @@ GAP_TOKENS = 2048
 PROBE_TOKENS = 64
 """Of a response of the first check at the most, which delays every start; `rows_gap` sees longer ones."""
 
+_FOR_MODELS = (
+    "Look at what the model's forward does to its logits, at its mask and at its cache; try --attn_implementation "
+    "eager, or sample with --use_vllm."
+)
+_FOR_SERVERS = (
+    "Look whether every server was started from --policy_servers_folder, loads all of its weights anew and reports "
+    "processed log-probabilities (docs/scaling.md); or choose an --off_policy_correction."
+)
 _SAID = ("You are in a room.", "There is a door to the north, and a key on the floor.", "It is locked. What next?")
 
 
@@ -98,14 +106,13 @@ def computes_in_16_bits(model: Any) -> bool:
     return any(parameter.dtype.itemsize < 4 for parameter in model.parameters())
 
 
-def check_gap(gap: float, *, low_precision: bool) -> None:
+def check_gap(gap: float, *, low_precision: bool, from_servers: bool = False) -> None:
     """Raise a SamplingGapError if a gap is above the bound of its precision, or no number."""
     bound = LOW_PRECISION_BOUND if low_precision else BOUND
     if not gap <= bound:
         raise SamplingGapError(
             f"The policy is sampled from another distribution than it is trained on: log-probabilities differ by "
-            f"{gap:.3g} nats on average, the bound is {bound:g}. Look at what the model's forward does to its logits, "
-            "at its mask and at its cache; try --attn_implementation eager, or sample with --use_vllm."
+            f"{gap:.3g} nats on average, the bound is {bound:g}. {_FOR_SERVERS if from_servers else _FOR_MODELS}"
         )
 
 

@@ -114,6 +114,7 @@ def parse_arguments(rule: type[CreditRule], argv: Sequence[str] | None = None) -
     except ValueError as error:
         sys.exit(f"{parser.prog}: {error}")
     _check_reports(config, parser.prog)
+    _check_served_folder(config.policy_servers_folder, (model.model_name_or_path, run.start), parser.prog)
     given = _check(run, preset)
     run.context = run.context or ("rebuilt" if model.model_name_or_path else "append")
     kwargs = env_keywords(run, given, {} if model.model_name_or_path else preset.small_policy_kwargs)
@@ -241,6 +242,15 @@ def _check_reports(config: StepConfig, prog: str) -> None:
             sys.exit(f"{prog}: --report_to must be none or some of {', '.join(INTEGRATION_TO_CALLBACK)}, got {name!r}.")
         if find_spec(package) is None:
             sys.exit(f"{prog}: --report_to {name} needs a package. Run `pip install {package}`.")
+
+
+def _check_served_folder(folder: str | None, beginnings: Sequence[str | None], prog: str) -> None:
+    """Exit if new weights would go to where the run's first ones lie."""
+    if folder is not None and Path(folder).resolve() in {Path(name).resolve() for name in beginnings if name}:
+        sys.exit(
+            f"{prog}: --policy_servers_folder is where new weights go, and this run begins with those in {folder}. "
+            "Copy the folder first, and start the servers from the copy."
+        )
 
 
 def _check(run: RunArguments, preset: Preset) -> dict[str, Any]:

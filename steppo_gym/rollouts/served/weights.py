@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from steppo_gym.storage.retrying_client import RetryingClient
+from steppo_gym.storage.retrying_client import RetryingClient, UnreadableAnswerError
 
 VERSION_FILE = "weights_version.json"
 """In the folder of the weights: {"version": 12}."""
@@ -45,12 +45,24 @@ def load_weights(base_url: str, *, timeout: float = 600.0) -> None:
         timeout: seconds that it may take.
 
     Raises:
-        InfrastructureError: it does not, boundary "model".
+        InfrastructureError: it does not, or cannot forget as it is still answering somebody; boundary "model".
     """
     url = base_url.rstrip("/").removesuffix("/v1")
     client = RetryingClient(url, "model", timeout=timeout, max_retries=2, max_concurrency=1)
     try:
-        for path, body in (("/collective_rpc", {"method": "reload_weights"}), ("/reset_prefix_cache", {})):
-            client.request("POST", path, lambda status, text: None, body=body)
+        client.request("POST", "/collective_rpc", lambda status, text: None, body={"method": "reload_weights"})
+        client.request("POST", "/reset_prefix_cache", _check_forgotten, body={})
     finally:
         client.close()
+
+
+def _check_forgotten(status: int, text: str) -> None:
+    """Refuse an answer that says that the cache stays, as vLLM's does while it has requests; it says so since 0.26."""
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        return
+    if isinstance(answer, dict) and answer.get("success") is False:
+        raise UnreadableAnswerError(
+            "that it keeps what it has computed with older weights, as long as requests are under way"
+        )
