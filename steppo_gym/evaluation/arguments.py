@@ -23,7 +23,7 @@ def add_evaluation_commands(commands: Any, run: Callable[[str, argparse.Namespac
 
 def _add_evaluate(parser: argparse.ArgumentParser, run: Callable[[str, argparse.Namespace], int]) -> None:
     parser.add_argument("--env", help="for example key_door; default: the panel's, or that of the model's run")
-    parser.add_argument("--model", required=True, help="folder of a run or of a model; with --server, its name there")
+    parser.add_argument("--model", required=True, help="folder of a run or a model, or its name on the hub; with --server, there")
     parser.add_argument("--server", metavar="URL", help="a completions server that takes token ids, such as vLLM")
     parser.add_argument("--chat", action="store_true", help="the server takes messages (/v1/chat/completions)")
     parser.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="of the server's model, without --chat")
