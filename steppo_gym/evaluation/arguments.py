@@ -28,7 +28,7 @@ def _add_evaluate(parser: argparse.ArgumentParser, run: Callable[[str, argparse.
     parser.add_argument("--chat", action="store_true", help="the server takes messages (/v1/chat/completions)")
     parser.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="of the server's model, without --chat")
     parser.add_argument("--panel", metavar="NAME_OR_FILE", help="what to play; steppo-gym panel list has the names")
-    parser.add_argument("--split", help="play a split instead of a panel (default: test)")
+    parser.add_argument("--split", help="play a split instead of a panel; default: that of the run's own tests, or test")
     parser.add_argument("--tasks", type=int, metavar="N", help="the first N tasks alone")
     parser.add_argument("--tries", type=int, default=1, metavar="K", help="of each task (default: %(default)s)")
     parser.add_argument(

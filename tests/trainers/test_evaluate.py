@@ -92,7 +92,7 @@ def test_an_evaluation_gives_the_test_figures_of_the_training_run(trained, tmp_p
     assert (tmp_path / "sampled" / "tokenizer" / "tokenizer.json").exists()
 
 
-def test_a_shipped_policy_has_the_figures_that_a_run_from_it_began_with(tmp_path):
+def test_a_shipped_policy_has_the_figures_that_a_run_from_it_began_with(tmp_path, capsys):
     small = {"iterations": 1, "episodes_per_iteration": 2, "updates_per_iteration": 1, "num_slots": 2}
     held_out = {"test_tasks": 2, "validation_tasks": 1, "num_env_workers": 0, "report_to": "none"}
     flags = {"env": "alfworld", "output_dir": tmp_path / "run", **small, **held_out}
@@ -106,6 +106,11 @@ def test_a_shipped_policy_has_the_figures_that_a_run_from_it_began_with(tmp_path
     command += ["--tasks", "2", "--slots", "2", "--workers", "0", "--quiet"]
     assert main([*command, "--out", str(tmp_path / "out")]) == 0
     assert summary_of(tmp_path / "out")["scores"] == summary_of(tmp_path / "run")["before"]["greedy"]["test_seen"]
+    # Without a split, that of the run's own tests: ALFWorld has none that is called "test".
+    command = ["evaluate", "--model", str(tmp_path / "run"), "--tasks", "2", "--workers", "0", "--quiet"]
+    assert main([*command, "--out", str(tmp_path / "own")]) == 0
+    assert summary_of(tmp_path / "own")["scores"] == summary_of(tmp_path / "run")["after"]["greedy"]["test_seen"]
+    assert "Playing test_seen; the run was also tested on test_unseen (--split)." in capsys.readouterr().out
 
 
 def test_a_summary_names_panel_model_and_interval(trained, tmp_path):

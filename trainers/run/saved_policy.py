@@ -100,6 +100,15 @@ class SavedPolicy:
         return dict(self.run["env_kwargs"])
 
     @property
+    def test_splits(self) -> tuple[str, ...]:
+        """The splits that the run was tested on, none without a run."""
+        if self.run is None:
+            return ()
+        preset = self.run["preset"]
+        names = preset["official_splits"] if self.env_kwargs.get("data") is not None else {}
+        return tuple(names.get(split, split) for split in preset["test_splits"])
+
+    @property
     def max_response_tokens(self) -> int:
         """Longest response."""
         return int(self._setting("max_completion_length") or _MAX_RESPONSE_TOKENS)
