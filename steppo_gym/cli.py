@@ -180,7 +180,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_audit(commands: argparse._SubParsersAction[CommandParser]) -> None:
     audit = commands.add_parser("audit", help="measure what steps were worth, and which rules of credit see it")
-    audit.add_argument("source", help="folder of a run or a model, a name on the hub, or expert:NOISE (a share, 0 to 1)")
+    audit.add_argument(
+        "source", help="folder of a run or a model, a name on the hub, or expert:NOISE (a share, 0 to 1)"
+    )
     audit.add_argument("--env", help="as in training: key_door, alfworld, ..., or module:id; default: that of the run")
     audit.add_argument("--split", help="default: the training split")
     _add_env_arguments(audit)
