@@ -225,5 +225,5 @@ def _file_name(text: str) -> str:
 
 @contextlib.contextmanager
 def _bar(total: int | None, quiet: bool) -> Iterator[tqdm[Any]]:
-    with tqdm(total=total, desc="comparing tasks", unit="task", disable=quiet, leave=False) as bar:
+    with tqdm(total=total, desc="comparing tasks", unit="task", disable=True if quiet else None, leave=False) as bar:
         yield bar
