@@ -145,7 +145,7 @@ class _Fetch:
 
     def run(self, *, progress: bool, back_off_seconds: float) -> None:
         tries, wait, reached = 0, back_off_seconds, self._partial.size
-        bar = tqdm(desc=self._partial.destination.name, unit="B", unit_scale=True, disable=None if progress else True)
+        bar = tqdm(desc=self._partial.destination.name, unit="B", unit_scale=True, disable=not progress)
         with httpx.Client(follow_redirects=True, timeout=httpx.Timeout(TIMEOUT_SECONDS)) as client, bar:
             while True:
                 try:
