@@ -6,7 +6,7 @@
 **The wrong sampler** draws every token from the policy's distribution with probability 1 - slip and uniformly from the
 vocabulary otherwise, as an engine with a fault in its kernels might, and reports the log-probabilities of what it
 samples from. The policy begins with a habit: it imitates an expert that mostly reads the note again where it should
-take a key. Why this fault and this start, and what was expected before they were tried, stands in docs/algorithms.md.
+take a key. Why this fault and this start, and what was expected before they were tried, stands in docs/off_policy.md.
 
 **Older weights** (`overlap_updates`): with `--engine-ms` every forward pass of the sampler takes at least so long,
 asleep, as an engine on other processors would, so that there is time to be saved. Only seconds of one run on an idle

@@ -8,6 +8,7 @@ and the API is read from the sources without importing them.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import posixpath
 import re
 import shutil
@@ -19,13 +20,19 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from steppo_gym import registered_ids
+from steppo_gym.trainers.rules import ALGORITHMS
 
 REPOSITORY = Path(__file__).parents[1]
 IMPORT_NAMES = REPOSITORY / "build" / "import_names"
 """The package with its folders where their import names say, as links; see the decision record in architecture.md."""
 MAPPED = ("envs", "trainers", "baselines")
-GUIDES = ("architecture", "own_environment", "own_credit_rule")
-"""First in the menu; every other page of `docs/` follows."""
+GUIDES = {
+    "Training": ("trainer", "starts", "real_models", "scaling", "off_policy", "reliability"),
+    "Measuring": ("evaluating", "panels", "viewing", "audit"),
+    "Your own": ("own_environment", "own_credit_rule", "adapters", "vectors"),
+    "How it works": ("architecture", "endings"),
+}
+"""Parts of the menu. A page of `docs/` that is in none of them, nor in the menu elsewhere, ends the build."""
 COPIED = {
     "README.md": "index.md",
     "CHANGELOG.md": "project/changelog.md",
@@ -57,15 +64,13 @@ def on_startup(command: str, dirty: bool) -> None:
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Write the menu."""
-    own = sorted(path.stem for path in (REPOSITORY / "docs").glob("*.md"))
     tutorials = sorted(f"tutorials/{path.name}" for path in (REPOSITORY / "docs" / "tutorials").glob("*.md"))
-    guides = [name for name in GUIDES if name in own] + [name for name in own if name not in GUIDES]
     config.nav = [
-        {"steppo-gym": "index.md"},
+        {"Home": "index.md"},
         {"Tutorials": tutorials},
-        {"Guides": [f"{name}.md" for name in guides] + ["trainer.md"]},
+        {"Guides": ["faq.md", *({part: [f"{name}.md" for name in names]} for part, names in GUIDES.items())]},
         {"Environments": [{name: f"environments/{name}.md"} for name in cards()]},
-        {"Algorithms": [{title: f"algorithms/{script}.md"} for script, title in titles().items()]},
+        {"Algorithms": ["algorithms.md"] + [{title: f"algorithms/{script}.md"} for script, title in titles().items()]},
         {"Results": ["results/benchmark.md", "results/results.md", "results/speed.md"]},
         {"API": [{_package(folder): f"api/{_package(folder)}.md"} for folder in API]},
         {"Project": [uri for uri in COPIED.values() if uri.startswith("project/")]},
@@ -89,6 +94,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Let links between files of the repository lead to their pages, or to the repository where they have none."""
     del files
+    if page.file.src_uri == "index.md":
+        page.meta["hide"] = ["navigation"]  # it would be this page alone
     origins = {uri: path for path, uri in pages().items()}
     uri = page.file.src_uri
     here = posixpath.dirname(origins.get(uri, f"docs/{uri}"))
@@ -193,10 +200,12 @@ def algorithm_page(script: str, title: str) -> str:
         raise ValueError(
             f"docs/algorithms.md must have a row for `{script}.py` and an entry that begins with **{title}**."
         )
+    cells = zip(header[0].partition("\n")[0].split(" | "), row[0].split(" | "), strict=True)
+    first, *others = (f"| {name.strip('| ')} | {cell.strip('| ')} |" for name, cell in cells)
+    table = "\n".join([first, "|---|---|", *others])
     return f"""# {title}
 
-{header[0]}
-{row[0]}
+{table}
 
 The notation is that of [all algorithms on a page](../algorithms.md).
 
@@ -206,12 +215,27 @@ python trainers/{script}.py --env alfworld
 
 **{title}**{re.sub(r"^  ", "", note[1], flags=re.MULTILINE)}
 
+## Settings
+
+{_settings(script)}
+
 ## Rule
 
 ::: {_rule_of(title)}
     options:
       heading_level: 3
+      show_signature: false
 """
+
+
+def _settings(script: str) -> str:
+    """The flags of an algorithm's own, and what it changes in those of every run."""
+    rule = ALGORITHMS[script]
+    own = [f"| `--{one.name}` | {one.default} | {one.metadata['help']} |" for one in dataclasses.fields(rule)]
+    shared = [
+        f"| `--{name}` | {value} | as in every script, but for this default |" for name, value in rule.defaults.items()
+    ]
+    return "\n".join(["| flag | default | |", "|---|---|---|", *own, *shared])
 
 
 def api_page(folder: str) -> str:

@@ -37,7 +37,7 @@ from steppo_gym.env_arguments import env_argument
 from steppo_gym.errors import SteppoGymError
 from steppo_gym.evaluation.arguments import add_evaluation_commands
 from steppo_gym.play import play
-from steppo_gym.registration import find_modules_here, register_envs, registered_ids
+from steppo_gym.registration import env_id_of, find_modules_here, register_envs, registered_ids
 from steppo_gym.storage.archives import DATA_SETS, Archive
 
 
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(run=_list_envs)
 
     game = commands.add_parser("play", help="play an environment in the terminal, or watch its expert")
-    game.add_argument("env_id", help="for example steppo/KeyDoor-v0")
+    game.add_argument("env_id", metavar="env", help="for example key_door; module:id for an environment of yours")
     game.add_argument("--task_id", help="default: a random task")
     game.add_argument("--seed", type=int)
     game.add_argument("--expert", action="store_true", help="watch the expert")
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     game.set_defaults(run=_play)
 
     check = commands.add_parser("check", help="check that an environment keeps the contract")
-    check.add_argument("env_id", help="module:id for an environment of yours")
+    check.add_argument("env_id", metavar="env", help="for example key_door; module:id for an environment of yours")
     check.add_argument("--tag", default="action", help="the tag that holds an action (default: %(default)s)")
     check.add_argument("--episodes", type=int, default=3, help="tasks each rule is checked on (default: %(default)s)")
     _add_env_arguments(check)
@@ -180,7 +180,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_audit(commands: argparse._SubParsersAction[CommandParser]) -> None:
     audit = commands.add_parser("audit", help="measure what steps were worth, and which rules of credit see it")
-    audit.add_argument("source", help="folder of a run, a model or its folder, or expert:NOISE (a share, 0 to 1)")
+    audit.add_argument(
+        "source", help="folder of a run or a model, a name on the hub, or expert:NOISE (a share, 0 to 1)"
+    )
     audit.add_argument("--env", help="as in training: key_door, alfworld, ..., or module:id; default: that of the run")
     audit.add_argument("--split", help="default: the training split")
     _add_env_arguments(audit)
@@ -237,16 +239,17 @@ def _list_envs(options: argparse.Namespace) -> int:
         try:
             env = gymnasium.make(env_id)
         except (SteppoGymError, ImportError) as error:
-            print(f"{env_id:24} not available: {error}")
+            print(f"{env_id:26} not available: {error}")
             continue
-        print(f"{env_id:24} {len(cast(TextEnv, env.unwrapped).task_ids):6} tasks")
+        print(f"{env_id:26} {len(cast(TextEnv, env.unwrapped).task_ids):6} tasks to train on")
         env.close()
     return 0
 
 
 def _play(options: argparse.Namespace) -> int:
-    find_modules_here(options.env_id)
-    env = gymnasium.make(options.env_id, context="append", **dict(map(env_argument, options.env_args)))
+    env_id = env_id_of(options.env_id)
+    find_modules_here(env_id)
+    env = gymnasium.make(env_id, context="append", **dict(map(env_argument, options.env_args)))
     try:
         play(cast(TextEnv, env.unwrapped), task_id=options.task_id, seed=options.seed, expert=options.expert)
     finally:
@@ -258,11 +261,12 @@ def _check(options: argparse.Namespace) -> int:
     # Only this command needs Gymnasium's checker.
     from steppo_gym.testing import check_text_env
 
-    find_modules_here(options.env_id)
-    make_env = partial(gymnasium.make, options.env_id, **dict(map(env_argument, options.env_args)))
+    env_id = env_id_of(options.env_id)
+    find_modules_here(env_id)
+    make_env = partial(gymnasium.make, env_id, **dict(map(env_argument, options.env_args)))
     make_env().close()  # an environment that cannot be made breaks no rule
     check_text_env(make_env, episodes=options.episodes, tag=options.tag)
-    print(f"{options.env_id} keeps the contract.")
+    print(f"{env_id} keeps the contract.")
     return 0
 
 

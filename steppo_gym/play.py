@@ -20,6 +20,8 @@ def play(env: TextEnv, *, task_id: str | None = None, seed: int | None = None, e
         expert: let the expert act.
     """
     observation, info = env.reset(seed=seed, options=None if task_id is None else {"task_id": task_id})
+    if not expert:
+        print("An empty line lists what can be done, Ctrl-D leaves.\n")
     print(f"{env.system_prompt}\n\n[{info['task_id']}]\n{observation}")
     terminated = truncated = False
     while not (terminated or truncated):

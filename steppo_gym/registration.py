@@ -53,7 +53,7 @@ def env_id_of(name: str) -> str:
     plain = name.lower().replace("_", "")
     found = [env_id for env_id in _ENTRY_POINTS if env_id.lower().removeprefix("steppo/").startswith(plain)]
     if len(found) != 1 or not plain:
-        raise ValueError(f"--env must be one of {', '.join(_ENTRY_POINTS)}, or module:id, got {name!r}.")
+        raise ValueError(f"The environment must be one of {', '.join(_ENTRY_POINTS)}, or module:id, got {name!r}.")
     return found[0]
 
 

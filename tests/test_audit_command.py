@@ -31,7 +31,8 @@ def test_an_audit_that_was_stopped_goes_on_and_says_the_same(tmp_path, capsys):
     lines = whole.splitlines(keepends=True)
     assert len(lines) == 6
     assert "decision points; the choice matters by more than 0.1" in printed and "| grpo |" in printed
-    assert "steppo is left out: it reads a critic of steps" in printed and "vineppo is left out" in printed
+    assert "Left out because it reads a critic of steps, and none was kept with the policy: steppo, capo.\n" in printed
+    assert "Left out because it plays branches of its own: vineppo, bpo.\n" in printed
     report = json.loads((tmp_path / "whole" / "report.json").read_text())
     assert report["points"] == 6 == sum(report["verdicts"].values())
     assert set(report["rules"]) >= {"grpo", "gigpo", "reinforce_pp", "empg"}

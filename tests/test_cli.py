@@ -156,7 +156,7 @@ def test_envs_lists_every_id_with_its_number_of_tasks(capsys):
     assert main(["envs"]) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert set(lines) == set(steppo_gym.registered_ids())
-    assert lines["steppo/KeyDoor-v0"].split() == ["1000", "tasks"]
+    assert lines["steppo/KeyDoor-v0"].split() == ["1000", "tasks", "to", "train", "on"]
 
 
 def test_play_shows_the_expert(capsys):
@@ -178,6 +178,22 @@ def test_play_takes_actions_from_the_keyboard(capsys, monkeypatch):
     assert "There is no box." in out or "You open the box." in out or "The box is locked." in out
     assert "Invalid. Expected one of" in out
     assert out.endswith("Left before the end.\n")
+
+
+def test_play_and_check_take_the_short_names_of_the_other_commands(capsys):
+    assert main(["play", "key_door", "--expert", "--seed", "5"]) == 0
+    short = capsys.readouterr().out
+    assert main(["play", "steppo/KeyDoor-v0", "--expert", "--seed", "5"]) == 0
+    assert short == capsys.readouterr().out
+    assert main(["play", "doors"]) == 1
+    assert "The environment must be one of steppo/KeyDoor-v0, " in capsys.readouterr().err
+    assert main(["check", "KeyDoor", "--episodes", "1"]) == 0
+
+
+def test_who_plays_is_told_how_to_leave(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert main(["play", "key_door", "--seed", "0"]) == 0
+    assert "An empty line lists what can be done, Ctrl-D leaves." in capsys.readouterr().out
 
 
 def test_play_says_how_it_ended(capsys, monkeypatch):

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from forked import run_script
 
 from steppo_gym import registered_ids
 
@@ -62,31 +61,3 @@ def test_it_is_short_enough_to_be_read(readme: str):
 def test_environment_table_lists_all_registered_ids(readme: str):
     listed = set(re.findall(r"^\| `(steppo/[^`]+)`", readme, flags=re.MULTILINE))
     assert listed == set(registered_ids())
-
-
-def test_linked_files_and_scripts_exist(readme: str, repository: Path):
-    links = re.findall(r"\]\((?!http)([^)]+)\)", readme)
-    scripts = re.findall(r"python ([\w/]+\.py)", readme)
-    assert links
-    assert scripts
-    for path in links + scripts:
-        assert (repository / path.partition("#")[0]).exists(), path
-
-
-def test_make_targets_exist(readme: str, repository: Path):
-    makefile = (repository / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^make (\w+)", readme, flags=re.MULTILINE):
-        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
-
-
-def test_flags_in_the_readme_are_flags_of_the_script(readme: str, repository: Path):
-    flags = {
-        flag
-        for command in re.findall(r"python trainers/steppo\.py ((?:[^\n]*\\\n)*[^\n]*)", readme)
-        for flag in re.findall(r"--\w+", command.split("#")[0])
-    }
-    flags |= set(re.findall(r"ARGS='(--\w+)", readme)) - {"-k"}
-    done = run_script(repository / "trainers" / "steppo.py", "--help_all", cwd=repository)
-    assert done.returncode == 0, done.stderr
-    known = set(re.findall(r"--\w+", done.stdout)) | {"--help", "--help_all"}
-    assert flags <= known, flags - known

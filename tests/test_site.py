@@ -39,7 +39,8 @@ def test_every_environment_and_algorithm_has_a_page(site: Path, repository: Path
         if "Train a policy with" in path.read_text(encoding="utf-8")
     }
     assert {path.stem for path in site.glob("algorithms/*.html")} == scripts
-    assert "gae_lambda" in text(site / "algorithms" / "steppo.html")
+    shown = text(site / "algorithms" / "steppo.html")
+    assert "gae_lambda" in shown and "Lambda of generalized advantage estimation." in shown
 
 
 def test_the_api_is_read_from_the_docstrings(site: Path):

@@ -71,7 +71,14 @@ def text_report(found: Mapping[str, Any], rules: Mapping[str, Scores], skipped: 
         for name, s in rules.items():
             numbers = (s.sign, s.rank, s.cosine, s.error.bias, s.error.variance, s.dose)
             lines.append(f"| {name} | " + " | ".join(f"{x:.2f}" for x in numbers) + " |")
-    lines += ["", *(f"{name} is left out: {reason}" for name, reason in skipped.items())] if skipped else []
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        by_reason.setdefault(reason.rstrip("."), []).append(name)
+    lines += (
+        ["", *(f"Left out because {reason}: {', '.join(names)}." for reason, names in by_reason.items())]
+        if skipped
+        else []
+    )
     return "\n".join(lines) + "\n"
 
 

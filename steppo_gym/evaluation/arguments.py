@@ -23,12 +23,16 @@ def add_evaluation_commands(commands: Any, run: Callable[[str, argparse.Namespac
 
 def _add_evaluate(parser: argparse.ArgumentParser, run: Callable[[str, argparse.Namespace], int]) -> None:
     parser.add_argument("--env", help="for example key_door; default: the panel's, or that of the model's run")
-    parser.add_argument("--model", required=True, help="folder of a run or of a model; with --server, its name there")
+    parser.add_argument(
+        "--model", required=True, help="folder of a run or a model, or its name on the hub; with --server, there"
+    )
     parser.add_argument("--server", metavar="URL", help="a completions server that takes token ids, such as vLLM")
     parser.add_argument("--chat", action="store_true", help="the server takes messages (/v1/chat/completions)")
     parser.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="of the server's model, without --chat")
     parser.add_argument("--panel", metavar="NAME_OR_FILE", help="what to play; steppo-gym panel list has the names")
-    parser.add_argument("--split", help="play a split instead of a panel (default: test)")
+    parser.add_argument(
+        "--split", help="play a split instead of a panel; default: that of the run's own tests, or test"
+    )
     parser.add_argument("--tasks", type=int, metavar="N", help="the first N tasks alone")
     parser.add_argument("--tries", type=int, default=1, metavar="K", help="of each task (default: %(default)s)")
     parser.add_argument(

@@ -144,7 +144,7 @@ def _panel_and_env(options: argparse.Namespace, given: dict[str, Any], saved: An
     if not env_id:
         raise ValueError("Nothing says what to play. Give --panel or --env.")
     find_modules_here(env_id)
-    split = options.split or "test"
+    split = options.split or _test_split(saved, env_id)
     spec = EnvFactory(
         env_id, {"split": split, **(run_kwargs if saved and saved.environment == env_id else {}), **given}
     )
@@ -154,6 +154,14 @@ def _panel_and_env(options: argparse.Namespace, given: dict[str, Any], saved: An
     if options.tasks:
         whole = dataclasses.replace(whole, name=f"{name}-first-{len(whole.tasks)}")
     return whole, spec
+
+
+def _test_split(saved: Any, env_id: str) -> str:
+    """What is played where nothing says so: the first split that the run was tested on."""
+    splits = saved.test_splits if saved is not None and saved.environment == env_id else ()
+    if len(splits) > 1:
+        print(f"Playing {splits[0]}; the run was also tested on {', '.join(splits[1:])} (--split).", flush=True)
+    return splits[0] if splits else "test"
 
 
 def _panel_spec(panel: Panel, kwargs: dict[str, Any]) -> EnvFactory:
@@ -217,5 +225,5 @@ def _file_name(text: str) -> str:
 
 @contextlib.contextmanager
 def _bar(total: int | None, quiet: bool) -> Iterator[tqdm[Any]]:
-    with tqdm(total=total, desc="comparing tasks", unit="task", disable=quiet, leave=False) as bar:
+    with tqdm(total=total, desc="comparing tasks", unit="task", disable=True if quiet else None, leave=False) as bar:
         yield bar

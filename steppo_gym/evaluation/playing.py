@@ -70,7 +70,9 @@ class Playing:
         self._rewrite([number for number in sorted(self._ended) if number not in numbers])
         assignments = [Assignment(self._ids[n % size], seed=n, group=n % size) for n in numbers]
         total = self.tries * size
-        with tqdm(total=total, initial=total - len(numbers), unit="episode", disable=not show, leave=False) as bar:
+        with tqdm(
+            total=total, initial=total - len(numbers), unit="episode", disable=None if show else True, leave=False
+        ) as bar:
 
             def keep(episode: Episode) -> None:
                 write_episodes(self.file, [episode], append=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import threading
 
 import pytest
@@ -91,7 +92,7 @@ def test_an_evaluation_gives_the_test_figures_of_the_training_run(trained, tmp_p
     assert (tmp_path / "sampled" / "tokenizer" / "tokenizer.json").exists()
 
 
-def test_a_shipped_policy_has_the_figures_that_a_run_from_it_began_with(tmp_path):
+def test_a_shipped_policy_has_the_figures_that_a_run_from_it_began_with(tmp_path, capsys):
     small = {"iterations": 1, "episodes_per_iteration": 2, "updates_per_iteration": 1, "num_slots": 2}
     held_out = {"test_tasks": 2, "validation_tasks": 1, "num_env_workers": 0, "report_to": "none"}
     flags = {"env": "alfworld", "output_dir": tmp_path / "run", **small, **held_out}
@@ -105,6 +106,11 @@ def test_a_shipped_policy_has_the_figures_that_a_run_from_it_began_with(tmp_path
     command += ["--tasks", "2", "--slots", "2", "--workers", "0", "--quiet"]
     assert main([*command, "--out", str(tmp_path / "out")]) == 0
     assert summary_of(tmp_path / "out")["scores"] == summary_of(tmp_path / "run")["before"]["greedy"]["test_seen"]
+    # Without a split, that of the run's own tests: ALFWorld has none that is called "test".
+    command = ["evaluate", "--model", str(tmp_path / "run"), "--tasks", "2", "--workers", "0", "--quiet"]
+    assert main([*command, "--out", str(tmp_path / "own")]) == 0
+    assert summary_of(tmp_path / "own")["scores"] == summary_of(tmp_path / "run")["after"]["greedy"]["test_seen"]
+    assert "Playing test_seen; the run was also tested on test_unseen (--split)." in capsys.readouterr().out
 
 
 def test_a_summary_names_panel_model_and_interval(trained, tmp_path):
@@ -127,6 +133,30 @@ def test_a_summary_names_panel_model_and_interval(trained, tmp_path):
     finally:
         weights.write_bytes(content)
     assert len(before) == 64
+
+
+def test_a_model_can_be_named_as_on_the_hub(trained, tmp_path, monkeypatch, capsys):
+    commit, cache = "0" * 40, tmp_path / "cache"
+    (cache / "models--someone--doors" / "refs").mkdir(parents=True)
+    (cache / "models--someone--doors" / "refs" / "main").write_text(commit)
+    shutil.copytree(trained / "final", cache / "models--someone--doors" / "snapshots" / commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    flags = ["--panel", "key_door-test", "--tasks", "2", "--env_args", "context=append", "--max_tokens", "7"]
+    flags += ["--workers", "0", "--quiet", "--out"]
+    assert main(["evaluate", "--model", "someone/doors", *flags, "named"]) == 0
+    assert main(["evaluate", "--model", str(trained), *flags, "folder"]) == 0
+    assert summary_of(tmp_path / "named")["policy"]["hash"] == summary_of(tmp_path / "folder")["policy"]["hash"]
+    assert summary_of(tmp_path / "named")["scores"] == summary_of(tmp_path / "folder")["scores"]
+    capsys.readouterr()
+    assert main(["evaluate", "--model", "someone/windows", *flags, "none"]) == 1
+    said = capsys.readouterr().err
+    assert "There is no folder someone/windows, and no such model comes from the hub" in said and said.count("\n") == 1
+    # Where the first part is a folder, the second one is a slip.
+    (tmp_path / "someone").mkdir()
+    assert main(["evaluate", "--model", "someone/doors", *flags, "slip"]) == 1
+    assert "got someone/doors" in capsys.readouterr().err
 
 
 def test_what_was_cut_goes_on_to_the_same_episodes(tmp_path):
@@ -215,7 +245,7 @@ def test_a_changed_task_is_not_played(tmp_path, capsys):
         (["--model", "x", "--server", "http://h"], "--server needs either --chat"),
         (["--model", "x", "--panel", "a", "--split", "b"], "Give one of them"),
         (["--model", "x", "--server", "http://h", "--chat"], "Nothing says what to play. Give --panel or --env"),
-        (["--model", "x", "--server", "http://h", "--chat", "--env", "keyboard"], "--env must be one of"),
+        (["--model", "x", "--server", "http://h", "--chat", "--env", "keyboard"], "The environment must be one of"),
         (["--model", "x", "--server", "http://h", "--chat", "--panel", "key_door-test", "--env", "musique"],
          "is of steppo/KeyDoor-v0, --env says musique"),
     ],

@@ -354,7 +354,7 @@ def test_a_run_is_audited_in_the_environment_it_was_trained_in(finished, tmp_pat
     assert main(["audit", str(folder), "--env", "key_door", *flags]) == 0
     printed = capsys.readouterr().out
     assert "| grpo |" in printed and "| steppo |" in printed
-    assert "ppo is left out: it reads a critic of tokens" in printed
+    assert "Left out because it reads a critic of tokens, and none was kept with the policy: ppo." in printed
     settings = json.loads((tmp_path / "audit" / "settings.json").read_text())
     assert settings["env_kwargs"]["context"] == "append" and settings["env_kwargs"]["split"] == "train"
     episodes = read_episodes(tmp_path / "audit" / "episodes.jsonl")

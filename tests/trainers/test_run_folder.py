@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from killed_runs import MOMENTS, STATUS, difference, killed_and_resumed, run
 
 from steppo_gym.trainers.rules import RLOO, StepPO
 from steppo_gym.trainers.run.arguments import parse_arguments
+from steppo_gym.trainers.run.interruption import WAITING, Interruption
 from steppo_gym.trainers.run.run_folder import differences, run_folder
 
 
@@ -176,3 +178,11 @@ def test_a_half_written_newest_checkpoint_is_passed_over(whole, tmp_path):
     assert "checkpoint-4 is passed over: critic.safetensors is missing." in said
     assert f"resuming from {folder / 'checkpoint-2'}" in said
     assert difference(folder, whole) == ""
+
+
+def test_who_ends_a_run_in_training_is_told_what_happens(capfd):
+    interruption = Interruption(updates_in_iteration=4)
+    with interruption.listening(), interruption.training():
+        os.kill(os.getpid(), signal.SIGINT)
+    assert interruption.received == signal.SIGINT
+    assert capfd.readouterr().err.strip() == WAITING.strip()

@@ -95,8 +95,8 @@ def _play(
     with (
         EnvPool(spec, num_slots=options.slots, num_workers=options.workers) as pool,
         # Points come in bunches, after episodes that are many times as many: the second bar shows that it goes on.
-        tqdm(total=options.points, unit="point", disable=options.quiet) as bar,
-        tqdm(unit="episode", disable=options.quiet) as played,
+        tqdm(total=options.points, unit="point", disable=True if options.quiet else None) as bar,
+        tqdm(unit="episode", disable=True if options.quiet else None) as played,
     ):
         found = run_audit(
             Table(source.policy, pool, source.codec, env, source.max_prompt_tokens, lambda _: played.update()),

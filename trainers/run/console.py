@@ -48,7 +48,12 @@ class Console(TrainerCallback):
         """Start a new bar of `total` episodes."""
         self.finish()
         self._bar = tqdm(
-            total=total, desc=what, unit="episode", disable=not self.visible, leave=False, dynamic_ncols=True
+            total=total,
+            desc=what,
+            unit="episode",
+            disable=None if self.visible else True,
+            leave=False,
+            dynamic_ncols=True,
         )
 
     def on_episode(self, episode: Episode) -> None:

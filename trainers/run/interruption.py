@@ -20,6 +20,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from steppo_gym.errors import SteppoGymError
 from steppo_gym.rollouts.episode import Episode
 
+WAITING = "\nEnding with a checkpoint, after the updates of this iteration at the latest. Once more ends it at once.\n"
+"""Said on a signal in training, where updates may take minutes."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -98,6 +100,9 @@ class Interruption(TrainerCallback):
         self.received = number
         if not self._trains:
             raise Interrupted(number)
+        if os.environ.get("RANK", "0") == "0":
+            # Not print, which the signal may have come into.
+            os.write(2, WAITING.encode())
 
 
 @contextlib.contextmanager

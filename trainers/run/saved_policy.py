@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import snapshot_download
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from steppo_gym.errors import DataError
@@ -30,6 +32,9 @@ from steppo_gym.trainers.results.adapters import has_adapters, load_with_adapter
 
 HASHED = ("*.safetensors", "*.bin", "*config.json", "tokenizer.json", "chat_template.jinja", "vocab*", "merges.txt")
 """The files of a model that decide what it writes; "training_args.bin" does not."""
+_DOWNLOADED = ("*.safetensors", "*.json", "*.jinja", "*.model", "vocab*", "merges.txt")
+"""Of a model on the hub: no weights that only pickle reads, and none of other frameworks."""
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _PLAIN_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 _MAX_RESPONSE_TOKENS = 512
 
@@ -47,11 +52,15 @@ class SavedPolicy:
         """Find the model and its run.
 
         Args:
-            folder: that of a run, whose trained policy is meant, one of its checkpoints, or any folder of transformers.
+            folder: that of a run, whose trained policy is meant, one of its checkpoints, any folder of transformers, or
+                the name of a model on the hub, which is fetched into the hub's own cache.
 
         Raises:
-            DataError: there is no model in it.
+            DataError: there is no model in it, or the hub has none of that name.
         """
+        # A slip in "runs/mine" is not for the hub.
+        if _HUB_NAME.fullmatch(str(folder)) and not folder.parent.exists():
+            folder = _fetch(str(folder))
         if (folder / "final").is_dir():
             folder = folder / "final"
         if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")) or not any(
@@ -59,7 +68,7 @@ class SavedPolicy:
         ):
             raise DataError(
                 "Expected the folder of a model, with config.json and *.safetensors, or of a finished run, with final/ "
-                f"in it, got {folder}. Models of the hub are downloaded first: hf download NAME --local-dir FOLDER."
+                f"in it, or the name of a model on the hub, got {folder}."
             )
         path = folder.resolve().parent / "config.json"
         try:
@@ -89,6 +98,15 @@ class SavedPolicy:
                 "Copy the model out of the run, and give --env, --env_args and --max_tokens."
             )
         return dict(self.run["env_kwargs"])
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        """The splits that the run was tested on, none without a run."""
+        if self.run is None:
+            return ()
+        preset = self.run["preset"]
+        names = preset["official_splits"] if self.env_kwargs.get("data") is not None else {}
+        return tuple(names.get(split, split) for split in preset["test_splits"])
 
     @property
     def max_response_tokens(self) -> int:
@@ -152,6 +170,15 @@ class SavedPolicy:
             if self._setting(name):
                 return partial(torch.autocast, device, dtype)
         return nullcontext
+
+
+def _fetch(name: str) -> Path:
+    """The folder of a model of the hub, in the hub's cache."""
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_DOWNLOADED)))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise DataError(f"There is no folder {name}, and no such model comes from the hub: {reason}") from error
 
 
 def load_codec(

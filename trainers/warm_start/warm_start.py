@@ -85,7 +85,9 @@ def warm_started_policy(
 
     def make(unfinished: Path) -> None:
         messages = MessageCodec()
-        with tqdm(desc="demonstrations", total=len(task_ids), disable=not progress, unit="episode") as bar:
+        with tqdm(
+            desc="demonstrations", total=len(task_ids), disable=None if progress else True, unit="episode"
+        ) as bar:
             demonstrations = demonstrate(
                 spec,
                 task_ids,
@@ -169,7 +171,7 @@ def imitate(
         pad_token_id=pad_token_id,
     )
     losses = []
-    bar = tqdm(range(config.num_updates), "warm start", disable=not progress, unit="update")
+    bar = tqdm(range(config.num_updates), "warm start", disable=None if progress else True, unit="update")
     for _ in bar:
         losses.append(imitation.update(next(batches)))
         bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
