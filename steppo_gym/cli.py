@@ -57,7 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
-    except (SteppoGymError, gymnasium.error.Error, ImportError, ValueError, TypeError, OSError) as error:
+    except (
+        *(SteppoGymError, gymnasium.error.Error, ImportError, ValueError, TypeError, OSError),
+        # Of an environment that has no expert, and says so.
+        NotImplementedError,
+    ) as error:
         _warn(" ".join(str(error).split()) or type(error).__name__)
         return 1
     except KeyboardInterrupt:

@@ -21,5 +21,5 @@ def env_argument(text: str) -> tuple[str, Any]:
         raise ValueError(f"Expected NAME=VALUE for a keyword of the environment, got {text!r}.")
     try:
         return name, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, value

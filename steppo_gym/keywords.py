@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Literal, TypedDict, get_args
@@ -42,6 +43,18 @@ def check_number(name: str, value: object) -> None:
     """Raise a ValueError unless `value` is a number."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise ValueError(f"{name} must be a number, got {value!r}.")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise a ValueError unless `value` is true or false; a text such as "False" would count as true."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, got {value!r}.")
+
+
+def check_place(name: str, value: object) -> None:
+    """Raise a ValueError unless `value` is None, a text or a path."""
+    if not isinstance(value, str | os.PathLike | None):
+        raise ValueError(f"{name} must be a path or an address, as a text, got {value!r:.80}.")
 
 
 def unknown_keyword_message(made: type, keyword: str) -> str:

@@ -18,6 +18,14 @@ def one_line(text: str, length: int = 100) -> str:
     return line if len(line) <= length and len(text) <= 4 * length else f"{line[: length - 3]}..."
 
 
+def valid_text(text: str) -> str:
+    r"""The text with a "?" for each half of a surrogate pair, which JSON can write as "\ud800" and UTF-8 cannot.
+
+    Whatever is shown to an agent or kept in a snapshot has to be written as UTF-8 sooner or later.
+    """
+    return text.encode("utf-8", "replace").decode()
+
+
 def written_id(text: str) -> str:
     r"""An id that can be written to files and hashed.
 

@@ -155,7 +155,8 @@ def _name(kind: Any) -> str:
     return _NAMES.get(kind) or " or ".join(map(repr, typing.get_args(kind))) or "an object"
 
 
-def _is_text(value: object) -> bool:
+def is_text(value: object) -> bool:
+    """Whether a value is a text that can be written as UTF-8."""
     try:
         return isinstance(value, str) and value.encode() is not None
     except UnicodeEncodeError:
@@ -164,7 +165,7 @@ def _is_text(value: object) -> bool:
 
 _NAMES = {str: "text", bool: "true or false", int: "a count", float: "a finite number", types.NoneType: "nothing"}
 _MATCHES: dict[Any, Callable[[Any], bool]] = {
-    str: _is_text,
+    str: is_text,
     bool: lambda value: isinstance(value, bool),
     int: lambda value: type(value) is int and 0 <= value < _INT_END,
     float: lambda value: type(value) in (int, float) and -_LARGEST_FLOAT < value < _LARGEST_FLOAT,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from steppo_gym.storage.cache import make_once
+from steppo_gym.storage.cache import cache_dir, make_once
 
 
 def never(path):
@@ -17,3 +19,8 @@ def test_what_is_there_is_neither_made_nor_locked(tmp_path, kind):
     path.mkdir() if kind == "folder" else path.write_text("whole")
     make_once(path, never)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_home_folder_in_the_variable_is_the_users(monkeypatch):
+    monkeypatch.setenv("STEPPO_GYM_CACHE", "~/somewhere")
+    assert cache_dir("papers") == Path.home() / "somewhere" / "papers"

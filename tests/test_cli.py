@@ -13,8 +13,11 @@ from file_server import Served, serve
 
 import steppo_gym
 from steppo_gym.cli import main
+from steppo_gym.envs.key_door.env import KeyDoorEnv
 from steppo_gym.envs.webshop.data import find_files
 from steppo_gym.storage.archives import DATA_SETS, Archive
+from steppo_gym.storage.http_server import JsonServer
+from steppo_gym.storage.json_handler import JsonHandler
 
 
 @pytest.fixture(autouse=True)
@@ -339,3 +342,41 @@ def test_an_interruption_ends_quietly(capsys, monkeypatch):
 def test_the_command_is_installed():
     (command,) = entry_points(group="console_scripts", name="steppo-gym")
     assert command.load() is main
+
+
+class _NoExpert(KeyDoorEnv):
+    def expert_response(self):
+        return super(KeyDoorEnv, self).expert_response()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["panel", "make", "--env", "key_door", "--tasks", "0", "--out", "x.json"],
+            "--tasks must be at least 1, got 0",
+        ),
+        (
+            [*("evaluate", "--server", "http://127.0.0.1:1", "--chat", "--model", "x", "--temperature", "nan")],
+            "--temperature must be 0 or a higher number, got nan",
+        ),
+        (["download", "alfworld", "--url", "http://[/x.zip"], "Expected a URL, got 'http://[/x.zip'"),
+        (["play", "test/NoExpert-v0", "--expert"], "_NoExpert has no expert"),
+    ],
+)
+def test_values_that_were_taken_for_others_are_refused_in_one_line(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    gymnasium.register("test/NoExpert-v0", entry_point=_NoExpert)
+    try:
+        assert main(arguments) == 1
+    finally:
+        del gymnasium.registry["test/NoExpert-v0"]
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("host", ["a\0b", "a" * 300])
+def test_a_host_that_is_none_is_named(host):
+    with pytest.raises((ValueError, OSError), match=r"host to listen on, got|cannot be listened on"):
+        JsonServer(JsonHandler, host=host, port=0, max_body_bytes=1)

@@ -1,10 +1,14 @@
 """Keywords, task ids and paths that are none: each is refused in words, whatever its type."""
 
+import copy
+import pickle
+
 import gymnasium
 import numpy as np
 import pytest
 
 import steppo_gym
+from steppo_gym.env_arguments import env_argument
 from steppo_gym.errors import DataError, UnknownTaskError
 
 IDS = steppo_gym.registered_ids()
@@ -61,3 +65,50 @@ def test_what_is_no_task_is_an_unknown_task(env_id, task_id):
 def test_data_that_no_file_can_be_is_refused_in_words(env_id, name):
     with pytest.raises((DataError, ValueError), match=r"found nothing|data must be None"):
         make(env_id, data=name)
+
+
+@pytest.mark.parametrize("value", [5, True, ["a"], 1.5, b"folder"])
+def test_a_place_is_a_path_or_an_address(value):
+    places = {env_id: ["data"] for env_id in IDS if env_id != "steppo/KeyDoor-v0"}
+    places["steppo/HotpotQA-v0"].append("retriever")
+    places["steppo/PaperSearch-v0"].append("papers")
+    for env_id, keywords in places.items():
+        for keyword in keywords:
+            with pytest.raises(ValueError, match=f"{keyword} must be a path or an address"):
+                make(env_id, **{keyword: value})
+
+
+@pytest.mark.parametrize("value", ["False", "false", "no", 0, 1, None])
+@pytest.mark.parametrize("keyword", ["show_gold", "any_text_stops"])
+def test_a_flag_is_true_or_false(keyword, value):
+    # "False" in quotation marks, as a command line has it, would show the answers.
+    with pytest.raises(ValueError, match=f"{keyword} must be true or false, got {value!r}"):
+        make("steppo/PaperSearch-v0", **{keyword: value})
+
+
+@pytest.mark.parametrize("relevance", [5, None, ["gold"], "gilded"])
+def test_a_scorer_that_is_none_is_refused(relevance):
+    with pytest.raises(ValueError, match="relevance must be one of 'gold', 'lexical'"):
+        make("steppo/PaperSearch-v0", relevance=relevance)
+
+
+@pytest.mark.parametrize("task_types", [5, "look_at_obj_in_light", [], {"look_at_obj_in_light": 1}])
+def test_task_types_are_a_sequence_of_names(task_types):
+    with pytest.raises(ValueError, match="task_types must be a non-empty sequence of names"):
+        make("steppo/ALFWorld-v0", task_types=task_types)
+
+
+def test_a_value_that_is_nested_too_deep_is_text():
+    assert env_argument("x=" + "[" * 100_000) == ("x", "[" * 100_000)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_copies_go_on_alike_and_apart(env_id):
+    env = make(env_id, **({"difficulty": "easy"} if env_id == "steppo/ALFWorld-v0" else {}))
+    env.reset(seed=1)
+    response = env.expert_response()
+    copies = [copy.deepcopy(env), pickle.loads(pickle.dumps(env))]
+    results = [one.step(response) for one in (env, *copies)]
+    assert results[0] == results[1] == results[2]
+    env.close()
+    assert len({one.step("nothing")[0] for one in copies}) == 1

@@ -140,6 +140,29 @@ def test_requests_one_after_the_other_each_have_their_time(monkeypatch):
             time.sleep(0.75)
 
 
+def test_heads_are_bounded(server):
+    with connect(server) as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(b"GET /paper/search HTTP/1.1\r\n")
+        # A head within the limits of the standard library: 95 lines, 6 MB.
+        for number in range(95):
+            connection.sendall(b"X%d: " % number + b"a" * 65_000 + b"\r\n")
+        raise AssertionError("all of the head was taken")
+    assert works(server)
+
+
+def test_a_head_that_is_too_long_is_answered(monkeypatch):
+    monkeypatch.setattr(deadline_stream, "MAX_HEAD_BYTES", 20_000)
+    with serving() as server:
+        ((status, answer),) = ask(server, post([f"X{number}: {'a' * 1000}" for number in range(30)]))
+        assert status == 431 and answer == {"error": "Too many headers"}
+        # What follows a head is not counted.
+        (found,) = [status for status, _ in ask(server, post([f"Content-Length: {len(GOOD)}"], GOOD))]
+        long = json.dumps({"queries": ["moon"] * 200 + ["x" * 9000] * 5}).encode()
+        assert found == 200 and [status for status, _ in ask(server, post([f"Content-Length: {len(long)}"], long))] == [
+            200
+        ]
+
+
 def test_silence_ends_a_connection(monkeypatch):
     monkeypatch.setattr(deadline_stream, "IDLE_SECONDS", 0.2)
     with serving() as server, connect(server) as connection:

@@ -11,10 +11,13 @@ import time
 import zipfile
 
 import pytest
+from byte_server import sending
 from file_server import Served, serve
 
 from steppo_gym import DataError, InfrastructureError
 from steppo_gym.storage import download as module
+from steppo_gym.storage.archives import Archive
+from steppo_gym.storage.data_set import fetch_data_set
 from steppo_gym.storage.download import MAX_TRIES, download
 from steppo_gym.storage.unzip import extract_zip
 
@@ -239,5 +242,85 @@ def test_links_in_a_circle_lead_nowhere(tmp_path):
 def test_a_name_that_is_no_text_is_a_damaged_archive(tmp_path):
     archive = make_zip(tmp_path / "x.zip", ("ä", b"1"))
     archive.write_bytes(archive.read_bytes().replace("ä".encode(), b"\xff\xfe"))
+    with pytest.raises(DataError, match="Expected an undamaged zip file"):
+        extract_zip(archive, tmp_path / "folder")
+
+
+def never(head, piece):
+    """The start of an answer, and then the same piece again and again."""
+    yield head
+    for _ in range(100_000):
+        yield piece
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        (b"HTTP/1.1 200 OK\r\nX: ", b"a"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"a"),
+    ],
+    ids=["header", "interim answers", "chunk extension"],
+)
+def test_what_never_becomes_a_file_is_given_up(target, monkeypatch, head, piece):
+    monkeypatch.setattr(module, "SLOW_SECONDS", 0.05)
+    with (
+        sending(lambda: never(head, piece), pause=0.01) as url,
+        pytest.raises(InfrastructureError, match=r"not all of the answer came in 0\.\d+ seconds"),
+    ):
+        download(f"{url}/x", target, sha256=None, progress=False, back_off_seconds=0.001)
+
+
+def test_the_bodies_of_redirects_are_not_read(target):
+    def answers():
+        yield b"HTTP/1.1 302 Found\r\nLocation: /x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        while True:
+            yield b"10000\r\n" + bytes(65536) + b"\r\n"
+
+    with sending(answers) as url, pytest.raises(DataError, match="more than 20 redirects"):
+        download(f"{url}/x", target, sha256=None, progress=False)
+
+
+def test_a_folder_of_the_name_of_the_file_is_named(target):
+    target.mkdir(parents=True)
+    for sha256 in (None, "0" * 64):
+        with pytest.raises(DataError, match=r"Expected the file .*data.zip or nothing there, found a folder"):
+            download("http://127.0.0.1:1/x", target, sha256=sha256)
+
+
+def fetch_archive(served, folder):
+    fetch_data_set((Archive(served.url),), folder, progress=False, say=lambda line: None)
+
+
+def test_a_page_in_place_of_an_archive_is_not_what_later_downloads_must_be(tmp_path):
+    served = Served(b"<html>Sign in</html>")
+    with serve(served):
+        with pytest.raises(DataError, match="Expected an undamaged zip file"):
+            fetch_archive(served, tmp_path / "folder")
+        (tmp_path / "folder" / "data.zip").unlink()
+        served.content = make_zip(tmp_path / "x.zip", ("a", b"1")).read_bytes()
+        fetch_archive(served, tmp_path / "folder")
+    assert (tmp_path / "folder" / "a").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"zzz  data.zip\n", b"12"])
+def test_a_digest_that_is_none_is_named(tmp_path, content):
+    (tmp_path / "data.zip.sha256").write_bytes(content)
+    with serve(Served(CONTENT)) as served, pytest.raises(DataError, match=r"a SHA-256 in .*data.zip.sha256, found b"):
+        fetch_archive(served, tmp_path)
+
+
+def test_an_archive_of_an_unknown_version_is_a_damaged_one(tmp_path):
+    archive = make_zip(tmp_path / "x.zip", ("a", b"1"))
+    content = archive.read_bytes()
+    place = content.rindex(b"PK\x01\x02")
+    archive.write_bytes(content[: place + 6] + b"\xff" + content[place + 7 :])
+    with pytest.raises(DataError, match=r"Expected an undamaged zip file.*zip file version 25.5"):
+        extract_zip(archive, tmp_path / "folder")
+
+
+def test_a_member_without_a_name_is_of_a_damaged_archive(tmp_path):
+    archive = make_zip(tmp_path / "x.zip", ("name", b"1"))
+    archive.write_bytes(archive.read_bytes().replace(b"name", b"\0ame"))
     with pytest.raises(DataError, match="Expected an undamaged zip file"):
         extract_zip(archive, tmp_path / "folder")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
-import socket
-import threading
+import json
 import time
 
 import pytest
+from byte_server import sending
 
+from steppo_gym.envs.paper_search.semantic_scholar.client import SemanticScholar
 from steppo_gym.errors import InfrastructureError
+from steppo_gym.retrieval import Passage
 from steppo_gym.retrieval.remote.client import SearchClient
 from steppo_gym.storage import retrying_client
 
@@ -19,33 +20,6 @@ from steppo_gym.storage import retrying_client
 def surroundings(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(retrying_client, "FIRST_DELAY_SECONDS", 0.01)
-
-
-@contextlib.contextmanager
-def sending(chunks, pause=0.0):
-    """The address of a server that answers every connection with these bytes."""
-
-    def answer(connection):
-        with connection, contextlib.suppress(OSError):
-            connection.recv(65536)
-            for chunk in chunks():
-                connection.sendall(chunk)
-                time.sleep(pause)
-
-    def serve():
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
-
-    listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join()
 
 
 def find(url, **options):
@@ -110,3 +84,95 @@ def test_a_packed_answer_that_grows_is_given_up(monkeypatch):
 def test_what_is_no_answer_is_an_error_of_the_server(answer):
     with sending(lambda: [answer]) as url, pytest.raises(InfrastructureError, match="search: http"):
         find(url)
+
+
+def endless(head, piece):
+    """The start of an answer, and then the same piece again and again."""
+
+    def chunks():
+        yield head
+        for _ in range(100_000):
+            yield piece
+
+    return chunks
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        endless(b"", b"H"),
+        endless(b"HTTP/1.1 200 OK\r\nX: ", b"a"),
+        endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        endless(HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;", b"a"),
+        endless(HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: ", b"a"),
+        endless(HEAD + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"")[:10], b"\x00\x00\x00\xff\xff"),
+    ],
+    ids=["first line", "header", "interim answers", "chunk extension", "trailer", "packed nothing"],
+)
+def test_what_never_becomes_an_answer_is_given_up(chunks):
+    late = pytest.raises(InfrastructureError, match=r"not all of the answer came in 0.2 seconds")
+    with sending(chunks, pause=0.02) as url, late:
+        find(url, timeout=0.2, max_retries=0)
+
+
+def answering(body, *, head=HEAD):
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return sending(lambda: [head + b"Content-Length: %d\r\n\r\n" % len(content) + content])
+
+
+@pytest.mark.parametrize("encoding", ["gzip, gzip", "zstd"])
+def test_an_answer_packed_in_a_way_that_was_not_asked_for_is_refused(encoding):
+    head = HEAD + f"Content-Encoding: {encoding}\r\n".encode()
+    with answering(b"{}", head=head) as url, pytest.raises(InfrastructureError, match="an answer packed as '"):
+        find(url)
+
+
+@pytest.mark.parametrize(
+    ("charset", "mark"), [("hex", b""), ("idna", b""), ("utf-16", b""), ("utf-8", b"\xef\xbb\xbf")]
+)
+def test_json_is_read_as_what_it_is_whatever_it_is_called(charset, mark):
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset={charset}\r\n".encode()
+    with answering(mark + b'{"result": [[]]}', head=head) as url:
+        assert find(url) == [[]]
+
+
+@pytest.mark.parametrize(
+    "hit",
+    [
+        '{"document": {"id": "1", "contents": "x"}, "score": 1' + "0" * 400 + "}",
+        '{"document": {"id": "1", "contents": "x"}, "score": true}',
+        '{"document": {"id": true, "contents": "x"}, "score": 1}',
+    ],
+    ids=["score beyond all floats", "true as a score", "true as an id"],
+)
+def test_a_hit_that_is_none_is_an_error_of_the_server(hit):
+    refused = pytest.raises(InfrastructureError, match="in place of a document with an id and a score")
+    with answering(b'{"result": [[%s]]}' % hit.encode()) as url, refused:
+        find(url)
+
+
+def test_halves_of_surrogate_pairs_in_an_answer_become_question_marks():
+    with answering(
+        rb'{"result": [[{"document": {"id": "\ud800", "contents": "a\ud800\nb\udfff"}, "score": 1}]]}'
+    ) as url:
+        ((hit,),) = find(url)
+        assert hit.passage == Passage("?", "a?", "b?")
+
+
+@pytest.mark.parametrize(
+    "address", ["http://host:99999", "http:///path", "http://" + "a" * 300, "http://[::1", "http://host:80:80"]
+)
+def test_an_address_that_no_server_has_is_refused_when_it_is_given(address):
+    with pytest.raises(ValueError, match="Expected the address of a server"):
+        SearchClient(address)
+
+
+@pytest.mark.parametrize("key", ["secret\n", "sec\nret", "s\u00e9cret", " secret"])
+def test_a_key_that_no_header_holds_is_refused_and_not_shown(key):
+    with pytest.raises(ValueError, match=r"The header x-api-key cannot be sent") as caught:
+        SemanticScholar("http://127.0.0.1:1", api_key=key)
+    assert "cret" not in str(caught.value)
+
+
+def test_a_day_beyond_the_calendar_is_no_time_to_wait():
+    assert retrying_client.read_retry_after("Mon, 01 Jan 99999999999999 00:00:00 GMT") is None

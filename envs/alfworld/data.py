@@ -26,7 +26,8 @@ from steppo_gym.envs.alfworld.splits import DIFFICULTIES, SPLIT_SIZES, task_spec
 from steppo_gym.envs.alfworld.tasks import TASK_TYPES, Goal, parse_goal
 from steppo_gym.errors import DataError, UnknownTaskError
 from steppo_gym.keywords import check_choice, unknown_task_message
-from steppo_gym.snapshot import canonical_json
+from steppo_gym.quoting import written_id
+from steppo_gym.snapshot import canonical_json, is_text
 
 MAX_FILE_BYTES = 8_000_000
 """Larger files are refused unread. Official game files have about 0.1 MB."""
@@ -145,6 +146,11 @@ class GameFiles:
             self._paths = {f"{split}/{game.relative_to(folder).parent.as_posix()}": game for game in found}
             if not self._paths:
                 raise DataError(f"No playable game of the types {', '.join(sorted(wanted))} is in {folder}. {_ADVICE}")
+        for task_id in self._paths:
+            try:
+                written_id(task_id)
+            except ValueError as error:
+                raise DataError(f"Folders of games give their ids, {error}. Rename the folder.") from None
         self.task_ids: Sequence[str] = tuple(self._paths)
 
     def load(self, task_id: str) -> Game:
@@ -208,10 +214,13 @@ def _task_type(trial: Path) -> str:
 
 def _says_solvable(path: Path) -> bool:
     """Whether the key `solvable` is there and true. A text inside the JSON would have its quotes escaped."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _TAIL_BYTES))
-        matches = _SOLVABLE.findall(file.read())
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL_BYTES))
+            matches = _SOLVABLE.findall(file.read())
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}). Download it again.") from error
     if matches:
         return matches[-1] == b"true"
     return bool(_read_json(path).get("solvable"))
@@ -231,7 +240,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _checked(task_id: str, content: dict[str, Any], *, source: str | Path) -> Game:
-    missing = [key for key in _TEXTS if not isinstance(content.get(key), str)]
+    missing = [key for key in _TEXTS if not is_text(content.get(key))]
     if missing:
         raise DataError(f"{source} lacks the text {', '.join(missing)} of a game.tw-pddl file. Download it again.")
     goal = parse_goal(content["pddl_problem"])
@@ -247,7 +256,7 @@ def _single_id(path: Path) -> str:
 
 
 def _check_task_types(task_types: Sequence[str]) -> frozenset[str]:
-    if isinstance(task_types, str) or not task_types:
+    if not isinstance(task_types, list | tuple | frozenset | set) or not task_types:
         raise ValueError(f"task_types must be a non-empty sequence of names, got {task_types!r}.")
     for name in task_types:
         check_choice("task_types", name, TASK_TYPES)

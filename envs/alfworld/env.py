@@ -25,7 +25,7 @@ from steppo_gym.envs.alfworld.renaming import renamed
 from steppo_gym.envs.alfworld.render import introduction, invalid_feedback, rebuilt_prompt, system_prompt
 from steppo_gym.envs.alfworld.reward import PROTOCOLS, step_reward
 from steppo_gym.envs.alfworld.tasks import TASK_TYPES
-from steppo_gym.keywords import CommonArguments, check_choice
+from steppo_gym.keywords import CommonArguments, check_choice, check_place
 from steppo_gym.protocol import named_protocol
 from steppo_gym.quoting import one_line
 from steppo_gym.snapshot import restored
@@ -75,6 +75,7 @@ class AlfworldEnv(TextEnv):
         **common: Unpack[CommonArguments],
     ) -> None:
         check_choice("engine", engine, ENGINES)
+        check_place("data", data)
         super().__init__(named_protocol(PROTOCOLS, protocol), experts=EXPERTS, **common)
         self.games = _games(split, data, difficulty, TASK_TYPES if task_types is None else task_types)
         self.task_ids = self.games.task_ids

@@ -23,7 +23,7 @@ from steppo_gym.actions import (
     text_argument,
     text_tool,
 )
-from steppo_gym.quoting import one_line
+from steppo_gym.quoting import one_line, valid_text
 
 SEARCH, ANSWER = "search", "answer"
 """Names of the tags; in the tool-call format searching is a tool and answering stays a tag, as in the StepPO recipe."""
@@ -111,7 +111,7 @@ def format_action(action: Search | Answer, action_format: ActionFormat) -> str:
 def _answer(text: str) -> Answer | Invalid:
     if len(text) > MAX_ANSWER_CHARS:
         return Invalid(f"Expected an answer of at most {MAX_ANSWER_CHARS} characters, found {len(text)}.")
-    return Answer(text)
+    return Answer(valid_text(text))
 
 
 def _parsed_calls(text: str) -> list[Call]:

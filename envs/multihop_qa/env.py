@@ -23,7 +23,7 @@ from steppo_gym.envs.multihop_qa.renaming import renamed
 from steppo_gym.envs.multihop_qa.reward import PROTOCOLS, REWARDS, RewardName, SearchProtocol, answer_reward, recall
 from steppo_gym.envs.multihop_qa.scoring import AnswerScores, Dataset, scores
 from steppo_gym.envs.multihop_qa.search_state import SavedSearches, SearchState
-from steppo_gym.keywords import CommonArguments, check_choice, check_count
+from steppo_gym.keywords import CommonArguments, check_choice, check_count, check_place
 from steppo_gym.protocol import named_protocol
 from steppo_gym.quoting import one_line
 from steppo_gym.retrieval import Retriever, open_retriever
@@ -75,6 +75,8 @@ class MultihopQAEnv(TextEnv):
         **common: Unpack[CommonArguments],
     ) -> None:
         check_choice("reward", reward, REWARDS)
+        check_place("data", data)
+        check_place("retriever", retriever)
         if top_k is not None:
             check_count("top_k", top_k)
         super().__init__(named_protocol(PROTOCOLS, protocol, top_k=top_k), experts=EXPERTS, **common)

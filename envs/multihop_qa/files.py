@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from steppo_gym.envs.multihop_qa.questions import texts
 from steppo_gym.envs.multihop_qa.scoring import Dataset
 from steppo_gym.errors import DataError
+from steppo_gym.storage.data_lines import json_lines
 
 OFFICIAL_FILES: dict[Dataset, dict[str, str]] = {
     "hotpotqa": {"train": "hotpot_train_v1.1.json", "validation": "hotpot_dev_distractor_v1.json"},
@@ -69,12 +71,11 @@ def read_rows(path: Path) -> Iterator[Any]:
     if path.suffix == ".parquet":
         yield from _parquet_rows(path)
         return
+    if path.suffix == ".jsonl":
+        yield from (row for _, row in json_lines(path))
+        return
     try:
-        content = path.read_bytes()
-        if path.suffix == ".jsonl":
-            yield from (json.loads(line) for line in content.splitlines() if line.strip())
-            return
-        rows = json.loads(content)
+        rows = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not readable JSON ({error}). Download it again.") from error
     if not isinstance(rows, list):
@@ -91,12 +92,16 @@ def read_aliases(folder: Path) -> Mapping[str, Sequence[str]]:
     path = folder / ALIAS_FILE
     if not path.is_file():
         return {}
-    try:
-        lines = [json.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
-        # The official evaluation counts demonyms ("French") as names as well.
-        return {line["Q_id"]: [*line.get("aliases", ()), *line.get("demonyms", ())] for line in lines}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} does not read like the official file ({error!r}). Download it again.") from error
+    aliases: dict[str, list[str]] = {}
+    for number, line in json_lines(path):
+        try:
+            # The official evaluation counts demonyms ("French") as names as well.
+            aliases[line["Q_id"]] = [*texts(line.get("aliases", [])), *texts(line.get("demonyms", []))]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"Line {number} of {path} does not read like one of the official file ({error!r}). Download it again."
+            ) from error
+    return aliases
 
 
 def _parquet_rows(path: Path) -> Iterator[Any]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from steppo_gym.errors import DataError
-from steppo_gym.quoting import written_id
+from steppo_gym.quoting import valid_text, written_id
 
 Row = Mapping[str, Any]
 
@@ -62,16 +62,21 @@ def read_row(row: Any, aliases: Mapping[str, Sequence[str]] | None = None) -> Qu
     try:
         if not {"answer", "golden_answers", "answers", "reward_model"} & set(row):
             raise DataError("The row has no answer. Those of the official test sets are not public; use another split.")
-        if "paragraphs" in row:
-            return _musique(row) if row.get("answerable", True) else None
-        if "context" in row:
-            return _hotpot(row, aliases or {})
-        return _question_only(row)
+        question = _question(row, aliases or {})
+        if question is not None and not question.text:
+            raise DataError(f"Expected a question in every row, found none in {str(row)[:200]}.")
+        return question
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"Expected a row as in the official files, found the keys {', '.join(map(str, row))} and could not read it "
             f"({type(error).__name__}: {error})."
         ) from error
+
+
+def _question(row: Row, aliases: Mapping[str, Sequence[str]]) -> Question | None:
+    if "paragraphs" in row:
+        return _musique(row) if row.get("answerable", True) else None
+    return _hotpot(row, aliases) if "context" in row else _question_only(row)
 
 
 def _hotpot(row: Row, aliases: Mapping[str, Sequence[str]]) -> Question:
@@ -80,9 +85,9 @@ def _hotpot(row: Row, aliases: Mapping[str, Sequence[str]]) -> Question:
     titles = list(dict.fromkeys(_supporting_titles(row.get("supporting_facts") or ())))
     by_title = {paragraph.title: paragraph for paragraph in reversed(paragraphs)}
     return Question(
-        task_id=written_id(_text(row["_id"] if "_id" in row else row["id"])),
+        task_id=_id(row["_id"] if "_id" in row else row["id"]),
         text=_text(row["question"]).strip(),
-        answers=_answers(row, [_text(row["answer"]), *aliases.get(row.get("answer_id") or "", ())]),
+        answers=_answers(row, [row["answer"], *aliases.get(row.get("answer_id") or "", ())]),
         kind=_text(row.get("type") or ""),
         # A fact of 2WikiMultihopQA may name a paragraph that the row lacks.
         supporting=tuple(by_title[title] for title in titles if title in by_title),
@@ -92,14 +97,14 @@ def _hotpot(row: Row, aliases: Mapping[str, Sequence[str]]) -> Question:
 
 def _contexts(context: Any) -> list[tuple[str, Sequence[str]]]:
     if isinstance(context, Mapping):
-        pairs = list(zip(context["title"], context["sentences"], strict=True))
+        pairs = list(zip(texts(context["title"]), context["sentences"], strict=True))
     else:
         pairs = [(title, sentences) for title, sentences in context]
-    return [(_text(title), [_text(sentence) for sentence in sentences]) for title, sentences in pairs]
+    return [(_text(title), texts(sentences)) for title, sentences in pairs]
 
 
 def _supporting_titles(facts: Any) -> list[str]:
-    return list(map(_text, facts["title"])) if isinstance(facts, Mapping) else [_text(fact[0]) for fact in facts]
+    return texts(facts["title"]) if isinstance(facts, Mapping) else [_text(fact[0]) for fact in facts]
 
 
 def _joined(sentences: Sequence[str]) -> str:
@@ -116,11 +121,11 @@ def _musique(row: Row) -> Question:
     positions = {p["idx"]: i for i, p in enumerate(row["paragraphs"])}
     marked = [p["idx"] for p in row["paragraphs"] if p["is_supporting"]]
     supporting = dict.fromkeys(idx for idx in (*order, *marked) if idx in marked)
-    task_id = written_id(_text(row["id"]))
+    task_id = _id(row["id"])
     return Question(
         task_id=task_id,
         text=_text(row["question"]).strip(),
-        answers=_answers(row, [_text(row["answer"]), *row.get("answer_aliases", ())]),
+        answers=_answers(row, [row["answer"], *texts(row.get("answer_aliases", []))]),
         kind=hops[0] if (hops := re.match(r"\dhop", task_id)) else "",
         supporting=tuple(paragraphs[positions[idx]] for idx in supporting),
         paragraphs=paragraphs,
@@ -130,7 +135,8 @@ def _musique(row: Row) -> Question:
 def _question_only(row: Row) -> Question:
     if "reward_model" in row:
         gold, extra = row["reward_model"]["ground_truth"], row.get("extra_info") or {}
-        task_id = row.get("id") or extra.get("question_id") or extra.get("index")
+        ids = (row.get("id"), extra.get("question_id"), extra.get("index"))
+        task_id = next((one for one in ids if one not in (None, "")), None)
         text = row.get("question") or row["prompt"][-1]["content"]
         kind = extra.get("type") or ""
     else:
@@ -138,18 +144,38 @@ def _question_only(row: Row) -> Question:
         task_id, text, kind = row["_id"] if "_id" in row else row["id"], row["question"], row.get("type") or ""
     if isinstance(gold, Mapping):
         gold = gold["target"]
+    if type(task_id) not in (str, int):
+        raise TypeError(f"expected a text or a whole number as id, found {task_id!r:.80}")
     answers = [gold] if isinstance(gold, str) else list(gold)
-    return Question(written_id(str(task_id)), _text(text).strip(), _answers(row, answers), _text(kind))
+    return Question(_id(str(task_id)), _text(text).strip(), _answers(row, answers), _text(kind))
 
 
 def _answers(row: Row, answers: Sequence[Any]) -> tuple[str, ...]:
     unique = tuple(dict.fromkeys(map(_text, answers)))
-    if not any(unique):
+    if not any(answer.strip() for answer in unique):
         raise DataError(f"Expected an answer in every row, found none in {str(row)[:200]}.")
     return unique
+
+
+def _id(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a text as id, found {type(value).__name__}")
+    return written_id(value)
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"expected text, found {type(value).__name__}")
-    return value
+    return valid_text(value)
+
+
+def texts(value: Any) -> list[str]:
+    """A list of texts as it stands in a file.
+
+    Raises:
+        TypeError: it is none; a single text is not taken for a list of its letters.
+    """
+    # Arrays of parquet files come as lists too.
+    if not isinstance(value, list | tuple):
+        raise TypeError(f"expected a list of texts, found {type(value).__name__}")
+    return [_text(item) for item in value]

@@ -25,7 +25,7 @@ from steppo_gym.envs.paper_search.pool import PaperPool, SavedPool, carry_out, s
 from steppo_gym.envs.paper_search.relevance import GoldMembership, Relevance, open_relevance
 from steppo_gym.envs.paper_search.renaming import renamed
 from steppo_gym.envs.paper_search.reward import PROTOCOLS, SUCCESS_RECALL, PaperSearchProtocol, cut_metrics, list_scores
-from steppo_gym.keywords import CommonArguments, check_count
+from steppo_gym.keywords import CommonArguments, check_count, check_flag, check_place
 from steppo_gym.protocol import named_protocol
 from steppo_gym.snapshot import canonical_json, restored, state_digest
 from steppo_gym.transition import NO_ACTION, Transition
@@ -81,6 +81,10 @@ class PaperSearchEnv(TextEnv):
         abstract_words: int | None = None,
         **common: Unpack[CommonArguments],
     ) -> None:
+        check_place("data", data)
+        check_place("papers", papers)
+        check_flag("show_gold", show_gold)
+        check_flag("any_text_stops", any_text_stops)
         if show_gold and relevance != GoldMembership.name:
             raise ValueError(f"show_gold shows the scores of relevance='gold', got relevance={relevance!r}.")
         if listed_papers is not None:

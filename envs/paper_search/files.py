@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import calendar
 import datetime
-import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from steppo_gym.envs.paper_search.paper_ids import canonical_id
 from steppo_gym.envs.paper_search.papers import Query
 from steppo_gym.errors import DataError
-from steppo_gym.quoting import written_id
+from steppo_gym.quoting import valid_text, written_id
+from steppo_gym.storage.data_lines import json_lines
 
 OFFICIAL_FILES = {
     "train": ("AutoScholarQuery_train.jsonl",),
@@ -83,7 +83,7 @@ def read_queries(path: Path, split: str) -> dict[str, Query]:
             split.
     """
     queries: dict[str, Query] = {}
-    for number, row in enumerate(_rows(path)):
+    for number, (_, row) in enumerate(json_lines(path)):
         try:
             query = read_row(row, default_id=f"{path.stem}_{number}")
         except DataError as error:
@@ -167,16 +167,10 @@ def _scholargym(row: Mapping[str, Any]) -> Query:
 def _query(query_id: str, text: str, ids: list[str], until: str, kind: str = "") -> Query:
     if not isinstance(ids, list) or not all(isinstance(value, str) for value in (query_id, text, kind, *ids)):
         raise TypeError("ids, question and source must be texts, the answers a list of them")
+    if not text.strip():
+        raise ValueError("the question is empty")
     answers = tuple(dict.fromkeys(answer for answer in map(canonical_id, ids) if answer))
-    return Query(written_id(query_id), " ".join(text.split()), answers, until, kind)
-
-
-def _rows(path: Path) -> Iterator[Any]:
-    try:
-        with path.open(encoding="utf-8") as lines:
-            yield from (json.loads(line) for line in lines if line.strip())
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not readable as JSON lines ({error}). Download it again.") from error
+    return Query(written_id(query_id), " ".join(valid_text(text).split()), answers, until, valid_text(kind))
 
 
 def _refuse_test_set(path: Path, queries: Mapping[str, Query], split: str) -> None:

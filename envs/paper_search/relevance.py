@@ -208,7 +208,7 @@ def read_classes(text: str, *, num_inputs: int) -> list[float]:
         entries = json.loads(text)["data"]
         ordered = sorted(entries, key=lambda entry: entry.get("index", 0)) if len(entries) > 1 else entries
         scores = [1.0 - float(entry["probs"][-1]) for entry in ordered]
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UnreadableAnswerError(
             f"expected {{'data': [{{'probs': [..]}}]}}, found {shorten(text)} ({type(error).__name__})"
         ) from error
@@ -226,9 +226,9 @@ def open_relevance(relevance: str) -> Relevance:
     Raises:
         ValueError: neither.
     """
-    if relevance.startswith(("http://", "https://")):
+    if str(relevance).startswith(("http://", "https://")):
         return Selector(relevance)
-    if relevance not in RELEVANCES:
+    if relevance not in tuple(RELEVANCES):
         names = ", ".join(map(repr, RELEVANCES))
         raise ValueError(f"relevance must be one of {names} or the http address of a classifier, got {relevance!r}.")
     return RELEVANCES[relevance]()

@@ -195,7 +195,9 @@ def _pick_items(folder: Path) -> Path:
 
 def _sizes(folder: Path, stem: str) -> dict[float, Path]:
     """Files by the number of products that their names give; the full one has infinitely many."""
-    return {_size(path, stem): path for path in sorted(folder.glob(f"{stem}*.json")) if _size(path, stem) > 0}
+    return {
+        _size(path, stem): path for path in sorted(folder.glob(f"{stem}*.json")) if _size(path, stem) and path.is_file()
+    }
 
 
 def _size(path: Path, stem: str) -> float:

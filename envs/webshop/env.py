@@ -35,13 +35,13 @@ from steppo_gym.envs.webshop.reader import reading_action, slip
 from steppo_gym.envs.webshop.renaming import renamed
 from steppo_gym.envs.webshop.render import OBSERVATION_MODES, ObservationMode
 from steppo_gym.envs.webshop.reward import PROTOCOLS, Score, ShopProtocol, is_success, purchase_reward, score
-from steppo_gym.envs.webshop.session import PAGE_SIZE, Session, click, impossible, page, search
+from steppo_gym.envs.webshop.session import PAGE_SIZE, SEARCH_BUTTON, Session, click, impossible, page, search
 from steppo_gym.envs.webshop.store.catalogue import Goal
 from steppo_gym.envs.webshop.store.goals import SPLIT_RULES, SplitRule
 from steppo_gym.envs.webshop.store.shop import GOAL_KINDS, GoalKind, open_shop
 from steppo_gym.envs.webshop.task_ids import TaskIds, goal_number
 from steppo_gym.errors import UnknownTaskError
-from steppo_gym.keywords import CommonArguments, check_choice, check_count, unknown_task_message
+from steppo_gym.keywords import CommonArguments, check_choice, check_count, check_place, unknown_task_message
 from steppo_gym.protocol import named_protocol
 from steppo_gym.quoting import one_line
 from steppo_gym.snapshot import bad_snapshot, canonical_json, restored, state_digest
@@ -94,6 +94,7 @@ class WebShopEnv(TextEnv):
         nouns: NounSource = "auto",
         **common: Unpack[CommonArguments],
     ) -> None:
+        check_place("data", data)
         check_choice("split", split, SPLITS)
         check_choice("goals", goals, GOAL_KINDS)
         check_choice("split_rule", split_rule, (None, *SPLIT_RULES))
@@ -230,7 +231,9 @@ class WebShopEnv(TextEnv):
         nodes = page(session, self.goal.instruction, self.shop)
         self._page = render.page_text(pages.without_instruction(nodes), self.observation_mode).strip("\n")
         self._clicks = [
-            command for label in pages.clickables(nodes) if is_sayable(command := command_text(Click(label)))
+            command
+            for label in pages.clickables(nodes)
+            if label != SEARCH_BUTTON and is_sayable(command := command_text(Click(label)))
         ]
         self._score = self._score_of(session.asin, dict(session.chosen)) if session.page == "done" else None
 

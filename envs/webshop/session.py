@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 from steppo_gym.envs.webshop import pages
 from steppo_gym.envs.webshop.pages import Node
 from steppo_gym.envs.webshop.store.catalogue import Product
-from steppo_gym.quoting import one_line
+from steppo_gym.quoting import one_line, valid_text
 
 PageName = Literal["index", "results", "item", "description", "features", "reviews", "done"]
 
@@ -24,6 +24,7 @@ PAGE_SIZE = 10
 SUB_PAGES: dict[str, PageName] = {"description": "description", "features": "features", "reviews": "reviews"}
 """Pages below that of a product, by label."""
 BUY, BACK, NEXT, PREVIOUS = "buy now", "back to search", "next >", "< prev"
+SEARCH_BUTTON = "search"
 _RANDOM = "<r>"
 """First word of a search for random products."""
 
@@ -113,7 +114,7 @@ def search(session: Session, keywords: str, shop: Shelves, rng: random.Random) -
         rng: draws for a search for random products.
     """
     # A response can hold half of a surrogate pair; a page and a snapshot cannot.
-    keywords = keywords.encode("utf-8", "replace").decode()
+    keywords = valid_text(keywords)
     results = tuple(shop.search(keywords.split(" "), rng))
     return Session("results", keywords, results, number=1, visited=session.visited, page_size=session.page_size)
 
@@ -127,7 +128,8 @@ def click(session: Session, label: str, shop: Shelves, rng: random.Random) -> Se
         shop: whose products are shown.
         rng: draws for a search for random products, which is done again on the way back to its results.
     """
-    if label not in pages.clickables(page(session, "", shop)) or session.page == "index":
+    # The official environment clicks nothing that is called as the button of the search bar is, on no page.
+    if label == SEARCH_BUTTON or label not in pages.clickables(page(session, "", shop)):
         return None
     if label == BACK:
         return Session(page_size=session.page_size)

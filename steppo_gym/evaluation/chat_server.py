@@ -11,6 +11,7 @@ tool's answer. Texts of `reasoning_content` are not read: an environment reads w
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -143,12 +144,11 @@ def _call_text(call: object) -> str:
     name, arguments = (function.get("name"), function.get("arguments")) if isinstance(function, dict) else (None, None)
     if not isinstance(name, str) or not isinstance(arguments, str):
         raise _error("a tool call with a name and arguments as text", call)
-    try:
+    # What can just be read at this depth may be too deep to be written again.
+    with contextlib.suppress(ValueError, RecursionError):
         read = json.loads(arguments or "{}")
-    except (ValueError, RecursionError):
-        read = None
-    if isinstance(read, dict):
-        return format_tool_call(name, read)
+        if isinstance(read, dict):
+            return format_tool_call(name, read)
     return f'<tool_call>{{"name": {json.dumps(name)}, "arguments": {arguments}}}</tool_call>'
 
 

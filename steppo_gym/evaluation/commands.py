@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterator
@@ -73,6 +74,8 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def make(options: argparse.Namespace) -> int:
     """Write the panel of a split."""
+    if options.tasks is not None and options.tasks < 1:
+        raise ValueError(f"--tasks must be at least 1, got {options.tasks}.")
     env_id = env_id_of(options.env)
     find_modules_here(env_id)
     spec = EnvFactory(env_id, {"split": options.split or "test", **_given(options)})
@@ -109,6 +112,8 @@ def _check(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}.")
+    if options.temperature is not None and not 0 <= options.temperature < math.inf:
+        raise ValueError(f"--temperature must be 0 or a higher number, got {options.temperature}.")
     if options.panel is not None and options.split is not None:
         raise ValueError("--panel says what is played, and so does --split. Give one of them.")
     if options.tries > 1 and options.temperature == 0:

@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from steppo_gym.errors import DataError
+from steppo_gym.quoting import valid_text
 from steppo_gym.retrieval.records import Records, write_records
 from steppo_gym.retrieval.retriever import Passage
+from steppo_gym.storage.data_lines import numbered_lines
 
 _PASSAGES = "passages"
 _CHUNK_BYTES = 2**20
@@ -37,9 +39,7 @@ def read_corpus(path: str | Path) -> Iterator[Passage]:
     path = Path(path).expanduser()
     seen: set[str] = set()
     with _opened(path) as file:
-        for number, line in enumerate(file, start=1):
-            if line.isspace():
-                continue
+        for number, line in numbered_lines(file, path):
             passage = _read_line(line, f"line {number} of {path}", default_id=str(len(seen)))
             if passage.id in seen:
                 raise DataError(f"Expected every id once, found {passage.id!r:.80} again in line {number} of {path}.")
@@ -135,4 +135,4 @@ def _read_line(line: bytes, place: str, default_id: str) -> Passage:
     identity = record.get("id", default_id)
     if isinstance(identity, bool) or not isinstance(identity, str | int):
         raise DataError(f"Expected a string or an integer as id in {place}, found {identity!r:.80}.")
-    return Passage(str(identity), title, text)
+    return Passage(*map(valid_text, (str(identity), title, text)))

@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from steppo_gym.errors import DataError
+from steppo_gym.quoting import valid_text
 from steppo_gym.retrieval.corpus import Passages, write_passages
 from steppo_gym.retrieval.index_folder import check_folder, damaged, load_array
 from steppo_gym.retrieval.local_index import LocalIndex
@@ -154,7 +155,7 @@ def _batches(size: int, progress: bool) -> Iterator[int]:
 def _encode(encode: Callable[[list[str]], Any], texts: list[str]) -> np.ndarray:
     """(len(texts), D) float32, rows of length 1, or of length 0 where the encoder gave zeros."""
     # Tokenizers take no halves of surrogate pairs.
-    valid = [text.encode("utf-8", "replace").decode() for text in texts]
+    valid = list(map(valid_text, texts))
     vectors = np.asarray(encode(valid), dtype=np.float32)
     if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
         raise ValueError(f"Expected {len(texts)} finite vectors from the encoder, found shape {vectors.shape}.")

@@ -139,6 +139,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"Expected an index in {folder}, found no {MANIFEST} there.") from None
+    except OSError as error:
+        raise DataError(f"The index in {folder} cannot be read: {error}.") from error
     except (ValueError, RecursionError):
         raise damaged(folder, f"{MANIFEST} is not JSON") from None
     if not isinstance(manifest, dict):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -126,7 +126,16 @@ def index_corpus(path: str | Path, *, engine: str | None = None, rebuild: bool =
         raise DataError(f"Expected a corpus of JSON lines in {path}, found no such file.")
     status = path.stat()
     corpus, num_lines = _scan(path, status.st_size, status.st_mtime_ns)
-    return _index(corpus, num_lines, lambda: read_corpus(path), engine, rebuild, progress)
+
+    def passages() -> Iterator[Passage]:
+        found = False
+        for passage in read_corpus(path):
+            found = True
+            yield passage
+        if not found:
+            raise DataError(f"Expected at least one passage in {path}, found none. Is it the right file?")
+
+    return _index(corpus, num_lines, passages, engine, rebuild, progress)
 
 
 def _index_cached(engine: str, corpus: str, fill: Callable[[Path], Description], *, rebuild: bool) -> Path:

@@ -18,7 +18,11 @@ class Archive:
     """Other addresses of the same file, tried in this order where the first one fails."""
 
     def __post_init__(self) -> None:
-        if self.file_name in ("", ".."):
+        try:
+            name = self.file_name
+        except ValueError as error:
+            raise ValueError(f"Expected a URL, got {self.url!r} ({error}).") from None
+        if name in ("", "..") or "\0" in name:
             raise ValueError(f"Expected a URL that ends in a file name, got {self.url!r}.")
 
     @property

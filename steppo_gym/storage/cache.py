@@ -24,7 +24,7 @@ def cache_dir(*parts: str) -> Path:
     The root is `$STEPPO_GYM_CACHE` when set, else the user's cache folder of the platform.
     """
     root = os.environ.get(VARIABLE) or platformdirs.user_cache_dir("steppo-gym", appauthor=False)
-    return Path(root, *parts)
+    return Path(root, *parts).expanduser()
 
 
 def make_once(path: Path, make: Callable[[Path], None], *, again: bool = False) -> None:

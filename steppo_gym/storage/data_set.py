@@ -7,6 +7,7 @@ and later ones must have it.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from steppo_gym.errors import DataError, InfrastructureError
 from steppo_gym.storage.archives import Archive, DataSet
 from steppo_gym.storage.download import download, file_sha256
 from steppo_gym.storage.unzip import extract_zip
+
+_DIGEST = re.compile(rb"([0-9a-fA-F]{64})(?:\s|$)")
 
 
 def data_folder(data_set: DataSet) -> Path:
@@ -49,12 +52,13 @@ def fetch_data_set(
         lock = path.with_name(f"{path.name}.sha256")
         expected = archive.sha256 or _locked(lock)
         _fetch(archive, path, expected, origin, progress, say, warn)
-        if expected is None:
-            digest = file_sha256(path)
-            lock.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
-            say(f"SHA-256 {digest}: not known before, written to {lock}; later downloads must have it.")
         if path.suffix == ".zip":
             say(f"{extract_zip(path, folder)} files unpacked into {folder}; the zip file may be deleted.")
+        # Only now: a page that says to sign in, under the name of an archive, is not what later downloads must be.
+        if expected is None:
+            digest = file_sha256(path)
+            _lock(lock, digest)
+            say(f"SHA-256 {digest}: not known before, written to {lock}; later downloads must have it.")
 
 
 def _fetch(
@@ -87,6 +91,24 @@ def _fetch(
 
 
 def _locked(lock: Path) -> str | None:
-    """The digest in a file as `sha256sum` writes it."""
-    words = lock.read_text(encoding="utf-8").split() if lock.exists() else []
-    return words[0] if words else None
+    """The digest in a file as `sha256sum` writes it.
+
+    Raises:
+        DataError: the file holds something else.
+    """
+    try:
+        content = lock.read_bytes() if lock.exists() else b""
+    except OSError as error:
+        raise DataError(f"{lock} cannot be read ({error.strerror or error}). Move it out of the way.") from error
+    if not content.strip():
+        return None
+    if not (match := _DIGEST.match(content)):
+        raise DataError(f"Expected a SHA-256 in {lock}, found {content[:40]!r}. Delete it to take the next download.")
+    return match[1].decode("ascii")
+
+
+def _lock(lock: Path, digest: str) -> None:
+    try:
+        lock.write_text(f"{digest}  {lock.stem}\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{lock} cannot be written ({error.strerror or error}). Make room.") from error

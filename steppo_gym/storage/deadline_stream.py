@@ -1,7 +1,8 @@
-"""A connection whose requests and answers have deadlines, however slowly their bytes come and go."""
+"""A connection whose requests and answers have deadlines, however slowly their bytes come and go, and bounded heads."""
 
 from __future__ import annotations
 
+import http.client
 import io
 import socket
 import time
@@ -11,6 +12,8 @@ IDLE_SECONDS = 60.0
 """Longest silence of a client between requests."""
 REQUEST_SECONDS = 30.0
 """For a whole request to arrive, and again for its answer to be taken."""
+MAX_HEAD_BYTES = 2**18
+"""Of a request's first line and headers; the standard library alone would keep 6 MB of them for every connection."""
 
 
 class DeadlineStream(io.RawIOBase):
@@ -19,10 +22,16 @@ class DeadlineStream(io.RawIOBase):
     def __init__(self, connection: socket.socket) -> None:
         self._connection, self._deadline = connection, 0.0
         self._waiting = True
+        self._head_left: int | None = MAX_HEAD_BYTES
 
     def wait(self) -> None:
         """From now on the next byte that arrives begins a request, which starts the clock."""
         self._waiting = True
+        self._head_left = MAX_HEAD_BYTES
+
+    def end_head(self) -> None:
+        """What arrives from now on is no head."""
+        self._head_left = None
 
     def start_clock(self) -> None:
         """Give what follows `REQUEST_SECONDS`."""
@@ -42,14 +51,20 @@ class DeadlineStream(io.RawIOBase):
 
         Raises:
             TimeoutError: nothing came in time.
+            http.client.HTTPException: the head is too long.
         """
         if self._waiting:
             self._connection.settimeout(IDLE_SECONDS)
             count = self._connection.recv_into(buffer)
             self.start_clock()
-            return count
-        self._set_timeout()
-        return self._connection.recv_into(buffer)
+        else:
+            self._set_timeout()
+            count = self._connection.recv_into(buffer)
+        if self._head_left is not None:
+            self._head_left -= count
+            if self._head_left < 0:
+                raise http.client.HTTPException(f"more than {MAX_HEAD_BYTES} bytes of headers")
+        return count
 
     def write(self, data: Any) -> int:
         """Send some of the bytes.

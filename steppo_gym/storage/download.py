@@ -10,9 +10,11 @@ are those that had to throw away what had arrived, and size and time have limits
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import httpx
 from tqdm import tqdm
 
 from steppo_gym.errors import DataError, InfrastructureError
+from steppo_gym.storage.client_deadline import Deadline
 
 MAX_TRIES = 5
 """Tries in a row that together bring less than `MIN_PROGRESS_BYTES`; also how often a download may start over."""
@@ -30,6 +33,7 @@ SLOW_SECONDS = 60.0
 """A server that sends less than `MIN_PROGRESS_BYTES` in this time is asked again."""
 MAX_BYTES = 16 * 2**30
 MAX_SECONDS = 24 * 3600.0
+_MAX_REDIRECTS = 20
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MAX_WAIT_SECONDS = 60.0
 
@@ -69,6 +73,8 @@ def download(
         InfrastructureError: the server cannot be reached or keeps failing; what has arrived is kept for the next call.
     """
     destination = Path(destination)
+    if destination.is_dir():
+        raise DataError(f"Expected the file {destination} or nothing there, found a folder. Move it out of the way.")
     if destination.exists():
         if sha256 is not None and (found := file_sha256(destination)) != sha256.lower():
             raise DataError(f"Expected the SHA-256 {sha256} of {destination}, found {found}. Delete the file.")
@@ -142,15 +148,17 @@ class _Fetch:
         self._url, self._partial, self._max_bytes = url, partial, max_bytes
         self._max_seconds, self._end = max_seconds, time.monotonic() + max_seconds
         self._restarts = 0
+        self._deadline = Deadline()
 
     def run(self, *, progress: bool, back_off_seconds: float) -> None:
         tries, wait, reached = 0, back_off_seconds, self._partial.size
         bar = tqdm(desc=self._partial.destination.name, unit="B", unit_scale=True, disable=not progress)
-        with httpx.Client(follow_redirects=True, timeout=httpx.Timeout(TIMEOUT_SECONDS)) as client, bar:
+        with httpx.Client(timeout=httpx.Timeout(TIMEOUT_SECONDS)) as client, bar:
+            self._deadline.bind(client)
             while True:
                 try:
                     return self._try(client, bar)
-                except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects) as error:
+                except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects, UnicodeError) as error:
                     raise DataError(
                         f"Expected the http or https URL of a file, got {self._url!r} ({error})."
                     ) from error
@@ -184,7 +192,7 @@ class _Fetch:
         # Without a version nobody can tell whether the rest would fit what has arrived.
         if partial.size and partial.version:
             headers |= {"Range": f"bytes={partial.size}-", "If-Range": partial.version}
-        with client.stream("GET", self._url, headers=headers) as response:
+        with self._open(client, headers) as response:
             if response.status_code == 416 and _range_total(response) == partial.size:
                 return
             total = self._prepare(response)
@@ -196,8 +204,24 @@ class _Fetch:
             self._discard()
             raise _TryAgainError(f"the server announced {total} bytes and sent {size}")
 
+    @contextlib.contextmanager
+    def _open(self, client: httpx.Client, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+        """The head of the answer that redirects lead to; the bodies of redirects, which have no limit, are not read."""
+        request = client.build_request("GET", self._url, headers=headers)
+        for _ in range(_MAX_REDIRECTS + 1):
+            self._deadline.set(SLOW_SECONDS)
+            response = client.send(request, stream=True)
+            if response.next_request is None:
+                with contextlib.closing(response):
+                    yield response
+                return
+            response.close()
+            request = response.next_request
+        raise httpx.TooManyRedirects(f"more than {_MAX_REDIRECTS} redirects", request=request)
+
     def _receive(self, response: httpx.Response, bar: tqdm[Any]) -> None:
         size, begun, arrived = self._partial.size, time.monotonic(), 0
+        self._deadline.set(2 * SLOW_SECONDS)
         with self._partial.path.open("ab") as file:
             # Chunks as they arrive: gathered to larger ones, the last would be lost with the connection.
             for chunk in response.iter_raw():
@@ -209,6 +233,8 @@ class _Fetch:
                     if arrived < MIN_PROGRESS_BYTES or time.monotonic() >= self._end:
                         raise _TryAgainError(f"the server sent {arrived} bytes in {SLOW_SECONDS:g} seconds")
                     begun, arrived = time.monotonic(), 0
+                    # Bytes that are none of the file's, and so none of these chunks, take no longer than this.
+                    self._deadline.set(2 * SLOW_SECONDS)
 
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:

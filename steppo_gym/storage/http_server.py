@@ -99,6 +99,8 @@ class JsonServer(ThreadingHTTPServer):
         except OSError as error:
             reason = f"{host} port {port} cannot be listened on: {error.strerror or error}"
             raise OSError(error.errno, f"{reason}. Choose another --port or --host") from error
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"Expected the name or the number of a host to listen on, got {host!r:.80}.") from error
 
     @property
     def url(self) -> str:

@@ -25,12 +25,15 @@ from typing import Any, TypeVar
 import httpx
 
 from steppo_gym.errors import InfrastructureError
+from steppo_gym.storage.client_deadline import Deadline
 
 FIRST_DELAY_SECONDS = 0.5
 MAX_DELAY_SECONDS = 60.0
 MAX_ANSWER_BYTES = 64 * 2**20
 
 _SHOWN_CHARACTERS = 120
+_ENCODINGS = ("", "identity", "gzip", "deflate")
+"""Of answers. Others, and several one in the other, can make gigabytes of a few bytes before any of them is seen."""
 
 T = TypeVar("T")
 
@@ -67,6 +70,7 @@ class RetryingClient:
         min_interval: float = 0.0,
     ) -> None:
         _check_arguments(url, timeout, max_retries, max_concurrency)
+        _check_headers(headers or {})
         self._min_interval, self._next_start, self._lock = min_interval, 0.0, threading.Lock()
         self._url, self._boundary, self._max_retries, self._timeout = url, boundary, max_retries, timeout
         # An address may hold a password, which error messages must not show.
@@ -76,8 +80,14 @@ class RetryingClient:
             limits=httpx.Limits(max_connections=max_concurrency, max_keepalive_connections=max_concurrency),
             # Reading the certificates takes 0.1 s, and only https needs them. Redirects are not followed.
             verify=url.startswith("https://"),
-            headers={"Content-Type": "application/json", **(headers or {})},
+            headers={
+                "Content-Type": "application/json",
+                "Accept-Encoding": ", ".join(_ENCODINGS[2:]),
+                **(headers or {}),
+            },
         )
+        self._deadline = Deadline()
+        self._deadline.bind(self._client)
 
     def post(self, body: Mapping[str, Any], read: Callable[[str], T], stop: threading.Event | None = None) -> T:
         """What `read` makes of the text of the server's answer.
@@ -158,16 +168,19 @@ class RetryingClient:
 
     def _receive(self, request: httpx.Request) -> tuple[httpx.Response, str]:
         """The head and the text of an answer, however the server spreads it."""
-        end, content = time.monotonic() + self._timeout, bytearray()
+        content = bytearray()
+        self._deadline.set(self._timeout)
         answer = self._client.send(request, stream=True)
         with contextlib.closing(answer):
+            encoding = answer.headers.get("Content-Encoding", "")
+            if encoding.lower() not in _ENCODINGS:
+                raise UnreadableAnswerError(f"an answer packed as {shorten(encoding)}, which was not asked for")
             for chunk in answer.iter_bytes():
                 content += chunk
                 if len(content) > MAX_ANSWER_BYTES:
                     raise UnreadableAnswerError(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
-                if time.monotonic() > end:
-                    raise httpx.ReadTimeout(f"not all of the answer came in {self._timeout:g} seconds", request=request)
-        return answer, content.decode(answer.encoding or "utf-8", "replace")
+        # JSON is UTF-8 (RFC 8259, section 8.1), whatever the server calls it.
+        return answer, content.decode("utf-8-sig", "replace")
 
     def _wait_for_start(self) -> None:
         """Take the next moment at which a request may start, and wait for it."""
@@ -203,7 +216,7 @@ def read_retry_after(header: str | None) -> float | None:
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 
@@ -228,12 +241,26 @@ def _check_arguments(url: str, timeout: float, max_retries: int, max_concurrency
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"The server's address must start with http:// or https://, got {url!r}.")
     try:
-        httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise ValueError(f"Expected the address of a server, got {url!r} ({error}).") from None
+        address = httpx.URL(url)
+        # What the system would look up.
+        host = address.raw_host.decode("ascii").encode("idna")
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise ValueError(f"Expected the address of a server, got {url!r:.200} ({error}).") from None
+    if not host or not 0 < (address.port or 80) < 2**16:
+        raise ValueError(f"Expected the address of a server with a host, and a port below {2**16}, got {url!r:.200}.")
     if timeout <= 0:
         raise ValueError(f"timeout must be positive, got {timeout}.")
     if max_retries < 0:
         raise ValueError(f"max_retries must be 0 or more, got {max_retries}.")
     if max_concurrency < 1:
         raise ValueError(f"max_concurrency must be at least 1, got {max_concurrency}.")
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    for name, value in headers.items():
+        # The value may be a key, which no message shows.
+        if not (value.isascii() and value.isprintable()) or value != value.strip():
+            raise ValueError(
+                f"The header {name} cannot be sent: expected printable ASCII without outer blanks, found other "
+                "characters. If it is a key from the environment, is there a line break in it?"
+            )

@@ -43,7 +43,11 @@ def extract_zip(
             _check_size(members, archive, max_bytes, max_files)
             for member, target in zip(members, targets, strict=True):
                 _extract(file, member, target)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, UnicodeDecodeError, EOFError) as error:
+    except (
+        *(zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, UnicodeDecodeError, EOFError),
+        # What the module says to versions and flags that it does not know, and to a name that is none.
+        *(NotImplementedError, IndexError),
+    ) as error:
         raise DataError(
             f"Expected an undamaged zip file, got {archive} ({error}). Delete it, fetch it again."
         ) from error

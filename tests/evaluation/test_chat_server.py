@@ -170,3 +170,11 @@ def test_arguments_outside_their_range():
     for settings, message in (({"max_tokens": 0}, "max_tokens must"), ({"temperature": -1}, "temperature must")):
         with pytest.raises(ValueError, match=message):
             ChatServerPolicy("http://127.0.0.1:1", "m", **({"max_tokens": 1} | settings))
+
+
+def test_arguments_of_any_depth_are_read():
+    # Just below where JSON can be read it cannot be written again.
+    for depth in range(900, 1010):
+        arguments = '{"x": ' + "[" * depth + "]" * depth + "}"
+        message = {"content": "", "tool_calls": [{"function": {"name": "look", "arguments": arguments}}]}
+        assert read_answer(json.dumps({"choices": [{"message": message}]})).startswith('<tool_call>{"name": "look"')

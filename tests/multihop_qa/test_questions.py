@@ -194,7 +194,7 @@ def test_damaged_files(tmp_path, name, content, message):
 def test_damaged_aliases(tmp_path):
     write(tmp_path / "train.json", [ROW])
     write(tmp_path / "id_aliases.json", "[3]")
-    with pytest.raises(DataError, match=r"id_aliases.json does not read like the official file"):
+    with pytest.raises(DataError, match=r"id_aliases.json does not read like one of the official file"):
         QuestionFiles("2wikimultihopqa", tmp_path, "train")
 
 

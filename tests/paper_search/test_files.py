@@ -150,9 +150,9 @@ def test_files_are_read_in_their_order(tmp_path):
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        ("{", "not readable as JSON lines"),
-        ("\xff", "not readable as JSON lines"),
-        ("[" * 100_000, "not readable as JSON lines"),
+        ("{", "is not readable JSON"),
+        ("\xff", "is not readable JSON"),
+        ("[" * 100_000, "is not readable JSON"),
         ("\n\n", "Expected queries in"),
         ('{"question": 1}', "Row 0 of"),
         (f"{json.dumps(PASA)}\n{json.dumps(PASA)}", "found 'AutoScholarQuery_dev_3' again"),

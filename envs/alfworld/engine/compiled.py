@@ -15,6 +15,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import re
 import tempfile
 import zlib
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from steppo_gym.errors import DataError
 FORMAT_VERSION = 1
 
 _MAGIC = b"steppo-gym compiled ALFWorld game\n"
+_CONTROL = re.compile(rb"[^\n -~]")
 _LOG = logging.getLogger(__name__)
 
 
@@ -71,6 +73,9 @@ def compile_game(domain: str, problem: str) -> CompiledGame:
         raise DataError(
             f"The game has an operator or fact of {longest} characters; names of up to {NAME_BYTES - 1} can be played."
         )
+    # The library ends the process on a text that a null byte cuts.
+    if control := _CONTROL.search(translated.sas):
+        raise DataError(f"The game has a name with the control character {control[0]!r}. Was its file damaged?")
     task = translated.task
     atoms = [fact for fact in task.init if getattr(fact, "predicate", "=") != "="]
     return CompiledGame(

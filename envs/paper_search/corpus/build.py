@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from steppo_gym.envs.paper_search.papers import Paper, latest_day
 from steppo_gym.errors import DataError
+from steppo_gym.quoting import valid_text
 from steppo_gym.retrieval.bm25 import build_bm25
 from steppo_gym.retrieval.index_folder import Description, build_folder
 from steppo_gym.retrieval.opening import LARGE_CORPUS
@@ -191,7 +192,7 @@ def _fill(
         if isinstance(record, Paper):
             connection.execute(_GIVE_PAPER, _row(record))
         elif record.citing != record.cited:
-            connection.execute(_GIVE_CITATION, tuple(map(_clean, record)))
+            connection.execute(_GIVE_CITATION, tuple(map(valid_text, record)))
     connection.execute("COMMIT")
     connection.executescript(f"BEGIN; {_NUMBER} COMMIT;")
     num_papers, num_citations, num_given = (
@@ -218,14 +219,9 @@ def _fill(
 def _row(paper: Paper) -> tuple[Any, ...]:
     if not paper.paper_id or not paper.title:
         raise ValueError(f"Expected a paper with an id and a title, got {paper!r:.200}.")
-    authors = json.dumps(paper.authors)
-    texts = map(_clean, (paper.paper_id, paper.title, paper.abstract))
+    authors = json.dumps(list(map(valid_text, paper.authors)))
+    texts = map(valid_text, (paper.paper_id, paper.title, paper.abstract))
     return (*texts, paper.date, last_day(paper.date), authors, paper.num_citations)
-
-
-def _clean(text: str) -> str:
-    """Without halves of surrogate pairs, which JSON files can hold and UTF-8 cannot."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _passages(connection: sqlite3.Connection) -> Iterator[Passage]:

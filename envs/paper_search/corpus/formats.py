@@ -13,21 +13,22 @@ ask for them. The scripts in `converters/` write other formats as our own.
 from __future__ import annotations
 
 import gzip
-import itertools
 import json
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 from steppo_gym.envs.paper_search.corpus.build import Citation, last_day
-from steppo_gym.envs.paper_search.papers import Paper, arxiv_id_without_version
+from steppo_gym.envs.paper_search.paper_ids import canonical_id
+from steppo_gym.envs.paper_search.papers import Paper
 from steppo_gym.envs.paper_search.semantic_scholar.records import (
     Record,
     one_line,
     paper_of,
 )
 from steppo_gym.errors import DataError
+from steppo_gym.storage.data_lines import json_value, numbered_lines
 
 Format = Literal["own", "semantic_scholar"]
 
@@ -36,6 +37,11 @@ DESCRIPTIONS: dict[Format, str] = {
     "semantic_scholar": "Semantic Scholar records with the citations in them",
 }
 """What each format is called where a corpus says what it was made of."""
+
+
+_MAX_WHOLE_BYTES = 2**30
+"""Of a file that is one JSON value over several lines, which is read whole; a packed one can be of any length."""
+_MOST_CITATIONS = 2**62
 
 
 def format_of(path: Path) -> Format:
@@ -76,25 +82,27 @@ def _kind(row: object, place: str) -> Format:
 
 
 def _own(row: Mapping[str, Any], place: str) -> Iterator[Paper | Citation]:
-    paper_id, title = arxiv_id_without_version(row["paper_id"]), one_line(row["title"])
+    paper_id, title = canonical_id(row["paper_id"]), one_line(row["title"])
     if not paper_id or not title:
         raise DataError(f"Expected an id and a title that are not empty in {place}, found {row!r:.80}.")
     abstract, date, count = row.get("abstract") or "", row.get("date") or "", row.get("num_citations") or 0
     authors, references = row.get("authors") or [], row.get("references") or []
-    if not isinstance(abstract, str) or not _is_date(date) or type(count) is not int:
+    is_count = type(count) is int and 0 <= count < _MOST_CITATIONS
+    if not isinstance(abstract, str) or not _is_date(date) or not is_count:
         raise DataError(
             f'Expected abstract as text, date as "YYYY-MM-DD", "YYYY-MM" or "YYYY", num_citations as a whole number '
-            f"in {place}, found {abstract!r:.40}, {date!r:.40}, {count!r:.40}."
+            f"from 0 in {place}, found {abstract!r:.40}, {date!r:.40}, {count!r:.40}."
         )
     for name, texts in {"authors": authors, "references": references}.items():
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise DataError(f"Expected {name} as a list of texts in {place}, found {texts!r:.80}.")
     yield Paper(paper_id, title, abstract, date, tuple(authors), count)
-    yield from (Citation(paper_id, arxiv_id_without_version(cited)) for cited in references)
+    yield from (Citation(paper_id, canonical_id(cited)) for cited in references)
 
 
 def _semantic_scholar(row: Record) -> Iterator[Paper | Citation]:
-    row = row.get("citingPaper") or row.get("citedPaper") or row
+    inner = row.get("citingPaper") or row.get("citedPaper")
+    row = inner if isinstance(inner, Mapping) else row
     paper = paper_of(row)
     if paper:
         yield paper
@@ -135,22 +143,42 @@ def _values(path: Path) -> Iterator[object]:
         raise DataError(f"Expected a file of papers or the folder of a corpus, found another folder in {path}.")
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            lines = (line for line in file if not line.isspace())
-            first = next(lines, b"")
-            try:
-                values: Iterator[object] = (
-                    itertools.chain([json.loads(first)], map(json.loads, lines)) if first else iter(())
-                )
-            except ValueError:
-                # The first line is no value: the whole file is one.
-                values = iter([json.loads(first + b"".join(lines))])
-            yield from values
+            yield from _values_in(numbered_lines(cast(BinaryIO, file), path), path)
     except FileNotFoundError:
         raise DataError(f"Expected papers in {path}, found no such file.") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"Expected JSON lines, a JSON list or a JSON object in {path}: {error}.") from None
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"The papers in {path} cannot be read: {error}.") from error
+
+
+def _values_in(lines: Iterator[tuple[int, bytes]], path: Path) -> Iterator[object]:
+    number, first = next(lines, (0, b""))
+    if not first:
+        return
+    try:
+        value = json.loads(first)
+    except RecursionError:
+        raise DataError(f"Line {number} of {path} is nested too deep to be read. Is it the right file?") from None
+    except ValueError:
+        # The first line is no value: the whole file is one.
+        yield _whole(first, lines, path)
+        return
+    yield value
+    for number, line in lines:
+        yield json_value(line, number, path)
+
+
+def _whole(first: bytes, lines: Iterator[tuple[int, bytes]], path: Path) -> object:
+    content = bytearray(first)
+    for _, line in lines:
+        content += line
+        if len(content) > _MAX_WHOLE_BYTES:
+            raise DataError(
+                f"Expected JSON lines in {path}, or one JSON value of at most {_MAX_WHOLE_BYTES} bytes, found more."
+            )
+    try:
+        return json.loads(bytes(content))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"Expected JSON lines, a JSON list or a JSON object in {path}: {error}.") from None
 
 
 def _elements(value: object) -> list[object]:

@@ -35,6 +35,7 @@ from steppo_gym.envs.paper_search.semantic_scholar.records import (
 from steppo_gym.envs.paper_search.semantic_scholar.response_cache import ResponseCache
 from steppo_gym.envs.paper_search.semantic_scholar.texts import checked, read_batch, read_object, read_page_text
 from steppo_gym.errors import InfrastructureError
+from steppo_gym.quoting import valid_text
 from steppo_gym.retrieval.retriever import check_k
 from steppo_gym.storage.cache import cache_dir
 from steppo_gym.storage.retrying_client import RetryingClient, UnreadableAnswerError
@@ -114,7 +115,7 @@ class SemanticScholar:
         # A server that knows this parameter sends fewer papers that are too late; which ones are is decided here.
         until_day = {"publicationDateOrYear": f":{until}"} if until else {}
         # The official server finds nothing for words with a hyphen.
-        text = " ".join(_sendable(query)[:MAX_QUERY_CHARACTERS].replace("-", " ").split())
+        text = " ".join(valid_text(query)[:MAX_QUERY_CHARACTERS].replace("-", " ").split())
         if not text:
             return []
         return self._collect(
@@ -260,8 +261,3 @@ def _position(offset: int, limit: int) -> dict[str, str]:
 
 def _query(parameters: dict[str, str]) -> str:
     return urlencode(parameters, safe=":,")
-
-
-def _sendable(text: str) -> str:
-    """Without halves of surrogate pairs, which a model can write and UTF-8 cannot."""
-    return text.encode("utf-8", "replace").decode()

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from steppo_gym.envs.paper_search.papers import Paper, arxiv_id_without_version
+from steppo_gym.quoting import valid_text
 
 Record = Mapping[str, Any]
 
@@ -32,12 +33,13 @@ LIST_PAGE, LIST_DEPTH = 1000, 9999
 BATCH = 500
 """Papers in one batch request."""
 
-_DATE = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])", re.ASCII)
+_DATE = re.compile(r"(?!0000)\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])", re.ASCII)
 _ARXIV_MONTH = re.compile(
     r"(?:[a-z-]+(?:\.[A-Z]{2})?/(?=\d{7}$)|(?=\d{4}\.\d{4,5}$))(?P<year>\d\d)(?P<month>0[1-9]|1[0-2])[\d.]+",
     re.ASCII,
 )
 _FIRST_ARXIV_YEAR = 91
+_MOST_CITATIONS = 2**62
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,15 @@ def paper_of(record: object) -> Paper | None:
     title = one_line(record.get("title"))
     if not isinstance(paper_id, str) or not paper_id or not title:
         return None
+    paper_id = valid_text(paper_id)
     abstract, authors, count = record.get("abstract"), record.get("authors"), record.get("citationCount")
     return Paper(
         paper_id,
         title,
-        abstract if isinstance(abstract, str) else "",
+        valid_text(abstract) if isinstance(abstract, str) else "",
         best_date(record.get("publicationDate"), arxiv_id, record.get("year")),
         author_names(authors),
-        count if type(count) is int else 0,
+        count if type(count) is int and 0 <= count < _MOST_CITATIONS else 0,
     )
 
 
@@ -109,7 +112,7 @@ def best_date(day: object, arxiv_id: str, year: object) -> str:
     if month := arxiv_month(arxiv_id):
         return month
     text = str(year)
-    return text if text.isascii() and text.isdecimal() and len(text) == 4 else ""
+    return text if text.isascii() and text.isdecimal() and len(text) == 4 and text != "0000" else ""
 
 
 def arxiv_month(paper_id: str) -> str:
@@ -127,7 +130,7 @@ def arxiv_month(paper_id: str) -> str:
 
 def one_line(text: object) -> str:
     """A title on one line, "" for what is no text."""
-    return " ".join(text.split()) if isinstance(text, str) else ""
+    return " ".join(valid_text(text).split()) if isinstance(text, str) else ""
 
 
 def author_names(authors: object) -> tuple[str, ...]:

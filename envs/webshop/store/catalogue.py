@@ -131,7 +131,7 @@ def _product(item: Mapping[str, Any], attributes: tuple[str, ...]) -> Product:
             for name, values in options.items()
             if values is not None
         },
-        prices=prices_of(item["pricing"]),
+        prices=prices_of(item.get("pricing", "")),
         query=_text(item, "query").lower().strip(),
         product_category=_text(item, "product_category"),
         category=_text(item, "category"),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from steppo_gym.errors import DataError
+from steppo_gym.quoting import valid_text
 from steppo_gym.storage.cache import make_once
 from steppo_gym.storage.sqlite import Connections, read_only
 
@@ -69,7 +70,7 @@ class Database:
 
     def iterate(self, query: str, *values: str | int) -> Iterator[tuple[Any, ...]]:
         """The rows that a query finds, one at a time; as `rows` otherwise."""
-        valid = [value.encode(errors="replace").decode() if isinstance(value, str) else value for value in values]
+        valid = [valid_text(value) if isinstance(value, str) else value for value in values]
         try:
             yield from self._connections.execute(query, valid)
         except sqlite3.DatabaseError as error:

@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from steppo_gym.envs.webshop.built_in.generate import SPLITS, Split, generate_files, write_files
 from steppo_gym.envs.webshop.data import find_files
@@ -62,6 +63,10 @@ class Shop:
         self._products = ProductStore(folder / "products.sqlite")
         self._search = open_search(self._products)
         self._goals: dict[GoalKind, GoalStore] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, and another process, opens the same folder."""
+        return Shop, (self._folder,)
 
     @property
     def num_products(self) -> int:

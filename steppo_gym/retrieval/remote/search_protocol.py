@@ -12,11 +12,12 @@ the client prefers them, because a title with a line break does not survive in "
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from steppo_gym.quoting import valid_text
 from steppo_gym.retrieval.corpus import join_contents, split_contents
 from steppo_gym.retrieval.retriever import MAX_QUERY_CHARACTERS, Hit, Passage
 from steppo_gym.storage.retrying_client import UnreadableAnswerError, shorten
@@ -128,8 +129,10 @@ def _item(hit: Hit, return_scores: bool) -> dict[str, Any]:
 def _read_item(item: object) -> Hit:
     match item:
         case {"document": {"id": str() | int() as identity, **document}, "score": int() | float() as score}:
-            if math.isfinite(score):
-                return Hit(Passage(str(identity), *_title_and_text(document, item)), float(score))
+            # Comparing takes whole numbers of any length, which a float does not.
+            good = type(identity) is not bool and type(score) is not bool and abs(score) <= sys.float_info.max
+            if good:
+                return Hit(Passage(valid_text(str(identity)), *_title_and_text(document, item)), float(score))
         case _:
             pass
     raise UnreadableAnswerError(f"an answer with {shorten(item)} in place of a document with an id and a score")
@@ -138,8 +141,8 @@ def _read_item(item: object) -> Hit:
 def _title_and_text(document: dict[str, Any], item: object) -> tuple[str, str]:
     match document:
         case {"title": str(title), "text": str(text)}:
-            return title, text
+            return valid_text(title), valid_text(text)
         case {"contents": str(contents)}:
-            return split_contents(contents)
+            return split_contents(valid_text(contents))
         case _:
             raise UnreadableAnswerError(f"an answer with {shorten(item)}, a document without contents")

@@ -9,7 +9,7 @@ is an `InfrastructureError` at the boundary "model" that says what was expected.
 from __future__ import annotations
 
 import json
-import math
+import sys
 from typing import Any, TypeGuard
 
 from steppo_gym.errors import InfrastructureError
@@ -88,7 +88,8 @@ def _is_token_list(value: object) -> TypeGuard[list[int]]:
 
 
 def _is_log_prob(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    # Comparing takes whole numbers of any length, which a float does not.
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
 
 
 def _length(value: object) -> object:

@@ -1,0 +1,67 @@
+"""Lines of data files that came from elsewhere: numbered from 1, of bounded length, each a JSON value.
+
+for number, row in json_lines(Path("questions.jsonl")):
+    ...
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from steppo_gym.errors import DataError
+
+MAX_LINE_BYTES = 2**27
+"""A few packed kilobytes can be a line without end, which would be read whole."""
+
+
+def numbered_lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of an open file that hold more than blanks, with their numbers.
+
+    Args:
+        file: to read from.
+        path: of the file, for the error.
+
+    Raises:
+        DataError: a line is longer than `MAX_LINE_BYTES`.
+    """
+    number = 0
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        if len(line) > MAX_LINE_BYTES:
+            raise DataError(
+                f"Expected at most {MAX_LINE_BYTES} bytes in a line of {path}, line {number} has more. Is it the right "
+                "file? Write one record a line."
+            )
+        if not line.isspace():
+            yield number, line
+
+
+def json_value(line: bytes, number: int, path: Path) -> Any:
+    """What a line says as JSON; a mark of the byte order in front of it is no part of it.
+
+    Raises:
+        DataError: it is no JSON; the message names file and line.
+    """
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"Line {number} of {path} is not readable JSON ({error}). Was its download interrupted? Fetch it again."
+        ) from None
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """The values of a file of JSON lines with the numbers of their lines.
+
+    Raises:
+        DataError: the file cannot be read, or a line is no JSON.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, line in numbered_lines(file, path):
+                yield number, json_value(line, number, path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
