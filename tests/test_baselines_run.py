@@ -38,8 +38,9 @@ TINY = replace(
     name="tiny",
     arguments=(
         "--demonstrations", "24", "--warm_start_updates", "4", "--iterations", "2", "--episodes_per_iteration", "8",
-        "--updates_per_iteration", "2", "--max_completion_length", "6", "--num_slots", "4", "--test_tasks", "4",
-        "--evaluate_every", "1",
+        "--updates_per_iteration", "2", "--max_completion_length", "6", "--num_slots", "8", "--test_tasks", "4",
+        # An expert needs four steps or six.
+        "--evaluate_every", "1", "--env_args", "max_steps=6",
     ),
     grid=(POINT,),
     grid_seeds=(),
