@@ -5,9 +5,12 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TYPES := $(RUN)/pyright --pythonpath $(RUN)/python
 ARGS ?=
+# Empty is not set. With it every process would compile torch and TRL once more, for ten seconds.
+export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup train test lint docs clean
+.PHONY: help setup train test style lint docs clean
 
 help:
 	@echo "make train [ARGS='--help']      StepPO on ALFWorld; no download of data, no accelerator needed"
@@ -22,13 +25,20 @@ setup: $(INSTALLED)
 train: $(INSTALLED)
 	$(RUN)/python trainers/steppo.py --env alfworld $(ARGS)
 
-test: lint
-	$(RUN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+# Types are checked beside the tests: set-up and style apart, no core is idle. What is wrong with them is said at the end.
+test: style
+	@mkdir -p build
+	@echo "pytest $(ARGS) beside pyright"
+	@$(TYPES) >build/types.txt 2>&1 & types=$$!; trap "kill $$types 2>/dev/null" INT TERM; \
+	$(RUN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS); \
+	tests=$$?; wait $$types; types=$$?; cat build/types.txt; exit $$((tests ? tests : types))
 
-lint: $(INSTALLED)
+style: $(INSTALLED)
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
-	$(RUN)/pyright --pythonpath $(RUN)/python
+
+lint: style
+	$(TYPES)
 
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(RUN)/python -m mkdocs build --strict

@@ -79,7 +79,7 @@ class Protocol:
     instructions: str = ""
     """A vector instruction set that every run is held to, so that it repeats on any machine that has it: "avx2"."""
     one_code: bool = False
-    """Whether all lines must come from the same code, see `records.checked_out_code`."""
+    """Whether all lines must come from the same code, see `records.code_of`."""
     score: float | None = None
     """Greedy success that is asked for where the table says what it took to get there."""
     watched: str = "test"

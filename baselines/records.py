@@ -171,13 +171,11 @@ def code_of(commit: str, repository: Path = REPOSITORY) -> str:
 
 
 def require_one_code(protocol: Protocol, results: Path, commit: str) -> None:
-    """See that a run would come from the same code as all lines of its protocol.
+    """See that a run would come from the same code as all lines of its protocol, as `Protocol.one_code` asks.
 
     Raises:
         MixedProtocolsError: it would not.
     """
-    if not protocol.one_code:
-        return
     code = code_of(commit)
     if commit.endswith("+"):
         raise MixedProtocolsError(

@@ -96,7 +96,8 @@ def run(
         MixedProtocolsError: a file of results holds lines of another protocol, or of other code where all is of one.
         BusyError: another process is at it.
     """
-    require_one_code(protocol, results, checked_out_commit())
+    if protocol.one_code:
+        require_one_code(protocol, results, checked_out_commit())
     with exclusive(runs / stage_folder(protocol, stage)):
         path, lines = results_file(results, protocol, stage), read_results(results, protocol, stage)
         if stage == "grid":

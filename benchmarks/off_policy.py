@@ -83,17 +83,9 @@ class TestedTrainer(StepTrainer):
     slip = 0.0
     engine_seconds = 0.0
 
-    def _policy(
-        self,
-        temperature: float,
-        seed: int,
-        *,
-        model: Any,
-        num_slots: int | None = None,
-        most_tokens: int | None = None,
-    ) -> Policy:
-        policy = super()._policy(temperature, seed, model=model, num_slots=num_slots, most_tokens=most_tokens)
-        if temperature and num_slots is None:
+    def _policy(self, temperature: float, seed: int, *, model: Any) -> Policy:
+        policy = super()._policy(temperature, seed, model=model)
+        if temperature:
             assert isinstance(policy, ModelPolicy)
             policy.__class__ = TestedPolicy
             vars(policy).update(slip=self.slip, engine_seconds=self.engine_seconds)

@@ -38,8 +38,9 @@ TINY = replace(
     name="tiny",
     arguments=(
         "--demonstrations", "24", "--warm_start_updates", "4", "--iterations", "2", "--episodes_per_iteration", "8",
-        "--updates_per_iteration", "2", "--max_completion_length", "6", "--num_slots", "4", "--test_tasks", "4",
-        "--evaluate_every", "1",
+        "--updates_per_iteration", "2", "--max_completion_length", "6", "--num_slots", "8", "--test_tasks", "4",
+        # An expert needs four steps or six.
+        "--evaluate_every", "1", "--env_args", "max_steps=6",
     ),
     grid=(POINT,),
     grid_seeds=(),
@@ -244,6 +245,8 @@ def test_bad_input_ends_with_a_message(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_the_matrix_waits_for_the_whole_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(PROTOCOLS, "small", PROTOCOL)
+    # Lines of any commit may stand in it, so git is not asked, and need not be there, before a run begins.
+    monkeypatch.setenv("PATH", "")
     for point in PROTOCOL.grid:
         for seed in PROTOCOL.grid_seeds:
             append_line(results_file(tmp_path, PROTOCOL, "grid"), grid_line(GRPO, point, seed, 0.1, 0.2))

@@ -10,15 +10,12 @@ import numpy as np
 from torch import Tensor
 
 from steppo_gym.credit.losses import PolicyLoss, ValueLoss
-from steppo_gym.credit.records import Credit, explained_variance
+from steppo_gym.credit.records import Credit, explained_variance, has_credit
 from steppo_gym.credit.whitening import Moments
 from steppo_gym.evaluation.scores import episode_metrics
 from steppo_gym.rollouts.episode import Episode
 from steppo_gym.rollouts.rollout import RolloutStats
 from steppo_gym.trainers.collapse import collapse_metrics
-
-NO_ADVANTAGE = 1e-9
-"""What rounding may leave where all returns of a group are equal."""
 
 
 @dataclass
@@ -149,7 +146,7 @@ def credit_metrics(credit: Credit, raw: Moments, gather: Callable[[Any], list[An
         gather: from one object of this process to those of all.
     """
     logged = {"advantage_mean": raw.mean, "advantage_std": raw.std}
-    counts = gather((int((np.abs(credit.advantages) > NO_ADVANTAGE).sum()), len(credit.advantages)))
+    counts = gather((int(has_credit(credit.advantages).sum()), len(credit.advantages)))
     if number := sum(all_of for _, all_of in counts):
         logged["credited_share"] = sum(some for some, _ in counts) / number
     if credit.state_group_sizes is not None:

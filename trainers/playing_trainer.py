@@ -93,21 +93,22 @@ class PlayingTrainer(RecordedTrainer):
             return nullcontext(self.accelerator.unwrap_model(self.model))
         return self.sharded.whole_policy()
 
-    def _policy(
-        self,
-        temperature: float,
-        seed: int,
-        *,
-        model: Any,
-        num_slots: int | None = None,
-        most_tokens: int | None = None,
-    ) -> Policy:
+    def _policy(self, temperature: float, seed: int, *, model: Any) -> Policy:
         if self.use_vllm:
             return BackendPolicy(lambda prompts: self._generate_with_trl(prompts, temperature))
+        return self._own_policy(model, temperature, seed, num_slots=self.args.num_slots)
+
+    def _probe(self, model: Any) -> Policy:
+        """For `check_sampling`."""
+        return self._own_policy(model, self.temperature, self.args.seed, num_slots=3, most_tokens=PROBE_TOKENS)
+
+    def _own_policy(
+        self, model: Any, temperature: float, seed: int, *, num_slots: int, most_tokens: int | None = None
+    ) -> ModelPolicy:
         longest = int(self.max_completion_length or 256)
         return ModelPolicy(
             model,
-            num_slots=num_slots or self.args.num_slots,
+            num_slots=num_slots,
             stop_token_ids=self.codec.stop_token_ids,
             pad_token_id=self.pad_token_id,
             max_response_tokens=min(longest, most_tokens or longest),
@@ -115,10 +116,6 @@ class PlayingTrainer(RecordedTrainer):
             seed=seed,
             autocast=lambda: self.accelerator.autocast(),
         )
-
-    def _probe(self, model: Any) -> Policy:
-        """For `check_sampling`."""
-        return self._policy(self.temperature, self.args.seed, model=model, num_slots=3, most_tokens=PROBE_TOKENS)
 
     def _generate_with_trl(
         self, prompts: list[list[int]], temperature: float

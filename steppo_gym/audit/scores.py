@@ -13,12 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from steppo_gym.credit.records import Credit
+from steppo_gym.credit.records import NO_CREDIT, Credit, has_credit
 
 Array = npt.NDArray[np.float64]
-
-NONZERO = 1e-12
-"""Credit nearer to 0 than this counts as none."""
 
 
 def credit_of_steps(credit: Credit, tokens_per_step: Sequence[int]) -> Array:
@@ -87,7 +84,7 @@ def gradient_cosine(credit: npt.ArrayLike, truth: npt.ArrayLike, gram: npt.Array
 def dose(credit: npt.ArrayLike) -> float:
     """Share of steps that have credit at all, NaN of none."""
     credit = np.asarray(credit, np.float64)
-    return float((_without_dust(credit) != 0).mean()) if credit.size else _NAN
+    return float(has_credit(credit).mean()) if credit.size else _NAN
 
 
 @dataclass(frozen=True)
@@ -135,7 +132,7 @@ def credit_error(steps: Sequence[int], credit: npt.ArrayLike, truth: npt.ArrayLi
     if size == 0:
         return Error(_NAN, _NAN, _NAN)
     power = float(squares[seen].mean())
-    scale = max(float((means * truth)[seen].mean()) / power, 0.0) if power > NONZERO**2 else 0.0
+    scale = max(float((means * truth)[seen].mean()) / power, 0.0) if power > NO_CREDIT**2 else 0.0
     bias = float(((scale * means - truth)[seen] ** 2).mean())
     variance = scale**2 * float(np.maximum(squares - means**2, 0)[seen].mean())
     return Error(bias / size, variance / size, scale)
@@ -228,7 +225,7 @@ def _same(credit: npt.ArrayLike, truth: npt.ArrayLike) -> tuple[Array, Array]:
 
 
 def _without_dust(credit: Array) -> Array:
-    return np.where(np.abs(credit) < NONZERO, 0.0, credit)
+    return np.where(has_credit(credit), credit, 0.0)
 
 
 def _ranks(x: Array) -> Array:

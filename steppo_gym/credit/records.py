@@ -23,6 +23,9 @@ from steppo_gym.rollouts.episode import Episode
 Array = npt.NDArray[np.float64]
 Unit = Literal["step", "token"]
 
+NO_CREDIT = 1e-9
+"""What rounding may leave where there is no credit: where all returns of a group are equal, for example."""
+
 
 @dataclass(frozen=True)
 class Records:
@@ -207,6 +210,11 @@ class CreditRule(ABC):
     @abstractmethod
     def __call__(self, records: Records) -> Credit:
         """Assign credit to all decisions of this process."""
+
+
+def has_credit(advantages: Array) -> npt.NDArray[np.bool_]:
+    """Whether each decision has credit at all, of the same shape."""
+    return np.abs(advantages) > NO_CREDIT
 
 
 def explained_variance(values: Array, returns: Array) -> float:

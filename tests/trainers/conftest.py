@@ -33,7 +33,7 @@ SETTINGS = {
     "max_completion_length": 10,
     "learning_rate": 1e-3,
     "critic_learning_rate": 1e-3,
-    "num_slots": 4,
+    "num_slots": 8,
     "num_env_workers": 0,
     "evaluate_every": 0,
     "save_every": 0,

@@ -81,7 +81,7 @@ def test_the_only_complete_one_is_never_removed(tmp_path: Path):
 
 
 def test_a_checkpoint_that_cannot_be_written_costs_no_other(make_trainer, monkeypatch: pytest.MonkeyPatch):
-    trainer = make_trainer(iterations=2, save_every=1, save_total_limit=1)
+    trainer = make_trainer(iterations=2, save_every=1, save_total_limit=1, max_completion_length=1)
     save = torch.save
     calls = []
 
@@ -154,7 +154,7 @@ def test_no_checkpoint_has_a_weight_that_is_no_number(make_trainer, save_every):
 
 def test_the_clip_of_values_grows_with_what_a_task_pays(make_trainer):
     for reward, scale in ((0.25, 1.0), (1.0, 1.0), (10.0, 10.0), (-4.0, 4.0)):
-        trainer = make_trainer()
+        trainer = make_trainer(max_completion_length=1)
         Pays(trainer, reward)
         rewards = []
         trainer.rule = remember(trainer.rule, rewards)

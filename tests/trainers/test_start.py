@@ -25,7 +25,7 @@ from steppo_gym.trainers.rules import StepPO
 from steppo_gym.trainers.run.arguments import parse_arguments
 from steppo_gym.trainers.run.launch import launch
 from steppo_gym.trainers.run.presets import PRESETS
-from steppo_gym.trainers.run.starts import read_start, start_of
+from steppo_gym.trainers.run.starts import SHIPPED, read_start, start_of
 from steppo_gym.trainers.warm_start.imitation import POOL, conversations
 from steppo_gym.trainers.warm_start.start import Lesson, Phase, StartRecipe, make_start, retold, start_hash
 
@@ -150,14 +150,18 @@ def test_retelling_an_episode_leaves_its_slips_where_they_are(lesson):
     assert told != said
 
 
-COMMAND = ["--env", "alfworld", "--demonstrations", "16", "--updates", "2", "--tasks", "2"]
+COMMAND = ["--env", "alfworld", "--demonstrations", "16", "--updates", "2", "--tasks", "1"]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A start by the command, in a folder that could be the package's own."""
     out = tmp_path_factory.mktemp("starts") / "alfworld-easy"
+    preset = PRESETS["alfworld"]
+    recipe = replace(preset.starts["alfworld-easy"], policy=TINY.policy)
     with pytest.MonkeyPatch.context() as patch:
+        # Its own policy takes most of the time.
+        patch.setitem(PRESETS, "alfworld", replace(preset, starts={"alfworld-easy": recipe}))
         # It has learnt nothing, so all of its episodes go on to the limit of steps.
         patch.setitem(PRESETS["alfworld"].small_policy_settings, "max_completion_length", 2)
         main([*COMMAND, "--out", str(out)])
@@ -169,14 +173,20 @@ def test_the_card_says_what_it_is(made):
     assert card["sha256"] == start_hash(made) == read_start(made).sha256
     assert card["command"] == (
         "python -m steppo_gym.trainers.make_start --env alfworld --name alfworld-easy --seed 0 "
-        "--demonstrations 16 --updates 2 --tasks 2"
+        "--demonstrations 16 --updates 2 --tasks 1"
     )
     assert set(card["figures"]) == {f"{what}, {way}" for what in ("ceiling", "start") for way in ("greedy", "sampled")}
     assert all(set(scores) == {"valid_seen", "valid_unseen"} for scores in card["figures"].values())
     assert card["figures"]["start, greedy"]["valid_seen"]["metrics"].keys() >= {"success"}
     assert card["recipe"]["reading"]["num_updates"] == 2 and card["versions"]["torch"]
-    assert sum(file.stat().st_size for file in made.iterdir()) < 5_000_000
     assert not made.with_name("alfworld-easy.making").exists()
+
+
+def test_shipped_starts_are_small():
+    shipped = [folder for folder in SHIPPED.iterdir() if folder.is_dir()]
+    assert {folder.name for folder in shipped} >= {"alfworld-easy"}
+    for folder in shipped:
+        assert sum(file.stat().st_size for file in folder.iterdir()) < 5_000_000, folder
 
 
 def test_a_start_is_made_once(made, capsys):

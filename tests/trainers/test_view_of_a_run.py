@@ -24,9 +24,9 @@ def run(policy_folder, tmp_path_factory):
     flags = {
         "env": "key_door", "context": "append", "model_name_or_path": policy_folder, "output_dir": folder,
         "iterations": 12,
-        "episodes_per_iteration": 8, "num_generations": 4, "updates_per_iteration": 2, "max_completion_length": 10,
-        "learning_rate": 1e-4, "critic_learning_rate": 1e-3, "num_slots": 8, "num_env_workers": 0, "test_tasks": 4,
-        "validation_tasks": 4, "evaluate_every": 4, "save_every": 0, "record_credit": 16, "report_to": "none",
+        "episodes_per_iteration": 8, "num_generations": 4, "updates_per_iteration": 1, "max_completion_length": 10,
+        "learning_rate": 1e-4, "critic_learning_rate": 1e-3, "num_slots": 8, "num_env_workers": 0, "test_tasks": 2,
+        "validation_tasks": 2, "evaluate_every": 6, "save_every": 0, "record_credit": 16, "report_to": "none",
     }  # fmt: skip
     launch(ALGORITHMS["steppo"], [f"--{name}={value}" for name, value in flags.items()])
     return folder
