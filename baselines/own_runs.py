@@ -86,6 +86,8 @@ class RunResult:
 
 def compare(options: argparse.Namespace) -> int:
     """Print a table of runs."""
+    if not 0 <= options.score <= 1:
+        raise ValueError(f"--score is a share from 0 to 1, got {options.score:g}.")
     groups = grouped(read_runs(options.runs))
     print(table(groups, score=options.score, reference=options.reference))
     return 0
@@ -93,6 +95,8 @@ def compare(options: argparse.Namespace) -> int:
 
 def plot(options: argparse.Namespace) -> int:
     """Draw a curve of runs into a file."""
+    if not options.output.suffix:
+        raise ValueError(f"--output needs an ending that says the format, such as .svg or .png, got {options.output}.")
     groups = grouped(read_runs(options.runs))
     curves = {
         label: found
@@ -243,11 +247,26 @@ def _label(result: RunResult, groups: Sequence[RunResult]) -> str:
 
 
 def _read(run: Run) -> RunResult:
-    path = run.folder / SCORES["after"]
-    summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    settings = run.settings()
+    if "algorithm" not in settings:
+        raise DataError(f"{run.folder} is not the folder of a training run: its config.json names no algorithm.")
     curves: dict[str, Curve] = dict(run.curves())
     curves[GREEDY] = _mean_curve([c for n, c in curves.items() if n.startswith("eval_") and n.endswith("_success")])
-    return RunResult(run, run.settings(), summary, curves)
+    return RunResult(run, settings, _summary(run.folder / SCORES["after"]), curves)
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    """The scores of a run; none while it goes on."""
+    if not path.exists():
+        return {}
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+        numbers = [read[name] for name in ("success_before", "success_after", "sampled_success_after")]
+        if all(number is None or isinstance(number, int | float) for number in (*numbers, read["evaluation_tasks"])):
+            return read
+        raise TypeError("a score is no number")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is not the summary of a run ({type(error).__name__}: {error}).") from error
 
 
 def _mean_curve(curves: Sequence[Curve]) -> Curve:

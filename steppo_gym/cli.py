@@ -22,12 +22,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import cast
+from typing import TypeVar, cast
 
 import gymnasium
 
@@ -38,7 +38,16 @@ from steppo_gym.errors import SteppoGymError
 from steppo_gym.evaluation.arguments import add_evaluation_commands
 from steppo_gym.play import play
 from steppo_gym.registration import env_id_of, find_modules_here, register_envs, registered_ids
+from steppo_gym.rollouts.env_host import EnvFactory, describe_error
 from steppo_gym.storage.archives import DATA_SETS, Archive
+
+EXPLAINED = (
+    *(SteppoGymError, gymnasium.error.Error, ImportError, ValueError, TypeError, OSError),
+    # Of an environment that has no expert, and says so.
+    NotImplementedError,
+)
+"""Errors whose text is enough."""
+Env = TypeVar("Env")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,11 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
-    except (
-        *(SteppoGymError, gymnasium.error.Error, ImportError, ValueError, TypeError, OSError),
-        # Of an environment that has no expert, and says so.
-        NotImplementedError,
-    ) as error:
+    except EXPLAINED as error:
         _warn(" ".join(str(error).split()) or type(error).__name__)
         return 1
     except KeyboardInterrupt:
@@ -253,9 +258,9 @@ def _list_envs(options: argparse.Namespace) -> int:
 def _play(options: argparse.Namespace) -> int:
     env_id = env_id_of(options.env_id)
     find_modules_here(env_id)
-    env = gymnasium.make(env_id, context="append", **dict(map(env_argument, options.env_args)))
+    env = _made(EnvFactory(env_id, {"context": "append", **dict(map(env_argument, options.env_args))}).make)
     try:
-        play(cast(TextEnv, env.unwrapped), task_id=options.task_id, seed=options.seed, expert=options.expert)
+        play(env, task_id=options.task_id, seed=options.seed, expert=options.expert)
     finally:
         env.close()
     return 0
@@ -268,10 +273,20 @@ def _check(options: argparse.Namespace) -> int:
     env_id = env_id_of(options.env_id)
     find_modules_here(env_id)
     make_env = partial(gymnasium.make, env_id, **dict(map(env_argument, options.env_args)))
-    make_env().close()  # an environment that cannot be made breaks no rule
+    _made(make_env).close()  # an environment that cannot be made breaks no rule
     check_text_env(make_env, episodes=options.episodes, tag=options.tag)
     print(f"{env_id} keeps the contract.")
     return 0
+
+
+def _made(make_env: Callable[[], Env]) -> Env:
+    """A new environment; what its own code raises becomes one line."""
+    try:
+        return make_env()
+    except EXPLAINED:
+        raise
+    except Exception as error:
+        raise SteppoGymError(describe_error(error)) from error
 
 
 def _download(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@
     |-- EpisodeOverError         `step` after the end of an episode, or before the first `reset`
     |-- UnsupportedVersionError  a dependency is installed in a version this package was not written for
     |-- NonFiniteError           a loss, gradient, reward or weight is NaN or infinite
-    |-- CheckpointError          a checkpoint could not be written
+    |-- CheckpointError          a checkpoint could not be written, or not be read
     |-- SamplingGapError         responses are sampled from another distribution than is trained
     `-- InfrastructureError      a worker, server or engine failed; the episode is void, not lost
         `-- AllEpisodesFailedError   so did all episodes of a rollout, and nothing can be learnt from it
@@ -41,7 +41,7 @@ class NonFiniteError(SteppoGymError, ArithmeticError):
 
 
 class CheckpointError(SteppoGymError, RuntimeError):
-    """A checkpoint could not be written; those before are whole."""
+    """A checkpoint could not be written or not be read; those before are whole."""
 
 
 class SamplingGapError(SteppoGymError, RuntimeError):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from steppo_gym.actions import format_tag
+from steppo_gym.actions import ActionFormat, format_text
 from steppo_gym.env import TextEnv
-
-_TAG = "action"
 
 
 def play(env: TextEnv, *, task_id: str | None = None, seed: int | None = None, expert: bool = False) -> None:
@@ -14,7 +12,7 @@ def play(env: TextEnv, *, task_id: str | None = None, seed: int | None = None, e
     An action is written as in the transcript, `open box`; a line that holds a tag is taken as the whole response.
 
     Args:
-        env: in the append context and the tag format.
+        env: in the append context, where each observation says only what is new.
         task_id: which task; None draws one.
         seed: seeds the environment.
         expert: let the expert act.
@@ -25,7 +23,7 @@ def play(env: TextEnv, *, task_id: str | None = None, seed: int | None = None, e
     print(f"{env.system_prompt}\n\n[{info['task_id']}]\n{observation}")
     terminated = truncated = False
     while not (terminated or truncated):
-        response = env.expert_response() if expert else _ask(info["admissible_actions"])
+        response = env.expert_response() if expert else _ask(info["admissible_actions"], env.action_format)
         if response is None:
             print("\nLeft before the end.")
             return
@@ -40,7 +38,7 @@ def play(env: TextEnv, *, task_id: str | None = None, seed: int | None = None, e
     print(f"\nThe task is {ending}. {env.num_steps} steps; {scores}")
 
 
-def _ask(admissible_actions: tuple[str, ...] | None) -> str | None:
+def _ask(admissible_actions: tuple[str, ...] | None, action_format: ActionFormat) -> str | None:
     """The next response, None at the end of the input. An empty line lists what can be done."""
     while True:
         try:
@@ -48,5 +46,5 @@ def _ask(admissible_actions: tuple[str, ...] | None) -> str | None:
         except EOFError:
             return None
         if line:
-            return line if "<" in line else format_tag(_TAG, line)
+            return line if "<" in line else format_text(line, action_format)
         print(f"You can: {', '.join(admissible_actions)}" if admissible_actions else "There is no list of actions.")

@@ -64,7 +64,7 @@ MOMENTS = {
     "evaluation after training": Moment(_CONSOLE, "on_episode", 20),
 }
 ENDINGS = ("SIGKILL", "SIGTERM", "SIGINT", "full disk")
-STATUS = {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": 130, "full disk": 1}
+STATUS = {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129, "full disk": 1}
 
 
 def run(folder: Path, *flags: str, moment: Moment | None = None, ending: str = "SIGKILL", script="steppo", **changes):

@@ -150,7 +150,7 @@ FAULTS = {
     "transition": "AttributeError: 'NoneType'",
     "both": "ValueError: An episode is either terminated or truncated",
     "info": "ValueError: info must have the keys",
-    "short": "TypeError: read_answer() missing",
+    "short": "TypeError: step must return observation, reward, terminated, truncated, info; found 2 values",
     "mute": "MuteError: an error whose text cannot be shown (in _apply,",
     "exit": "SystemExit: 3",
 }
@@ -193,3 +193,35 @@ def test_a_system_prompt_that_no_tokenizer_takes_ends_the_run_at_its_start():
     gymnasium.register("steppo-test/Surrogate-v0", entry_point=Surrogate)
     with pytest.raises(ValueError, match="The system prompt must be text that can be written as UTF-8"):
         EnvPool(EnvFactory("steppo-test/Surrogate-v0"), num_slots=1)
+
+
+class Tools(KeyDoorEnv):
+    tools = None
+
+
+class Doubles(gymnasium.RewardWrapper):
+    def reward(self, reward):
+        return 2 * reward
+
+
+gymnasium.register("steppo-test/Tools-v0", entry_point=Tools)
+gymnasium.register("steppo-test/Wrapped-v0", entry_point=lambda **kwargs: Doubles(KeyDoorEnv(**kwargs)))
+gymnasium.register("steppo-test/Limited-v0", entry_point=KeyDoorEnv, max_episode_steps=2)
+
+
+def test_tools_are_looked_at_before_anything_is_played():
+    with pytest.raises(TypeError, match="tools must be a list of JSON schemas, found NoneType None"):
+        EnvHost(EnvFactory("steppo-test/Tools-v0")).describe()
+
+
+@pytest.mark.parametrize(
+    ("spec", "wrapper"),
+    [
+        (EnvFactory("steppo-test/Wrapped-v0"), "Doubles"),
+        (EnvFactory("steppo-test/Limited-v0"), "TimeLimit"),
+        (EnvFactory("steppo/KeyDoor-v0", {"max_episode_steps": 3}), "TimeLimit"),
+    ],
+)
+def test_a_wrapper_that_would_be_left_out_is_refused(spec, wrapper):
+    with pytest.raises(TypeError, match=f"is wrapped in {wrapper}, which rollouts would leave out"):
+        spec.make()

@@ -74,6 +74,11 @@ def test_what_cannot_be_audited_is_one_line(tmp_path, capsys):
         ((), "expert:x", "Expected expert:NOISE"),
         ((), "expert:2", "noise must be between 0 and 1"),
         (("--continuations", "1"), "expert:0.5", "continuations must be at least 2"),
+        (("--batches", "0"), "expert:0.5", "batches must be at least 1, got 0"),
+        (("--group_size", "0"), "expert:0.5", "group_size must be at least 1, got 0"),
+        (("--threshold", "nan"), "expert:0.5", "threshold must be at least 0, got nan"),
+        (("--temperature", "nan"), "expert:0.5", "temperature must be at least 0, got nan"),
+        (("--seed", "-1"), "expert:0.5", "seed must be at least 0, got -1"),
         (("--group_size", "5", "--output", str(tmp_path / "b")), "expert:0.5", "No group has 5 episodes"),
     ):
         assert audit(tmp_path / "a", *more, source=source) == 1

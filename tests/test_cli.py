@@ -199,6 +199,22 @@ def test_who_plays_is_told_how_to_leave(capsys, monkeypatch):
     assert "An empty line lists what can be done, Ctrl-D leaves." in capsys.readouterr().out
 
 
+def test_play_writes_what_is_typed_as_the_environment_reads_it(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("read note\n"))
+    assert main(["play", "steppo/KeyDoor-v0", "--seed", "0", "--env_args", "action_format=tool_call"]) == 0
+    assert "key opens the" in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert main(["play", "steppo/KeyDoor-v0", "--env_args", "context=rebuilt"]) == 0
+
+
+class Raises(KeyDoorEnv):
+    def __init__(self, **kwargs):
+        raise KeyError("no such thing")
+
+
+gymnasium.register("steppo-test/Raises-v0", entry_point=Raises)
+
+
 def test_play_says_how_it_ended(capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("read note\n" * 3))
     assert main(["play", "steppo/KeyDoor-v0", "--seed", "0", "--env_args", "max_steps=3"]) == 0
@@ -249,6 +265,16 @@ def test_the_same_seed_plays_the_same(capsys):
         (["play", "steppo/KeyDoor-v0", "--env_args", "split"], "Expected NAME=VALUE for a keyword of the environment"),
         (["play", "steppo/KeyDoor-v0", "--env_args", "size=3"], "size"),
         (["play", "no_such_module:my/Env-v0"], "no_such_module"),
+        (["play", "steppo/KeyDoor-v0", "--env_args", "max_episode_steps=3"], "is wrapped in TimeLimit"),
+        (["play", "steppo-test/Raises-v0"], "KeyError: 'no such thing' (in __init__, "),
+        (["check", "steppo-test/Raises-v0"], "KeyError: 'no such thing' (in __init__, "),
+        (
+            ["panel", "make", "--env", "key_door", "--out", "x.json", "--tasks", "0"],
+            "--tasks must be at least 1, got 0",
+        ),
+        (["view", ".", "--episodes", "-1"], "--episodes must be at least 0, got -1"),
+        (["compare", ".", "--score", "50"], "--score is a share from 0 to 1, got 50"),
+        (["plot", ".", "--output", "curves"], "--output needs an ending that says the format"),
         (["check", "no_such_module:my/Env-v0"], "gym: No module named 'no_such_module'"),
         (["download", "alfworld", "--url", "http://127.0.0.1/"], "ends in a file name"),
     ],

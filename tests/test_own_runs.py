@@ -109,6 +109,27 @@ def test_what_is_no_comparison_is_refused(tmp_path, folders):
         grouped(read_runs([*folders, twice]))
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("summary.json", '{"success', "summary.json is not the summary of a run (JSONDecodeError"),
+        ("summary.json", "[1]", "summary.json is not the summary of a run (TypeError"),
+        (
+            "summary.json",
+            '{"success_after": 0.5}',
+            "summary.json is not the summary of a run (KeyError: 'success_before'",
+        ),
+        ("config.json", "{}", "a1 is not the folder of a training run: its config.json names no algorithm"),
+        ("config.json", "[", "config.json: expected JSON"),
+    ],
+)
+def test_what_is_damaged_is_named(file, text, said, folders, capsys):
+    (folders[0] / file).write_text(text)
+    assert main(["compare", *map(str, folders)]) == 1
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
 def test_runs_that_go_on_count_in_their_curves_alone(tmp_path, folders):
     going = write(tmp_path / "going", "GRPO", 7, [0.1, 0.9], finished=False)
     text = table(grouped(read_runs([*folders, going])), score=0.5)

@@ -26,5 +26,22 @@ class BreakingKeyDoorEnv(KeyDoorEnv):
         return super()._apply(response)
 
 
+class Odd(KeyDoorEnv):
+    """Has splits that are not there, in one way or another."""
+
+    def __init__(self, split="train", context="append", action_format="tag", odd="none", **kwargs):
+        if odd == "no test" and split == "test":
+            raise KeyError(split)
+        super().__init__(split=split, context=context, action_format=action_format, **kwargs)
+        if odd == "empty" and split == "validation":
+            self.task_ids = ()
+        self.odd = odd
+
+    @property
+    def system_prompt(self):
+        return None if self.odd == "no prompt" else super().system_prompt
+
+
 if "steppo-test/BreakingKeyDoor-v0" not in gymnasium.registry:
     gymnasium.register("steppo-test/BreakingKeyDoor-v0", entry_point=BreakingKeyDoorEnv)
+    gymnasium.register("steppo-test/Odd-v0", entry_point=Odd)

@@ -15,7 +15,9 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 
+import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -61,6 +63,27 @@ def writing_checkpoint(
         free = shutil.disk_usage(folder).free // 2**20
         raise CheckpointError(
             f"{name} could not be written in {folder}, with {free} MB free: {reason}. {left}."
+        ) from error
+
+
+@contextlib.contextmanager
+def reading_checkpoint(checkpoint: Path) -> Iterator[None]:
+    """What is in a file of the right size may still be damaged.
+
+    Raises:
+        CheckpointError: in place of what the readers of its files raise.
+    """
+    try:
+        yield
+    except (SafetensorError, UnpicklingError, EOFError, KeyError, RuntimeError, ValueError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        # PyTorch's own text would have pickles from anywhere be trusted.
+        first = "this is no file of PyTorch" if isinstance(error, UnpicklingError) else str(error).strip()
+        reason = (first.splitlines() or [""])[0].rstrip(".")
+        raise CheckpointError(
+            f"{checkpoint} cannot be read: {type(error).__name__}: {reason}. If it is damaged, remove it: --resume goes "
+            "on from the one before."
         ) from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from steppo_gym.trainers.setting import setting
+from steppo_gym.trainers.setting import check_ranges, setting
 
 CriticKind = Literal["full", "lora", "head"]
 
@@ -40,8 +40,6 @@ class CriticConfig:
         """Check the ranges."""
         if self.critic is not None and self.critic not in get_args(CriticKind):
             raise ValueError(f"critic must be one of {', '.join(get_args(CriticKind))}, got {self.critic!r}.")
-        for name in ("critic_learning_rate", "critic_warmup_iterations"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
+        check_ranges(self, {"critic_learning_rate": 0, "critic_warmup_iterations": 0}, finite=["critic_learning_rate"])
         if self.value_clip_range is not None and not self.value_clip_range > 0:
             raise ValueError(f"value_clip_range must be above 0, or None, got {self.value_clip_range}.")

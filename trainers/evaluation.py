@@ -20,9 +20,15 @@ class EvaluationSet:
 
 
 def first_tasks(name: str, spec: EnvFactory, number: int) -> EvaluationSet:
-    """The first `number` tasks of an environment's split (all, if it has fewer)."""
+    """The first `number` tasks of an environment's split (all, if it has fewer).
+
+    Raises:
+        ValueError: it has none.
+    """
     env = spec.make()
     try:
+        if not len(env.task_ids):
+            raise ValueError(f"There is no task in the split {name!r}.")
         task_ids = tuple(env.task_ids[i] for i in range(min(number, len(env.task_ids))))
     finally:
         env.close()

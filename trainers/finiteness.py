@@ -68,6 +68,13 @@ def require_finite_weights(models: Mapping[str, Any], where: str, gather: Callab
         )
 
 
+def require_finite_model(model: Any, folder: str) -> None:
+    """Raise a NonFiniteError that names the first parameter of a model that was loaded with a NaN or an infinity."""
+    found = _weight_that_is_not_finite({"model": model})
+    if found is not None:
+        raise NonFiniteError(f"{folder}: the {found} is not finite. Take the model from before it was damaged.")
+
+
 def _weight_that_is_not_finite(models: Mapping[str, Any]) -> str | None:
     for model, module in models.items():
         for name, weight in () if module is None else module.named_parameters():

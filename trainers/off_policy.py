@@ -28,7 +28,7 @@ def check_sampling_settings(args: Any) -> None:
         raise ValueError(
             f"off_policy_correction must be one of {', '.join(CORRECTIONS)}, got {args.off_policy_correction!r}."
         )
-    if args.off_policy_cap < 1.0:
+    if not args.off_policy_cap >= 1.0:
         raise ValueError(f"off_policy_cap must be at least 1, got {args.off_policy_cap}.")
     if args.off_policy_correction == "none" and args.off_policy_cap != type(args).off_policy_cap:
         raise ValueError("off_policy_cap has no effect without off_policy_correction. Choose one, or leave it out.")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from steppo_gym.errors import SteppoGymError
 from steppo_gym.rollouts.episode import Episode
 from steppo_gym.rollouts.policies import Policy
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool
@@ -155,12 +156,19 @@ class PlayingTrainer(RecordedTrainer):
         for tasks in self.evaluation_sets:
             scores = evaluation_metrics(self.play_evaluation_set(tasks, temperature=0.0))
             metrics |= with_prefix(f"{metric_key_prefix}_{tasks.name}_", scores)
+        self._check_best_metric(metrics)
         training = self.model.training
         self.model.eval()
         self.log(dict(metrics))
         self.model.train(training)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _check_best_metric(self, metrics: Mapping[str, float]) -> None:
+        """Raise a SteppoGymError if there is no such metric: the loop would, with the iterations since a checkpoint."""
+        wanted = self.args.metric_for_best_model
+        if wanted is not None and f"eval_{wanted.removeprefix('eval_')}" not in metrics:
+            raise SteppoGymError(f"metric_for_best_model must be one of {', '.join(metrics)}, got {wanted}.")
 
     def play_evaluation_set(self, tasks: EvaluationSet, *, temperature: float, seed: int = 0) -> list[Episode]:
         """Play all tasks of a set, shared out over the processes; every process gets all episodes, in order."""

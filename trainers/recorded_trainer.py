@@ -14,7 +14,14 @@ from transformers.trainer import SCHEDULER_NAME
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from steppo_gym.rollouts.episode import Episode, write_episodes
-from steppo_gym.trainers.checkpoints import STATE_FILE, fault, load_critic, save_critic, writing_checkpoint
+from steppo_gym.trainers.checkpoints import (
+    STATE_FILE,
+    fault,
+    load_critic,
+    reading_checkpoint,
+    save_critic,
+    writing_checkpoint,
+)
 from steppo_gym.trainers.finiteness import require_finite_weights
 from steppo_gym.trainers.phases import Phases
 from steppo_gym.trainers.sharding import checkpoint
@@ -123,20 +130,23 @@ class RecordedTrainer(GRPOTrainer):
         self.state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if self.sharded is None:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            checkpoint.load_weights(self.sharded.all(), Path(resume_from_checkpoint))
+        with reading_checkpoint(Path(resume_from_checkpoint)):
+            if self.sharded is None:
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
+            else:
+                checkpoint.load_weights(self.sharded.all(), Path(resume_from_checkpoint))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if self.sharded is None or checkpoint is None:
-            super()._load_optimizer_and_scheduler(checkpoint)
-        else:
-            self._load_sharded(self.sharded, Path(checkpoint))
         if checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
             return
-        if self.critic is not None and self.sharded is None:
-            load_critic(self.accelerator.unwrap_model(self.critic), Path(checkpoint))
+        with reading_checkpoint(Path(checkpoint)):
+            if self.sharded is not None:
+                self._load_sharded(self.sharded, Path(checkpoint))
+            else:
+                super()._load_optimizer_and_scheduler(checkpoint)
+                if self.critic is not None:
+                    load_critic(self.accelerator.unwrap_model(self.critic), Path(checkpoint))
         self._step = self.state.global_step * self.args.gradient_accumulation_steps
 
     def _load_sharded(self, sharded: ShardedModels, folder: Path) -> None:

@@ -1,7 +1,9 @@
-"""A field of a settings class, with the text that `--help` shows."""
+"""A field of a settings class with the text that `--help` shows, and the ranges of such fields."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import field
 from typing import Any
 
@@ -9,3 +11,25 @@ from typing import Any
 def setting(default: Any, text: str) -> Any:
     """A dataclass field of any type."""
     return field(default=default, metadata={"help": text})
+
+
+def check_ranges(
+    settings: Any, least: Mapping[str, float], above_zero: Iterable[str] = (), finite: Iterable[str] = ()
+) -> None:
+    """Raise a ValueError that names the first setting outside of its range, NaN included; None is in every range.
+
+    Args:
+        settings: has the fields that are named.
+        least: the smallest value of each.
+        above_zero: those that must be larger than 0.
+        finite: those that must not be infinite.
+    """
+    ranges = [
+        *((name, f"at least {value}", lambda x, value=value: x >= value) for name, value in least.items()),
+        *((name, "above 0", lambda x: x > 0) for name in above_zero),
+        *((name, "finite", math.isfinite) for name in finite),
+    ]
+    for name, said, holds in ranges:
+        value = getattr(settings, name)
+        if value is not None and not holds(value):
+            raise ValueError(f"{name} must be {said}, got {value}.")

@@ -21,11 +21,37 @@ from steppo_gym.credit.losses import RATIOS, Ratio
 from steppo_gym.credit.records import CreditRule
 from steppo_gym.trainers.critic_config import CriticConfig
 from steppo_gym.trainers.off_policy import check_overlap, check_sampling_settings
-from steppo_gym.trainers.setting import setting
+from steppo_gym.trainers.setting import check_ranges, setting
 from steppo_gym.trainers.trl_settings import check_effect
 
 KlIn = Literal["loss", "reward"]
 Shard = Literal["none", "full", "hybrid"]
+LEAST = {
+    "iterations": 1,
+    # TRL cannot make a batch of one.
+    "episodes_per_iteration": 2,
+    "updates_per_iteration": 1,
+    "num_generations": 1,
+    "num_iterations": 1,
+    "gradient_accumulation_steps": 1,
+    "max_completion_length": 1,
+    "max_prompt_tokens": 1,
+    "max_tokens_per_micro_batch": 1,
+    "num_slots": 1,
+    "num_env_workers": 0,
+    "evaluate_every": 0,
+    "save_every": 0,
+    "save_total_limit": 1,
+    "record_credit": 0,
+    "seed": 0,
+    "learning_rate": 0,
+    "beta": 0,
+    "epsilon": 0,
+    "epsilon_high": 0,
+    "max_grad_norm": 0,
+}
+ABOVE_ZERO = ("temperature", "env_step_timeout")
+FINITE = ("learning_rate", "beta", "temperature")
 CHOICES = {"ratio": RATIOS, "loss_average": LOSS_AVERAGES, "kl_in": get_args(KlIn), "shard": get_args(Shard)}
 
 
@@ -155,18 +181,9 @@ class StepConfig(GRPOConfig):
         return cls(**{**rule.defaults, **settings})
 
     def _check(self) -> None:
-        # TRL cannot make a batch of one.
-        least = {
-            "iterations": 1,
-            "episodes_per_iteration": 2,
-            "updates_per_iteration": 1,
-            "num_generations": 1,
-            "num_slots": 1,
-            "record_credit": 0,
-        }
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ValueError(f"{name} must be at least {value}, got {getattr(self, name)}.")
+        check_ranges(self, LEAST, ABOVE_ZERO, FINITE)
+        if self.seed >= 2**32:
+            raise ValueError(f"seed must be below 2**32, got {self.seed}.")
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")

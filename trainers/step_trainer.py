@@ -53,13 +53,18 @@ from steppo_gym.trainers.credit_file import CreditRecorder
 from steppo_gym.trainers.critic_config import CriticConfig
 from steppo_gym.trainers.dropout import disable_dropout
 from steppo_gym.trainers.evaluation import EvaluationSet
-from steppo_gym.trainers.finiteness import require_finite, require_finite_credit, require_finite_rewards
+from steppo_gym.trainers.finiteness import (
+    require_finite,
+    require_finite_credit,
+    require_finite_model,
+    require_finite_rewards,
+)
 from steppo_gym.trainers.metrics import UpdateSums, credit_metrics, rollout_metrics
 from steppo_gym.trainers.off_policy import correction_of
 from steppo_gym.trainers.phases import OptimizerClock, Phases
 from steppo_gym.trainers.policy.chat import ChatCodec
 from steppo_gym.trainers.policy.critic import Critic, default_kind
-from steppo_gym.trainers.policy.model_limits import context_limits
+from steppo_gym.trainers.policy.model_limits import check_vocabulary, context_limits
 from steppo_gym.trainers.policy.output_layer import score_few_at_a_time
 from steppo_gym.trainers.policy.sampling_check import check_gap, check_sampling, computes_in_16_bits, rows_gap
 from steppo_gym.trainers.sampling_trainer import SamplingTrainer
@@ -161,6 +166,8 @@ class StepTrainer(SamplingTrainer):
         self.slices_per_pass: int = args.steps_per_generation  # type: ignore[assignment]
         template_arguments: Any = self.chat_template_kwargs
         self.codec = ChatCodec(self._tokenizer, template_arguments, self.eos_token_ids)
+        check_vocabulary(self.model, self.pad_token_id, self.codec)
+        require_finite_model(self.model, str(self.model.name_or_path))
         self.critic_config, self.critic = critic_config or CriticConfig(), None
         if self.sharded is not None:
             self._take_sharded(self.sharded)
@@ -347,7 +354,7 @@ class StepTrainer(SamplingTrainer):
                 with self.phases.phase("backward"):
                     self.accelerator.backward(loss)
             total += loss.detach()
-        require_finite(total, "the loss", self.position())
+        require_finite(total, f"the loss, with rewards up to {self._iteration.reward_scale:g},", self.position())
         self._step += 1
         self._current_train_step_time += time.perf_counter() - started
         if self._step % self.args.gradient_accumulation_steps == 0:

@@ -51,8 +51,8 @@ USED: Mapping[str, tuple[str, ...]] = {
         "deepspeed", "fsdp", "fsdp_config", "parallelism_config",
     ),
     "evaluation and checkpoints": (
-        "eval_delay", "eval_on_start", "enable_jit_checkpoint", "greater_is_better", "load_best_model_at_end",
-        "metric_for_best_model", "restore_callback_states_from_checkpoint", "save_on_each_node", "save_only_model",
+        "eval_delay", "eval_on_start", "enable_jit_checkpoint", "greater_is_better", "metric_for_best_model",
+        "restore_callback_states_from_checkpoint", "save_on_each_node", "save_only_model",
         "save_total_limit",
     ),
     "what is logged and where": (

@@ -22,7 +22,10 @@ from steppo_gym.env import TextEnv
 from steppo_gym.errors import InfrastructureError
 from steppo_gym.keywords import Context
 from steppo_gym.rollouts.episode import Failure
-from steppo_gym.rollouts.step_result import Result, StepResult, read_answer, read_text
+from steppo_gym.rollouts.step_result import Result, StepResult, read_answer, read_parts, read_text, read_tools
+
+_CHECKS = (gymnasium.wrappers.PassiveEnvChecker, gymnasium.wrappers.OrderEnforcing)
+"""Wrappers that change nothing of what an environment says."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,24 @@ class EnvFactory:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def make(self) -> TextEnv:
-        """A new environment.
+        """A new environment, without what Gymnasium puts around it to check calls.
 
         Raises:
-            TypeError: the id names no `TextEnv`.
+            TypeError: the id names no `TextEnv`, or one in a wrapper, which rollouts would leave out.
         """
-        env = gymnasium.make(self.env_id, **self.kwargs).unwrapped
-        if not isinstance(env, TextEnv):
-            raise TypeError(f"{self.env_id} must be a steppo_gym.TextEnv to be rolled out, found {type(env).__name__}.")
-        return env
+        env: Any = gymnasium.make(self.env_id, **self.kwargs)
+        inner = env.unwrapped
+        if not isinstance(inner, TextEnv):
+            found = type(inner).__name__
+            raise TypeError(f"{self.env_id} must be a steppo_gym.TextEnv to be rolled out, found {found}.")
+        while env is not inner:
+            if not isinstance(env, _CHECKS):
+                raise TypeError(
+                    f"{self.env_id} is wrapped in {type(env).__name__}, which rollouts would leave out. What it does "
+                    "has to be done by the environment itself; a limit of steps is max_steps."
+                )
+            env = env.env
+        return inner
 
 
 @dataclass(frozen=True)
@@ -113,7 +125,7 @@ class EnvHost:
         return EnvDescription(
             context=env.context,
             system_prompt=read_text("The system prompt", env.system_prompt),
-            tools=tuple(env.tools),
+            tools=read_tools(env.tools),
             max_steps=env.max_steps,
             invalid_action_reward=env.protocol.invalid_action_reward,
         )
@@ -141,10 +153,12 @@ class EnvHost:
         started = time.perf_counter()
         match command:
             case ResetCommand():
-                observation, info = env.reset(seed=command.seed, options={"task_id": command.task_id})
+                answer = env.reset(seed=command.seed, options={"task_id": command.task_id})
+                observation, info = read_parts("reset", answer, "observation", "info")
                 result = read_answer(observation, 0.0, False, False, info)
             case StepCommand():
-                result = read_answer(*env.step(command.response))
+                parts = ("observation", "reward", "terminated", "truncated", "info")
+                result = read_answer(*read_parts("step", env.step(command.response), *parts))
             case RestoreCommand():
                 env.set_state(json.loads(command.state))
                 result = command.result

@@ -78,6 +78,21 @@ def read_answer(observation: object, reward: object, terminated: object, truncat
     )
 
 
+def read_parts(method: str, answer: object, *parts: str) -> tuple[Any, ...]:
+    """The parts of what a method returned, or a TypeError that says which they are."""
+    if not isinstance(answer, tuple) or len(answer) != len(parts):
+        found = f"{len(answer)} values" if isinstance(answer, tuple) else type(answer).__name__
+        raise TypeError(f"{method} must return {', '.join(parts)}; found {found}.")
+    return answer
+
+
+def read_tools(value: object) -> tuple[dict[str, Any], ...]:
+    """JSON schemas of tools, or a TypeError."""
+    if not isinstance(value, list | tuple) or not all(isinstance(tool, dict) for tool in value):
+        raise _wrong_type("tools", "a list of JSON schemas", value)
+    return tuple(value)
+
+
 def read_text(name: str, value: object) -> str:
     """A string that can be written as UTF-8.
 

@@ -12,6 +12,8 @@ from steppo_gym.view.server import ViewServer
 
 def view(options: argparse.Namespace) -> int:
     """Serve the page until a signal arrives, or write it to a file."""
+    if options.episodes < 0:
+        raise ValueError(f"--episodes must be at least 0, got {options.episodes}.")
     runs = open_runs(options.runs)
     if options.html is not None:
         page, included, total = export(runs, most_episodes=options.episodes)

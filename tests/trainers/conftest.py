@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import re
 from pathlib import Path
 
 # Read when huggingface_hub and torch are imported, which is before any fixture runs.
@@ -50,6 +52,20 @@ def pytest_collection_modifyitems(items):
     here = [item for item in items if Path(__file__).parent in item.path.parents]
     for item, warning in itertools.product(here, LIBRARY_WARNINGS):
         item.add_marker(pytest.mark.filterwarnings(warning))
+
+
+@pytest.fixture
+def refused(capsys):
+    """A context in which a command line is refused: status 2 after one line in which a pattern is found."""
+
+    @contextlib.contextmanager
+    def expected(pattern):
+        with pytest.raises(SystemExit) as ended:
+            yield
+        said = capsys.readouterr().err
+        assert ended.value.code == 2 and said.count("\n") == 1 and re.search(pattern, said), said
+
+    return expected
 
 
 @pytest.fixture(scope="session")

@@ -102,6 +102,10 @@ def test_a_base_that_is_gone_is_named(adapted, tmp_path, capsys):
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config | {"base_model_name_or_path": str(tmp_path / "gone")}))
     assert main(["merge", str(folder), "--out", str(tmp_path / "out")]) == 1
     assert f"belong to the model in {tmp_path / 'gone'}, which is not there" in capsys.readouterr().err
+    for text in ("[1]", "{", '{"base_model_name_or_path": 3}'):
+        (folder / ADAPTER_CONFIG).write_text(text)
+        assert main(["merge", str(folder), "--out", str(tmp_path / "out")]) == 1
+        assert f"{ADAPTER_CONFIG} does not say to which model" in capsys.readouterr().err
 
 
 def test_the_card_says_what_it_is_and_how_well_it_plays(adapted, merged):

@@ -6,6 +6,7 @@ import pytest
 from chat_families import CHATML, FAMILIES, GEMMA, family_tokenizer
 from tokenizers import pre_tokenizers
 
+from steppo_gym.errors import DataError
 from steppo_gym.trainers.policy.chat import NO_SYSTEM_PROMPT, ChatCodec
 
 
@@ -136,3 +137,29 @@ def test_a_blank_in_front_of_a_text_is_not_put_between_messages():
     codec = ChatCodec(tokenizer)
     context = codec.first_prompt("", (), "Go.") + codec.encode_response("one")
     assert codec.next_prompt(context, "Yes.")[len(context)] == letter
+
+
+def test_a_template_that_raises_anything_is_refused():
+    with pytest.raises(ValueError, match=r"cannot render a conversation .*: can only concatenate str"):
+        ChatCodec(family_tokenizer("qwen2", chat_template="{% for m in messages %}{{ m.content + 1 }}{% endfor %}"))
+
+
+TOOLS = [{"type": "function", "function": {"name": "go", "description": "Go.", "parameters": {}}}]
+
+
+def test_tools_that_a_template_leaves_out_are_missed():
+    shown = family_tokenizer("qwen2", chat_template="{%- if tools %}{{- tools[0] | tojson }}{%- endif %}" + CHATML)
+    assert '"description": "Go."' in text_of(shown, ChatCodec(shown).first_prompt("Play.", TOOLS, "Go."))
+    codec = ChatCodec(family_tokenizer("qwen2"))
+    codec.first_prompt("Play.", (), "Go.")
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"leaves tools out, so that the policy would not know of them\."):
+            codec.first_prompt("Play.", TOOLS, "Go.")
+    on_purpose = ChatCodec(family_tokenizer("qwen2", chat_template=NO_SYSTEM_PROMPT + CHATML))
+    assert on_purpose.first_prompt("", TOOLS, "Go.") == on_purpose.first_prompt("", (), "Go.")
+
+
+def test_a_template_that_cannot_render_tools_says_so():
+    codec = ChatCodec(family_tokenizer("qwen2", chat_template=CHATML + "{%- if tools %}{{ 1 + tools }}{%- endif %}"))
+    with pytest.raises(DataError, match="cannot render a first prompt: unsupported operand"):
+        codec.first_prompt("Play.", TOOLS, "Go.")

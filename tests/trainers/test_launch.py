@@ -204,8 +204,8 @@ def test_there_must_be_something_to_resume(tmp_path):
         ),
     ],
 )
-def test_bad_input_ends_with_a_message(flags, message):
-    with pytest.raises(SystemExit, match=message):
+def test_bad_input_ends_with_a_message(flags, message, refused):
+    with refused(message):
         parse_arguments(StepPO, flags)
 
 
@@ -278,9 +278,17 @@ def test_keywords_of_the_environment_go_before_those_of_the_task():
     assert (kwargs["goals"], kwargs["results_per_page"], kwargs["nouns"]) == ("human", 10, "words")
 
 
-@pytest.mark.parametrize(("text", "message"), [("goals", "NAME=VALUE"), ("split=test", "cannot choose the split")])
-def test_bad_keywords_of_the_environment_end_the_run(text, message):
-    with pytest.raises(SystemExit, match=message):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("goals", "NAME=VALUE"),
+        ("split=test", "cannot choose the split"),
+        ("context=append", "context has a flag of its own. Give it as --context"),
+        ("data=x", "Give it as --data"),
+    ],
+)
+def test_bad_keywords_of_the_environment_end_the_run(text, message, refused):
+    with refused(message):
         parse_arguments(StepPO, ["--env", "webshop", "--env_args", text])
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import MambaConfig, Qwen3Config, Qwen3ForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
 from steppo_gym.cli import main
@@ -182,6 +182,30 @@ def test_the_command_says_whether_it_fits(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "It does not fit into 0.5 GB" in said
     assert "--dtype bfloat16" in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--algorithm", "foo"], "--algorithm must be one of steppo, "),
+        (["--nodes", "0"], "--gpus must be at least --nodes, and that at least 1, got 1 and 0"),
+        (["--gpus", "2", "--nodes", "3"], "got 2 and 3"),
+        (["--card", "nan"], "--card must be above 0, got nan"),
+        (["--model", "/no/such"], "There is no folder /no/such"),
+        (["--", "--max_completion_length", "4096"], "positions are too few for a prompt and 4096 tokens of a response"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(flags, said, tmp_path, capsys):
+    SMALL.save_pretrained(tmp_path)
+    assert main(["memory", "--model", str(tmp_path), "--env", "key_door", *flags]) == 1
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_a_family_without_layers_of_attention_is_named(tmp_path, capsys):
+    MambaConfig(hidden_size=16, num_hidden_layers=2).save_pretrained(tmp_path)
+    assert main(["memory", "--model", str(tmp_path), "--env", "key_door"]) == 1
+    assert "The memory of a mamba cannot be computed here." in capsys.readouterr().err
 
 
 # Of one H200, with torch 2.11 and four micro-batches of 8,192 tokens: benchmarks/gpu_check.py.

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from steppo_gym.credit.rows import ABSENT
-from steppo_gym.errors import SamplingGapError
+from steppo_gym.errors import NonFiniteError, SamplingGapError
 from steppo_gym.rollouts.pool import EnvFactory
 from steppo_gym.trainers.policy.model_limits import check_model, context_limits
 from steppo_gym.trainers.policy.sampling_check import BOUND, LOW_PRECISION_BOUND, check_gap
@@ -203,3 +203,29 @@ def test_final_prompts_are_read_by_a_critic_alone(make_trainer, script):
     assert any(episode.ended == "truncated" for episode in played(trainer, 1))
     rows = [row for part in trainer._iteration.slices for row in part.rows]
     assert any(row.token_index[-1] == ABSENT for row in rows) == (script == "steppo")
+
+
+def test_a_token_without_an_embedding_is_named(make_trainer):
+    tokenizer = family_tokenizer("qwen2")
+    model = family_model("qwen2", tokenizer)
+    model.resize_token_embeddings(len(tokenizer))
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    with pytest.raises(ValueError, match=r"'\[PAD\]' is token 259, and the model has embeddings for 259"):
+        make_trainer(model=model, processing_class=tokenizer, spec=SPECS["append"], **SHORT)
+
+
+def test_a_damaged_model_is_found_before_it_plays(make_trainer):
+    tokenizer = family_tokenizer("qwen2")
+    model = family_model("qwen2", tokenizer)
+    model.model.layers[1].mlp.up_proj.weight.data[3, 2] = float("nan")
+    with pytest.raises(NonFiniteError, match=r"weight model\.layers\.1\.mlp\.up_proj\.weight is not finite"):
+        make_trainer(model=model, processing_class=tokenizer, spec=SPECS["append"], **SHORT)
+
+
+def test_a_family_that_cannot_be_sampled_from_after_all_is_refused(make_trainer, monkeypatch):
+    tokenizer = family_tokenizer("llama")
+    model = family_model("llama", tokenizer)
+    # As families that read a mask of two dimensions do.
+    monkeypatch.setattr(model.model, "forward", lambda attention_mask, **_: attention_mask.shape[7])
+    with pytest.raises(ValueError, match=r"Sampling from this model fails with IndexError: .*\. Use --use_vllm"):
+        make_trainer(model=model, processing_class=tokenizer, spec=SPECS["append"], **SHORT)

@@ -66,9 +66,9 @@ def test_it_trains_with_its_own_flags_and_all_others(folder):
         ("--num_generations=1", "step_baseline.py: num_generations must be at least 2, got 1"),
     ],
 )
-def test_bad_input_ends_with_a_line(rule, monkeypatch, flag, message):
+def test_bad_input_ends_with_a_line(rule, monkeypatch, refused, flag, message):
     monkeypatch.setattr(sys, "argv", ["step_baseline.py"])
-    with pytest.raises(SystemExit, match=f"^{re.escape(message)}"):
+    with refused(f"^{re.escape(message)}"):
         parse_arguments(rule, ["--env=key_door", flag])
 
 

@@ -92,9 +92,15 @@ def test_later_files_and_the_command_line_go_first():
         ("nonsense: 1", "nonsense"),
     ],
 )
-def test_a_file_that_is_no_recipe_is_one_line(text, said, tmp_path):
+def test_a_file_that_is_no_recipe_is_one_line(text, said, tmp_path, refused):
     (tmp_path / "r.yaml").write_text(text)
-    with pytest.raises(SystemExit, match=said):
+    with refused(said):
+        parse_arguments(StepPO, ["--config", str(tmp_path / "r.yaml")])
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path, refused):
+    (tmp_path / "r.yaml").write_bytes(b"\xd0\xff")
+    with refused(r"--config: .*r\.yaml is no text"):
         parse_arguments(StepPO, ["--config", str(tmp_path / "r.yaml")])
 
 

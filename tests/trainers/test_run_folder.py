@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -75,6 +76,34 @@ def test_a_folder_with_a_run_is_left_alone(tmp_path):
     with pytest.raises(SystemExit, match="holds a run already"), other:
         pass
     assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_the_folder_of_a_model_is_left_alone(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3"}')
+    with pytest.raises(SystemExit, match=r"holds something else than a run, such as a model\. Name another"):
+        run_folder(settings(f"--output_dir={tmp_path}")).__enter__()
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    monkeypatch.chdir(tmp_path)
+    taken = Path("runs/key_door-steppo-seed3")
+    taken.mkdir(parents=True)
+    (taken / "config.json").write_text("[]")
+    with run_folder(own := settings("--seed=3")):
+        assert own.config.output_dir == "runs/key_door-steppo-seed3-2"
+
+
+@pytest.mark.parametrize("place", ["file", "dangling", "/proc/none/run"])
+def test_a_folder_that_cannot_be_made_is_one_line(place, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "run")
+    with pytest.raises(SystemExit, match=r"--output_dir: .* cannot be written in \(.*\)\. Name another"):
+        run_folder(settings(f"--output_dir={tmp_path / place}")).__enter__()
+
+
+@pytest.mark.parametrize("text", ["null", "[1]", "{}", '{"config": {}}', '{"config"'])
+def test_a_damaged_record_of_settings_is_one_line(text, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(SystemExit, match=r"config\.json is damaged\. Start anew"):
+        run_folder(settings(f"--output_dir={tmp_path}", "--resume")).__enter__()
 
 
 @pytest.mark.parametrize(
@@ -153,6 +182,7 @@ def whole(tmp_path_factory):
         ("second rollout", "SIGTERM"),
         ("checkpoint: optimizer and schedule", "full disk"),
         ("evaluation in training", "SIGINT"),
+        ("first update", "SIGHUP"),
     ],
 )
 def test_a_run_that_was_ended_goes_on_as_if_it_had_not_been(moment, ending, whole):
@@ -165,6 +195,37 @@ def test_a_run_that_was_ended_goes_on_as_if_it_had_not_been(moment, ending, whol
         assert cell["last_words"].startswith(f"Ended by {ending}. Go on with: python ")
         assert cell["last_words"].endswith(" --resume")
     assert difference(folder, whole) == ""
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        (
+            "checkpoint-4/optimizer.pt",
+            None,
+            "checkpoint-4 cannot be read: UnpicklingError: .*--resume goes on from",
+        ),
+        ("checkpoint-4/critic.safetensors", None, "checkpoint-4 cannot be read: SafetensorError"),
+        ("metrics.jsonl", "{bad}\n", "metrics.jsonl, line 1: this is no JSON .* Remove the line"),
+        ("metrics.jsonl", "[1]\n", "metrics.jsonl, line 1: this is no entry of a run's metrics"),
+        ("evaluation_before.json", '{"greedy"', "evaluation_before.json is missing or damaged. Start anew"),
+    ],
+)
+def test_what_is_damaged_in_a_run_is_named(file, text, said, whole, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    path = folder / file
+    path.write_text("x" * path.stat().st_size if text is None else text)
+    status, printed = run(folder, "--resume", iterations=3)
+    assert status == 1 and "Traceback" not in printed
+    assert re.search(said, printed.strip().splitlines()[-1]), printed
+
+
+def test_a_run_without_the_state_of_its_optimizer_is_not_gone_on_with(tmp_path):
+    with run_folder(settings(f"--output_dir={tmp_path}", "--save_only_model")):
+        used(tmp_path)
+    with pytest.raises(SystemExit, match="--save_only_model keeps no state of the optimizer"):
+        run_folder(settings(f"--output_dir={tmp_path}", "--save_only_model", "--resume")).__enter__()
 
 
 def test_a_half_written_newest_checkpoint_is_passed_over(whole, tmp_path):

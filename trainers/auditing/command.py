@@ -41,6 +41,15 @@ from steppo_gym.trainers.auditing.source import (
 )
 from steppo_gym.trainers.rules import ALGORITHMS
 from steppo_gym.trainers.run.presets import preset_of
+from steppo_gym.trainers.setting import check_ranges
+
+LEAST = {
+    **dict.fromkeys(("tasks", "episodes_per_task", "points", "group_size", "groups", "batches", "slots"), 1),
+    **dict.fromkeys(("alternatives", "workers", "seed", "temperature", "threshold"), 0),
+    "continuations": 2,
+    "max_response_tokens": 1,
+}
+"""The smallest values of its numbers."""
 
 
 def audit(options: argparse.Namespace) -> int:
@@ -66,6 +75,7 @@ def audit(options: argparse.Namespace) -> int:
         checkpoint, recorded = played_by(Path(options.source), options.iteration, trained)
         options.source = str(checkpoint)
     _fill(options, trained, recorded is not None)
+    check_ranges(options, LEAST)
     preset = preset_of(task)
     given = {**training_keywords(trained, preset), **dict(map(env_argument, options.env_args))}
     spec = preset.spec(options.split or preset.train_split, given)

@@ -18,10 +18,14 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from steppo_gym.errors import DataError
 from steppo_gym.trainers.policy.prefill import common_prefix
 
 NO_SYSTEM_PROMPT = "{#- no system prompt -#}"
-"""In a template, says that system prompts are left out on purpose."""
+"""In a template, says that system prompts, and with them tools, are left out on purpose."""
+
+_FAULTS = (TemplateError, TypeError, ValueError)
+"""What a template raises: on purpose, or by an operation on what it does not expect."""
 
 _SYSTEM, _REPLY, _NEXT = "steppo gym system marker", "steppo gym reply marker", "steppo gym observation marker"
 
@@ -61,6 +65,8 @@ class ChatCodec:
             )
         self._special = {*tokenizer.all_special_ids}
         self._special |= {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}  # type: ignore[attr-defined]
+        self._shows_tools = NO_SYSTEM_PROMPT in str(tokenizer.chat_template)
+        """Or leaves them out on purpose; False as long as that is not known."""
         self._system_in_observation = self._lacks_system_role()
         end, self._after = self._end_of_message(stop_token_ids)
         self._end = str(self.tokenizer.decode([end]))
@@ -70,8 +76,24 @@ class ChatCodec:
         self._check_beginning()
 
     def first_prompt(self, system_prompt: str, tools: Sequence[dict[str, Any]], observation: str) -> tuple[int, ...]:
-        """System prompt, tools and observation, up to where the response begins."""
-        return tuple(self._encode(self._render(self._first_messages(system_prompt, observation), tools)))
+        """System prompt, tools and observation, up to where the response begins.
+
+        Raises:
+            DataError: the template cannot render them, or leaves the tools out.
+        """
+        messages = self._first_messages(system_prompt, observation)
+        try:
+            text = self._render(messages, tools)
+        except _FAULTS as error:
+            raise DataError(f"The chat template of {self._name} cannot render a first prompt: {error}.") from error
+        if tools and not self._shows_tools:
+            self._shows_tools = text != self._render(messages, ())
+            if not self._shows_tools:
+                raise DataError(
+                    f"The chat template of {self._name} leaves tools out, so that the policy would not know of them. "
+                    "Use --action_format tag, or another template."
+                )
+        return tuple(self._encode(text))
 
     def next_prompt(self, context: tuple[int, ...], observation: str) -> tuple[int, ...]:
         """The context as it is, the end of its last message unless sampled already, and the observation."""
@@ -103,7 +125,7 @@ class ChatCodec:
         messages = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": _NEXT}]
         try:
             return _SYSTEM not in self._render(messages, ())
-        except TemplateError:
+        except _FAULTS:
             return True
 
     def _end_of_message(self, stop_token_ids: Sequence[int]) -> tuple[int, str]:
@@ -111,7 +133,7 @@ class ChatCodec:
         asked = [{"role": "user", "content": "-"}, {"role": "assistant", "content": _REPLY}]
         try:
             going_on = self._render([*asked, {"role": "user", "content": _NEXT}], ())
-        except TemplateError as error:
+        except _FAULTS as error:
             raise ValueError(
                 f"The chat template of {self._name} cannot render a conversation of user and assistant in turns: "
                 f"{error}. Use another template."
@@ -127,7 +149,7 @@ class ChatCodec:
             # What follows a reply whether it is the last message or not; the next message's own opening does not.
             over = self._render(asked, (), add_generation_prompt=False).split(_REPLY)[-1]
             ending = ending[: common_prefix(tuple(ending), tuple(self._encode(over.lstrip())))]
-        except TemplateError:
+        except _FAULTS:
             pass  # a template that has no conversation end with a reply
         if not ending:
             return int(self.tokenizer.eos_token_id), rest  # type: ignore[arg-type]
@@ -145,8 +167,8 @@ class ChatCodec:
         begin = self.tokenizer.bos_token_id
         try:
             prompt = self.first_prompt(_SYSTEM, (), _NEXT)
-        except TemplateError as error:
-            raise ValueError(f"The chat template of {self._name} cannot render a user's message: {error}.") from error
+        except DataError as error:
+            raise ValueError(str(error)) from error
         if begin is not None and prompt[:2] == (begin, begin):
             raise ValueError(
                 f"The chat template of {self._name} begins a prompt with {self.tokenizer.bos_token!r} twice. Take one "

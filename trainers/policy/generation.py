@@ -70,7 +70,7 @@ class ModelPolicy:
         seed: int = 0,
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        if temperature < 0:
+        if not temperature >= 0:
             raise ValueError(f"temperature must be at least 0, got {temperature}.")
         # Adapters live inside the base model's layers, so the base model of a PEFT model generates with them.
         self.model: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]

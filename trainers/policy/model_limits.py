@@ -46,6 +46,25 @@ def check_model(model: Any) -> None:
         )
 
 
+def check_vocabulary(model: Any, pad_token_id: int, codec: Any) -> None:
+    """Raise a ValueError unless the model has an embedding for the tokens that every conversation is made of.
+
+    Tokenizers to which tokens were added for a model that was not resized have some more.
+
+    Args:
+        model: a causal language model, with or without PEFT around it.
+        pad_token_id: of its tokenizer.
+        codec: a `ChatCodec` of its tokenizer.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    token = max(pad_token_id, *codec.stop_token_ids, *codec.first_prompt("", (), "-"))
+    if token >= rows:
+        raise ValueError(
+            f"The tokenizer's {codec.tokenizer.convert_ids_to_tokens(token)!r} is token {token}, and the model has "
+            f"embeddings for {rows}. Resize it by model.resize_token_embeddings(len(tokenizer)) and save both."
+        )
+
+
 def max_positions(model: Any) -> int | None:
     """The longest context the model was made for, None if its configuration does not say."""
     return positions_of(model.config)

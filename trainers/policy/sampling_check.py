@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from steppo_gym.credit.rows import ABSENT, Row, build_rows, token_budget_batches
 from steppo_gym.errors import SamplingGapError
 from steppo_gym.rollouts.codec import Codec
 from steppo_gym.rollouts.episode import Episode, Step
 from steppo_gym.rollouts.policies import Policy, Request
+from steppo_gym.trainers.policy.model_limits import OTHERWISE
 
 Array = npt.NDArray[np.float64]
 
@@ -68,8 +70,15 @@ def check_sampling(
 
     Raises:
         SamplingGapError: it is above the bound.
+        ValueError: the model raises something when it is sampled from.
     """
-    episodes = _conversations(policy, codec)
+    try:
+        episodes = _conversations(policy, codec)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        # A family that takes the arguments and does something else with them.
+        raise ValueError(f"Sampling from this model fails with {type(error).__name__}: {error}. {OTHERWISE}") from error
     steps = [step for episode in episodes for step in episode.steps]
     sampled = np.array([log_prob for step in steps for log_prob in step.log_probs or ()])
     gap = sampling_gap(sampled, train_log_probs(build_rows(episodes), len(sampled)))

@@ -16,17 +16,25 @@ def has_adapters(folder: str | Path) -> bool:
     return Path(folder, ADAPTER_CONFIG).is_file()
 
 
+def is_missing_folder(name: str) -> bool:
+    """Whether a name of a model can only be that of a folder, as those on the Hub have one slash, and there is none."""
+    of_a_folder = Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
+    return of_a_folder and not Path(name).is_dir()
+
+
 def base_of(folder: str | Path) -> str:
     """Folder or Hub name of the model that the adapters belong to.
 
     Raises:
         DataError: the folder does not say, or says a folder that is not there.
     """
-    base = json.loads(Path(folder, ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not base:
+    try:
+        base = json.loads(Path(folder, ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (ValueError, AttributeError):
+        base = None
+    if not base or not isinstance(base, str):
         raise DataError(f"{Path(folder, ADAPTER_CONFIG)} does not say to which model the adapters belong.")
-    # A name on the Hub has one slash and no folder.
-    if not Path(base).is_dir() and (Path(base).is_absolute() or base.startswith(".") or base.count("/") > 1):
+    if is_missing_folder(base):
         raise DataError(
             f"The adapters in {folder} belong to the model in {base}, which is not there. Run this where it is, or "
             f"correct base_model_name_or_path in {ADAPTER_CONFIG}."

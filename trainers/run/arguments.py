@@ -12,21 +12,27 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from transformers import HfArgumentParser
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from trl.trainer.model_config import ModelConfig
 
 from steppo_gym.command_line import unknown_arguments
 from steppo_gym.credit.records import CreditRule
-from steppo_gym.env_arguments import env_argument
 from steppo_gym.trainers.critic_config import CriticConfig
 from steppo_gym.trainers.rules import ALGORITHMS
-from steppo_gym.trainers.run.presets import PRESETS, Preset, preset_of
+from steppo_gym.trainers.run.checks import (
+    OF_FLAGS,
+    check_flags,
+    check_numbers,
+    check_reports,
+    check_run,
+    check_served_folder,
+    refuse,
+)
+from steppo_gym.trainers.run.presets import Preset, preset_of
 from steppo_gym.trainers.run.recipes import with_recipes
 from steppo_gym.trainers.run.settings import RunArguments, RunSettings
 from steppo_gym.trainers.step_config import StepConfig, check_rule
@@ -94,7 +100,7 @@ def parse_arguments(rule: type[CreditRule], argv: Sequence[str] | None = None) -
     try:
         argv = with_recipes(rule, argv)
     except ValueError as error:
-        sys.exit(f"{script_name(rule.title())}.py: {error}")
+        refuse(f"{script_name(rule.title())}.py: {error}")
     first = _peek(argv)
     if first.version:
         print(f"{script_name(rule.title())}.py {version('steppo-gym')}")
@@ -110,12 +116,16 @@ def parse_arguments(rule: type[CreditRule], argv: Sequence[str] | None = None) -
     _refuse_unknown(parser, rule, parser.parse_known_args(argv)[1])
     try:
         run, config, model, assign, *critic = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+        for settings in (run, config, model, assign, *critic):
+            check_numbers(settings)
         check_rule(rule, config, critic[0] if critic else None)
-    except ValueError as error:
-        sys.exit(f"{parser.prog}: {error}")
-    _check_reports(config, parser.prog)
-    _check_served_folder(config.policy_servers_folder, (model.model_name_or_path, run.start), parser.prog)
-    given = _check(run, preset)
+        check_flags(model, run, config)
+    except (ValueError, ImportError) as error:
+        # An engine of transformers that is not installed is looked for while settings are read.
+        refuse(f"{parser.prog}: {' '.join(str(error).split())}")
+    check_reports(config, parser.prog)
+    check_served_folder(config.policy_servers_folder, (model.model_name_or_path, run.start), parser.prog)
+    given = check_run(run, preset)
     run.context = run.context or ("rebuilt" if model.model_name_or_path else "append")
     kwargs = env_keywords(run, given, {} if model.model_name_or_path else preset.small_policy_kwargs)
     return RunSettings(run, config, assign, critic[0] if critic else None, model, preset, kwargs)
@@ -172,7 +182,7 @@ def _preset(env: str) -> Preset:
     try:
         return preset_of(env)
     except ValueError as error:
-        sys.exit(f"--{error}")
+        refuse(f"--{error}")
 
 
 def _parser(rule: type[CreditRule]) -> HfArgumentParser:
@@ -180,7 +190,7 @@ def _parser(rule: type[CreditRule]) -> HfArgumentParser:
     kinds = (RunArguments, StepConfig, ModelConfig)
     taken = {name for kind in (*kinds, CriticConfig) for name in _names(kind)} & set(_names(rule))
     if taken:
-        sys.exit(f"{rule.title()}: every run has {', '.join(sorted(taken))} already. Give the rule's other names.")
+        refuse(f"{rule.title()}: every run has {', '.join(sorted(taken))} already. Give the rule's other names.")
     # The critic's come last, so that they may be missing.
     critic = (CriticConfig,) if rule.critic else ()
     parser = _Parser((*kinds, rule, *critic), add_help=False, allow_abbrev=False)  # type: ignore[arg-type]
@@ -196,7 +206,7 @@ def _defaults(rule: type[CreditRule], preset: Preset, first: argparse.Namespace)
     defaults: dict[str, Any] = {**rule.defaults, "report_to": "tensorboard", "use_cpu": not torch.cuda.is_available()}
     unknown = set(rule.defaults) - set(_names(StepConfig))
     if unknown:
-        sys.exit(f"{rule.title()}: defaults names {', '.join(sorted(unknown))}, which no run has.")
+        refuse(f"{rule.title()}: defaults names {', '.join(sorted(unknown))}, which no run has.")
     if preset.difficulties and first.data is None:
         defaults["difficulty"] = preset.difficulties[0]
     if first.model_name_or_path is None:
@@ -223,10 +233,10 @@ def _refuse_unknown(parser: argparse.ArgumentParser, rule: type[CreditRule], unk
             others = [f"{script}.py" for script, other in ALGORITHMS.items() if known in _settings(other)]
             if argument.startswith("--") and others:
                 having = ", ".join(others)
-                sys.exit(f"{parser.prog}: {rule.title()} has no setting {known}. Scripts that have it: {having}.")
+                refuse(f"{parser.prog}: {rule.title()} has no setting {known}. Scripts that have it: {having}.")
     known = [flag for flag in parser._option_string_actions if "-" not in flag.removeprefix("--")]
     said = unknown_arguments(unknown, known).rstrip(".")
-    sys.exit(f"{parser.prog}: {said}{'' if said.endswith('?') else '.'} --help_all lists every flag.")
+    refuse(f"{parser.prog}: {said}{'' if said.endswith('?') else '.'} --help_all lists every flag.")
 
 
 def _settings(rule: type[CreditRule]) -> tuple[str, ...]:
@@ -234,52 +244,7 @@ def _settings(rule: type[CreditRule]) -> tuple[str, ...]:
     return _names(rule) + (_names(CriticConfig) if rule.critic else ())
 
 
-def _check_reports(config: StepConfig, prog: str) -> None:
-    """Exit if something that is reported to is not installed."""
-    for name in config.report_to or ():
-        package = {"azure_ml": "azureml", "dagshub": "dagshub"}.get(name, name)
-        if name not in INTEGRATION_TO_CALLBACK:
-            sys.exit(f"{prog}: --report_to must be none or some of {', '.join(INTEGRATION_TO_CALLBACK)}, got {name!r}.")
-        if find_spec(package) is None:
-            sys.exit(f"{prog}: --report_to {name} needs a package. Run `pip install {package}`.")
-
-
-def _check_served_folder(folder: str | None, beginnings: Sequence[str | None], prog: str) -> None:
-    """Exit if new weights would go to where the run's first ones lie."""
-    if folder is not None and Path(folder).resolve() in {Path(name).resolve() for name in beginnings if name}:
-        sys.exit(
-            f"{prog}: --policy_servers_folder is where new weights go, and this run begins with those in {folder}. "
-            "Copy the folder first, and start the servers from the copy."
-        )
-
-
-def _check(run: RunArguments, preset: Preset) -> dict[str, Any]:
-    """Exit if the flags contradict each other; return the keywords in `--env_args`."""
-    if run.data is not None and run.difficulty is not None:
-        sys.exit("--difficulty chooses among built-in tasks and cannot be combined with --data.")
-    try:
-        given = dict(map(env_argument, run.env_args))
-    except ValueError as error:
-        sys.exit(f"--env_args: {error}")
-    if "split" in given:
-        sys.exit("--env_args cannot choose the split: training, validation and test each have their own.")
-    if run.watch == "test" and not run.test_tasks:
-        sys.exit("--watch test plays the test tasks during training, but --test_tasks is 0.")
-    if run.difficulty is not None and not preset.difficulties:
-        having = ", ".join(task for task, other in PRESETS.items() if other.difficulties)
-        sys.exit(f"--difficulty: {run.env} has only one. Tasks that have several: {having}.")
-    if run.difficulty is not None and run.difficulty not in preset.difficulties:
-        sys.exit(f"--difficulty must be one of {', '.join(preset.difficulties)}, got {run.difficulty!r}.")
-    return given
-
-
 def env_keywords(run: RunArguments, given: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
     """Keywords of all environments: those of the default policy, of the flags, and of `--env_args`."""
-    chosen = {
-        "data": run.data,
-        "difficulty": run.difficulty,
-        "protocol": run.protocol,
-        "context": run.context,
-        "action_format": run.action_format,
-    }
+    chosen = {name: getattr(run, name) for name in OF_FLAGS}
     return {**small, **{name: value for name, value in chosen.items() if value is not None}, **given}

@@ -126,7 +126,11 @@ def settle_callbacks(trainer: Trainer, folder: Path) -> None:
 
 
 def quiet_libraries() -> None:
-    """The run's own lines and bars say what matters; warnings of libraries about their other uses do not."""
+    """The run's own lines and bars say what matters; warnings of libraries about their other uses do not.
+
+    What transformers reports of weights that are missing, and random then, or do not fit is heard.
+    """
     transformers.utils.logging.set_verbosity_error()
+    logging.getLogger("transformers.modeling_utils").setLevel(logging.WARNING)
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("trl").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""What SIGTERM and Ctrl-C do to a run.
+"""What SIGTERM, Ctrl-C and the end of the terminal (SIGHUP, unless under `nohup`) do to a run.
 
 Before and after training they end it at once. During rollouts and evaluations of training it ends with the episode that
 is being played; during updates it first makes the other updates of the iteration, because its episodes are in no
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from steppo_gym.rollouts.episode import Episode
 
 WAITING = "\nEnding with a checkpoint, after the updates of this iteration at the latest. Once more ends it at once.\n"
 """Said on a signal in training, where updates may take minutes."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
@@ -38,7 +39,7 @@ class Interrupted(BaseException):
 
     @property
     def exit_status(self) -> int:
-        """As shells have it: 130 for Ctrl-C, 143 for SIGTERM."""
+        """As shells have it: 130 for Ctrl-C, 143 for SIGTERM, 129 for the end of the terminal."""
         return 128 + self.number
 
 
@@ -62,7 +63,8 @@ class Interruption(TrainerCallback):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        heard = [number for number in SIGNALS if number != signal.SIGHUP or not _outlives_terminal()]
+        before = {number: signal.signal(number, self._receive) for number in heard}
         try:
             yield
         finally:
@@ -98,6 +100,8 @@ class Interruption(TrainerCallback):
             # No exception, which somebody might catch, and no clean-up, which might be what hangs.
             os._exit(128 + number)
         self.received = number
+        if number == signal.SIGHUP:
+            _leave_terminal()
         if not self._trains:
             raise Interrupted(number)
         if os.environ.get("RANK", "0") == "0":
@@ -105,11 +109,25 @@ class Interruption(TrainerCallback):
             os.write(2, WAITING.encode())
 
 
+def _outlives_terminal() -> bool:
+    """Whether the process was started by `nohup` or the like."""
+    return signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+def _leave_terminal() -> None:
+    """Write nowhere what would go to a terminal that is gone, or to who read for it: that would be an error."""
+    for descriptor in (1, 2):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
+
+
 @contextlib.contextmanager
 def ending_in_one_line(interruption: Interruption, again: str) -> Iterator[None]:
     """What is broken outside of this program needs a cause, not a traceback.
 
-    Exits with 1 after a failure, with 130 or 143 after Ctrl-C or SIGTERM.
+    Exits with 1 after a failure, with 130, 143 or 129 after Ctrl-C, SIGTERM or the end of the terminal.
 
     Args:
         interruption: hears the signals.

@@ -11,23 +11,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import gymnasium
 import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.utils import get_peft_config
 
 from steppo_gym.credit.records import CreditRule
 from steppo_gym.errors import SteppoGymError
-from steppo_gym.registration import find_modules_here
 from steppo_gym.rollouts.episode import Episode, write_episodes
 from steppo_gym.storage.json_lines import write_whole
 from steppo_gym.trainers.checkpoints import update_of
 from steppo_gym.trainers.collapse import CollapseWatch
-from steppo_gym.trainers.evaluation import EvaluationSet, evaluation_metrics, first_tasks
+from steppo_gym.trainers.evaluation import EvaluationSet, evaluation_metrics
 from steppo_gym.trainers.results.card import write_card
 from steppo_gym.trainers.run.allocator import keep_freed_memory
 from steppo_gym.trainers.run.arguments import parse_arguments, script_name
 from steppo_gym.trainers.run.console import Console, quiet_libraries, settle_callbacks
+from steppo_gym.trainers.run.environments import Environments, in_one_line, open_environments
 from steppo_gym.trainers.run.interruption import Interrupted, Interruption, ending_in_one_line
 from steppo_gym.trainers.run.report import (
     BEFORE_FILE,
@@ -45,9 +44,6 @@ from steppo_gym.trainers.run.settings import RunSettings
 from steppo_gym.trainers.run.starts import start_of, starting_policy, task_ids_of
 from steppo_gym.trainers.step_trainer import StepTrainer
 
-WRONG_VALUE = 2
-"""Exit status after a command line that cannot be served."""
-
 Scores = dict[str, dict[str, dict[str, float]]]
 """By mode ("greedy", "sampled"), by test split, by metric."""
 
@@ -60,25 +56,31 @@ def launch(rule: type[CreditRule], argv: Sequence[str] | None = None) -> dict[st
         argv: arguments; those of the process by default.
 
     Raises:
-        SystemExit: 1 after a failure, 2 after a wrong command line, 130 or 143 after Ctrl-C or SIGTERM.
+        SystemExit: 1 after a failure, 2 after a wrong command line, 130, 143 or 129 after Ctrl-C, SIGTERM or the end of
+            the terminal.
     """
     started = time.perf_counter()
     given = list(sys.argv[1:] if argv is None else argv)
     settings = parse_arguments(rule, given)
     interruption = Interruption(settings.config.updates_in_iteration)
     quiet_libraries()
-    _check_environments(settings)
     if not torch.cuda.is_available():
         keep_freed_memory()
     again = f"Go on with: {_command_to_go_on(settings, given)}"
     with ending_in_one_line(interruption, again):
+        environments = open_environments(settings)
         settings = replace(settings, start=start_of(settings))
         with run_folder(settings) as checkpoint:
-            return _run(settings, interruption, checkpoint, given, started)
+            return _run(settings, environments, interruption, checkpoint, given, started)
 
 
 def _run(
-    settings: RunSettings, interruption: Interruption, checkpoint: Path | None, given: Sequence[str], started: float
+    settings: RunSettings,
+    environments: Environments,
+    interruption: Interruption,
+    checkpoint: Path | None,
+    given: Sequence[str],
+    started: float,
 ) -> dict[str, Any]:
     run, config, preset = settings.run, settings.config, settings.preset
     folder, title = Path(str(config.output_dir)), settings.rule.title()
@@ -90,16 +92,17 @@ def _run(
     )
     console.say(f"{title} on {preset.env_id} {run.description()}, seed {config.seed}, into {folder}")
     try:
-        trainer = _build_trainer(settings, console, interruption)
-    except ValueError as error:
-        # A model, a tokenizer or a task that cannot be trained with these settings.
-        sys.exit(f"{script_name(title)}.py: {' '.join(str(error).split())}")
+        trainer = _build_trainer(settings, environments, console, interruption)
+    except (SteppoGymError, OSError):
+        raise
+    except Exception as error:
+        # A model, a tokenizer or a task that cannot be trained with these settings; whoever reads them raises anything.
+        sys.exit(f"{script_name(title)}.py: {in_one_line(error)}")
     if config.process_index == 0:
         # Whoever looks at the episodes while the run goes on needs it; a model is saved only later.
         trainer.processing_class.save_pretrained(folder / "tokenizer")  # type: ignore[union-attr]
     try:
-        splits = preset.test_splits if run.test_tasks else ()
-        tests = _held_out(settings, splits, run.test_tasks)
+        tests = environments.tests
         before, after = _train_and_test(trainer, tests, console, checkpoint, interruption)
     finally:
         console.finish()
@@ -134,24 +137,15 @@ def _run(
     return summary
 
 
-def _check_environments(settings: RunSettings) -> None:
-    """Make one environment of those that are trained on, and exit with one line if that cannot be done."""
-    find_modules_here(settings.preset.env_id)
-    try:
-        settings.train_spec().make().close()
-    except (SteppoGymError, gymnasium.error.Error, ImportError, ValueError, TypeError, OSError) as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        print(f"{script_name(settings.rule.title())}.py: {settings.preset.env_id}: {said}", file=sys.stderr)
-        sys.exit(WRONG_VALUE)
-
-
 def _command_to_go_on(settings: RunSettings, given: Sequence[str]) -> str:
     """The same command with `--resume`; the folder is named where it was not the first of its name."""
     added = [] if settings.run.resume else ["--resume"]
     return shlex.join(["python", sys.argv[0], *given, *added])
 
 
-def _build_trainer(settings: RunSettings, console: Console, interruption: Interruption) -> StepTrainer:
+def _build_trainer(
+    settings: RunSettings, environments: Environments, console: Console, interruption: Interruption
+) -> StepTrainer:
     """The trainer with its policy, which may have to be warm-started first."""
     config, spec = settings.config, settings.train_spec()
     model, tokenizer = starting_policy(settings)
@@ -169,7 +163,7 @@ def _build_trainer(settings: RunSettings, console: Console, interruption: Interr
         rule=settings.rule,
         critic_config=settings.critic,
         processing_class=tokenizer,
-        evaluation_sets=_watched(settings),
+        evaluation_sets=environments.watched,
         on_episode=on_episode,
         peft_config=get_peft_config(settings.model),
         callbacks=[
@@ -180,21 +174,15 @@ def _build_trainer(settings: RunSettings, console: Console, interruption: Interr
             interruption,
         ],
     )
+    # What only turns out when a prompt or the optimizer is made should do so before anything is played.
+    trainer.codec.first_prompt(environments.description.system_prompt, environments.description.tools, "-")
+    trainer.create_optimizer()
+    # Training makes another one, of its own optimizer.
+    trainer.create_scheduler(config.max_steps, torch.optim.SGD([torch.zeros(1)], lr=1.0))
     due.trainer, interruption.gather = trainer, trainer.gather
     settle_callbacks(trainer, Path(str(config.output_dir)))
     report_samples(trainer, cast(PreTrainedTokenizerBase, trainer.processing_class))
     return trainer
-
-
-def _watched(settings: RunSettings) -> list[EvaluationSet]:
-    """The held-out tasks that are played during training."""
-    if settings.run.watch == "test":
-        return _held_out(settings, settings.preset.test_splits, settings.run.test_tasks)
-    return _held_out(settings, settings.preset.validation_splits, settings.run.validation_tasks)
-
-
-def _held_out(settings: RunSettings, splits: Sequence[str], number: int) -> list[EvaluationSet]:
-    return [first_tasks(split, settings.preset.spec(split, settings.env_kwargs), number) for split in splits]
 
 
 def _train_and_test(

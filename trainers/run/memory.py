@@ -13,8 +13,10 @@ import transformers
 from transformers import AutoConfig
 from trl.trainer.utils import get_peft_config
 
+from steppo_gym.errors import DataError
 from steppo_gym.trainers.memory.plan import GIB, Needs, Plan, plan, table
 from steppo_gym.trainers.policy.model_limits import positions_of
+from steppo_gym.trainers.results.adapters import is_missing_folder
 from steppo_gym.trainers.rules import ALGORITHMS
 from steppo_gym.trainers.run.arguments import RunSettings, parse_arguments
 
@@ -24,12 +26,17 @@ BESIDE = 1.0
 
 def run(options: argparse.Namespace) -> int:
     """The command; 1 if the run would not fit."""
+    _check(options)
     transformers.utils.logging.set_verbosity_error()
     given = [*(["--env", options.env] if options.env else []), *options.flags]
     given += ["--model_name_or_path", options.model] if options.model else []
     settings = parse_arguments(ALGORITHMS[options.algorithm], given)
     needs = needs_of(settings, options.gpus, options.nodes)
-    found = plan(needs)
+    try:
+        found = plan(needs)
+    except (AttributeError, KeyError, TypeError) as error:
+        # The sizes of a family that is not made of layers of attention have other names.
+        raise ValueError(f"The memory of a {needs.config.model_type} cannot be computed here.") from error
     print(f"{needs.config.model_type}, {options.gpus} x {options.card:g} GB, on each card in GiB:")
     for name, size in table(found):
         print(f"  {name:42} {size:8.2f}")
@@ -44,6 +51,17 @@ def run(options: argparse.Namespace) -> int:
     return 1
 
 
+def _check(options: argparse.Namespace) -> None:
+    if options.algorithm not in ALGORITHMS:
+        raise ValueError(f"--algorithm must be one of {', '.join(ALGORITHMS)}, got {options.algorithm!r}.")
+    if not 1 <= options.nodes <= options.gpus:
+        raise ValueError(
+            f"--gpus must be at least --nodes, and that at least 1, got {options.gpus} and {options.nodes}."
+        )
+    if not options.card > 0:
+        raise ValueError(f"--card must be above 0, got {options.card:g}.")
+
+
 def needed(found: Plan) -> float:
     """GiB of a card."""
     return found.peak / GIB * 1.05 + BESIDE
@@ -53,15 +71,21 @@ def needs_of(settings: RunSettings, gpus: int, nodes: int = 1) -> Needs:
     """What decides the memory of a run.
 
     Raises:
-        ValueError: no model is named.
+        DataError: there is no such folder.
+        ValueError: no model is named, or its contexts are shorter than what is asked for.
     """
     config, model = settings.config, settings.model
     if model.model_name_or_path is None:
         raise ValueError("The default policy fits everywhere. Name a --model.")
+    if is_missing_folder(model.model_name_or_path):
+        raise DataError(f"There is no folder {model.model_name_or_path}.")
     read = AutoConfig.from_pretrained(model.model_name_or_path, revision=model.model_revision)
     dtype: Any = read.dtype if model.dtype == "auto" else getattr(torch, model.dtype or "float32")
     response = int(config.max_completion_length or 256)
-    context = config.max_prompt_tokens or (positions_of(read) or 4096) - response
+    positions = positions_of(read) or 4096
+    context = config.max_prompt_tokens or positions - response
+    if not 0 < context <= positions - response:
+        raise ValueError(f"{positions} positions are too few for a prompt and {response} tokens of a response.")
     on = getattr(config, "activation_checkpointing", None) or config.gradient_checkpointing
     return Needs(
         config=read,

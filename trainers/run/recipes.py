@@ -34,6 +34,8 @@ def _read(path: Path) -> dict[str, Any]:
         read = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"--config: {path} cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--config: {path} is no text.") from error
     except yaml.YAMLError as error:
         raise ValueError(f"--config: {path} is no YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(read, dict):

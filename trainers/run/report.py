@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from steppo_gym.errors import DataError
 from steppo_gym.storage.json_lines import append_text, read_lines, write_whole
 
 METRICS_FILE, CURVE_FILE, SUMMARY_FILE = "metrics.jsonl", "learning_curve.png", "summary.json"
@@ -58,8 +59,19 @@ class RunRecorder(TrainerCallback):
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All entries of a `metrics.jsonl`, without a last one that was not written to its end."""
-    return read_lines(path)
+    """All entries of a `metrics.jsonl`, without a last one that was not written to its end.
+
+    Raises:
+        DataError: a line is no entry; the message names it.
+    """
+    try:
+        entries = read_lines(path)
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, dict) or "update" not in entry:
+            raise DataError(f"{path}, line {number}: this is no entry of a run's metrics. Remove the line.")
+    return entries
 
 
 def forget_after(folder: Path, update: int) -> None:

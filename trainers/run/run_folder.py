@@ -87,6 +87,10 @@ def _claimed(settings: RunSettings, stack: contextlib.ExitStack) -> Path:
     folder, given = _named(settings)
     for number in itertools.count(1):
         candidate = folder if number == 1 else Path(f"{folder}-{number}")
+        if _holds_something_else(candidate):
+            if given:
+                sys.exit(f"{folder} holds something else than a run, such as a model. Name another --output_dir.")
+            continue
         lock = _lock(candidate)
         if lock is not None and not _holds_a_run(candidate):
             stack.callback(lock.release)
@@ -110,10 +114,11 @@ def _resumed(settings: RunSettings, stack: contextlib.ExitStack) -> Path:
         sys.exit(f"--resume: another process works in {folder}. Wait for it, or stop it.")
     stack.callback(lock.release)
     settings.config.output_dir = str(folder)
-    try:
-        known = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except ValueError:
+    known = _read_json(folder / CONFIG_FILE)
+    if not isinstance(known.get("config"), dict) or not isinstance(known["config"].get("iterations"), int):
         sys.exit(f"--resume: {folder / CONFIG_FILE} is damaged. Start anew in another --output_dir.")
+    if settings.config.save_only_model:
+        sys.exit("--resume: --save_only_model keeps no state of the optimizer, without which no run goes on as it was.")
     now = _record(settings)
     different = differences(known, now)
     if different:
@@ -126,6 +131,15 @@ def _resumed(settings: RunSettings, stack: contextlib.ExitStack) -> Path:
         known["config"] |= grown
         write_whole(folder / CONFIG_FILE, json.dumps(known, indent=2))
     return folder
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in a file, an empty one if the file is not there or holds something else."""
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return read if isinstance(read, dict) else {}
 
 
 def differences(known: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -162,6 +176,9 @@ def _checkpoint(folder: Path) -> Path | None:
     checkpoint, faults = newest_complete(folder)
     for name, reason in faults.items():
         print(f"{name} is passed over: {reason}.", file=sys.stderr)
+    if checkpoint is not None and "greedy" not in _read_json(folder / BEFORE_FILE):
+        # Without the scores before training there is no summary at its end.
+        sys.exit(f"--resume: {folder / BEFORE_FILE} is missing or damaged. Start anew in another --output_dir.")
     if checkpoint is None:
         print(f"No complete checkpoint in {folder}: the run begins again.", file=sys.stderr)
         for name in (METRICS_FILE, BEFORE_FILE, SUMMARY_FILE):
@@ -175,14 +192,21 @@ def _holds_a_run(folder: Path) -> bool:
     return any((folder / name).exists() for name in names) or any(folder.glob("checkpoint-*"))
 
 
+def _holds_something_else(folder: Path) -> bool:
+    """Whether there is a `config.json` that no run has written, such as that of a model."""
+    return (folder / CONFIG_FILE).exists() and "algorithm" not in _read_json(folder / CONFIG_FILE)
+
+
 def _lock(folder: Path) -> FileLock | None:
     """The folder's lock, None if another process has it; it ends with the process that holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK_FILE, timeout=0)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         return None
+    except OSError as error:
+        sys.exit(f"--output_dir: {folder} cannot be written in ({error.strerror}). Name another.")
     return lock
 
 

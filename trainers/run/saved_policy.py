@@ -20,15 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from huggingface_hub import snapshot_download
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from steppo_gym.errors import DataError
+from steppo_gym.trainers.finiteness import require_finite_model
 from steppo_gym.trainers.policy.chat import ChatCodec
 from steppo_gym.trainers.policy.generation import ModelPolicy
-from steppo_gym.trainers.policy.model_limits import context_limits
+from steppo_gym.trainers.policy.model_limits import check_vocabulary, context_limits
 from steppo_gym.trainers.results.adapters import has_adapters, load_with_adapters
+from steppo_gym.trainers.run.console import quiet_libraries
+from steppo_gym.trainers.run.reading import reading
 
 HASHED = ("*.safetensors", "*.bin", "*config.json", "tokenizer.json", "chat_template.jinja", "vocab*", "merges.txt")
 """The files of a model that decide what it writes; "training_args.bin" does not."""
@@ -37,6 +39,8 @@ _DOWNLOADED = ("*.safetensors", "*.json", "*.jinja", "*.model", "vocab*", "merge
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _PLAIN_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 _MAX_RESPONSE_TOKENS = 512
+_PARTS = ("preset", "config", "model")
+"""Of the `config.json` of a run."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,8 @@ class SavedPolicy:
         except ValueError as error:
             raise DataError(f"{path} is not readable JSON ({error}).") from error
         # Other folders too have a config.json beside them.
-        return cls(folder, record if isinstance(record, dict) and {"preset", "config"} <= record.keys() else None)
+        of_run = isinstance(record, dict) and all(isinstance(record.get(part), dict) for part in _PARTS)
+        return cls(folder, record if of_run else None)
 
     @property
     def environment(self) -> str | None:
@@ -137,23 +142,32 @@ class SavedPolicy:
             temperature: 0 for greedy.
             seed: of the sampling.
             max_response_tokens: in place of the run's.
+
+        Raises:
+            DataError: the files are damaged, or do not fit together.
+            NonFiniteError: a weight is no number.
+            ValueError: the model cannot be sampled from here.
         """
-        transformers.utils.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
+        quiet_libraries()
         limit = max_response_tokens or self.max_response_tokens
         dtype = "auto" if self.run is None else self.run["model"].get("dtype") or "float32"
         load: Any = load_with_adapters if has_adapters(self.folder) else AutoModelForCausalLM.from_pretrained
-        model = load(self.folder, dtype=dtype, local_files_only=True)
+        with reading(f"The model in {self.folder}"):
+            model = load(self.folder, dtype=dtype, local_files_only=True)
         model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
         ends = model.generation_config.eos_token_id
         codec = load_codec(
             self.folder, self._setting("chat_template_kwargs"), [ends] if isinstance(ends, int) else ends or ()
         )
+        own = codec.tokenizer.pad_token_id
+        pad_token_id = int(codec.tokenizer.eos_token_id if own is None else own)  # type: ignore[arg-type]
+        require_finite_model(model, str(self.folder))
+        check_vocabulary(model, pad_token_id, codec)
         policy = ModelPolicy(
             model,
             num_slots=num_slots,
             stop_token_ids=codec.stop_token_ids,
-            pad_token_id=int(codec.tokenizer.pad_token_id or codec.tokenizer.eos_token_id),  # type: ignore[arg-type]
+            pad_token_id=pad_token_id,
             max_response_tokens=limit,
             temperature=temperature,
             seed=seed,
@@ -193,8 +207,10 @@ def load_codec(
     if not path.is_file():
         raise DataError(f"Expected the folder of a tokenizer, with tokenizer_config.json, got {folder}.")
     # By name, because AutoTokenizer would replace its pre-tokenizer by that of the model type.
-    plain = json.loads(path.read_text(encoding="utf-8")).get("tokenizer_class") in _PLAIN_TOKENIZERS
+    with reading(str(path)):
+        plain = json.loads(path.read_text(encoding="utf-8")).get("tokenizer_class") in _PLAIN_TOKENIZERS
     kind: Any = PreTrainedTokenizerFast if plain else AutoTokenizer
-    tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(folder, padding_side="left", local_files_only=True)
+    with reading(f"The tokenizer in {folder}"):
+        tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(folder, padding_side="left", local_files_only=True)
     ends = dict.fromkeys([tokenizer.eos_token_id, *stop_token_ids])
     return ChatCodec(tokenizer, dict(template_arguments or {}), [int(end) for end in ends if end is not None])  # type: ignore[arg-type]

@@ -12,18 +12,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+import transformers
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from steppo_gym.env import TextEnv
 from steppo_gym.errors import DataError
 from steppo_gym.rollouts.pool import EnvFactory
-from steppo_gym.trainers.results.adapters import has_adapters, load_merged
+from steppo_gym.trainers.results.adapters import has_adapters, is_missing_folder, load_merged
+from steppo_gym.trainers.run.reading import reading
 from steppo_gym.trainers.run.settings import RunSettings, Start
 from steppo_gym.trainers.warm_start.start import start_hash
 from steppo_gym.trainers.warm_start.warm_start import warm_started_policy
 
 SHIPPED = Path(__file__).parents[1] / "starts"
 CARD = "card.json"
+TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+"""One of which every tokenizer leaves."""
 
 
 def starting_policy(settings: RunSettings) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -31,16 +35,54 @@ def starting_policy(settings: RunSettings) -> tuple[Any, PreTrainedTokenizerBase
     config, model_config = settings.config, settings.model
     if model_config.model_name_or_path is not None:
         name: Any = model_config.model_name_or_path
-        config.model_init_kwargs = {"revision": model_config.model_revision, "dtype": model_config.dtype or "float32"}
+        check_model(name, model_config.model_revision, trust_remote_code=config.trust_remote_code)
+        flags = {"revision": model_config.model_revision, "dtype": model_config.dtype or "float32"}
+        given: Any = config.model_init_kwargs or {}
+        config.model_init_kwargs = flags | given
         if model_config.attn_implementation:
             config.model_init_kwargs["attn_implementation"] = model_config.attn_implementation
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=model_config.model_revision, padding_side="left")
+        tokenizer = _tokenizer_of(name, model_config.model_revision, trust_remote_code=config.trust_remote_code)
         return _merged(settings, name) if has_adapters(name) else name, tokenizer
     folder = _warm_started(settings) if settings.start is None else settings.start.folder
     # By name, because AutoTokenizer would replace its pre-tokenizer by that of the model type.
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left")
     config.model_init_kwargs = {"dtype": "float32"}
     return str(folder), tokenizer
+
+
+def check_model(name: str, revision: str, *, trust_remote_code: bool) -> None:
+    """Raise a DataError unless there is a model of a name, a tokenizer beside it, and it writes text.
+
+    Transformers asks the Hub for a folder that is not there, makes an empty tokenizer where none was saved, and TRL
+    takes a model without an output layer for a language model.
+    """
+    _check_folder(name)
+    if has_adapters(name):
+        return
+    read = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+    kind = getattr(transformers, (read.architectures or [""])[0], None)
+    if kind is not None and not kind.can_generate():
+        raise DataError(f"--model_name_or_path: {name} is a {kind.__name__}, expected a causal language model.")
+
+
+def _check_folder(name: str) -> None:
+    folder = Path(name)
+    if is_missing_folder(name):
+        raise DataError(f"--model_name_or_path: there is no folder {name}.")
+    if not folder.exists():
+        return
+    has_model = has_adapters(folder) or (folder / "config.json").is_file()
+    if not has_model or not any((folder / file).is_file() for file in TOKENIZER_FILES):
+        raise DataError(
+            f"--model_name_or_path: expected the folder of a model, with config.json and its tokenizer, got {name}."
+        )
+
+
+def _tokenizer_of(name: str, revision: str, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    with reading(f"The tokenizer of {name}"):
+        return AutoTokenizer.from_pretrained(
+            name, revision=revision, trust_remote_code=trust_remote_code, padding_side="left"
+        )
 
 
 def _merged(settings: RunSettings, name: str) -> Any:

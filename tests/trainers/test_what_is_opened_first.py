@@ -1,0 +1,163 @@
+"""What is wrong with a model's folder or an environment is found, and named in one line, before anything is played."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM, Qwen3Model
+
+from steppo_gym.errors import DataError, NonFiniteError, SteppoGymError
+from steppo_gym.trainers.rules import StepPO
+from steppo_gym.trainers.run.arguments import parse_arguments
+from steppo_gym.trainers.run.console import quiet_libraries
+from steppo_gym.trainers.run.environments import MOST_SAID, in_one_line, open_environments
+from steppo_gym.trainers.run.launch import launch
+from steppo_gym.trainers.run.saved_policy import SavedPolicy, load_codec
+from steppo_gym.trainers.run.starts import check_model, starting_policy
+
+
+@pytest.fixture
+def folder(random_folder, tmp_path):
+    """A copy of a tiny policy, to be harmed."""
+    return shutil.copytree(random_folder, tmp_path / "model")
+
+
+def checked(name):
+    check_model(str(name), "main", trust_remote_code=False)
+
+
+def settings(*flags):
+    return parse_arguments(StepPO, ["--env=key_door", "--report_to=none", *map(str, flags)])
+
+
+def test_a_folder_that_is_no_model_is_named(folder, tmp_path):
+    checked(folder)
+    for name in (tmp_path / "none", "./none", "a/b/c"):
+        with pytest.raises(DataError, match=f"there is no folder {name}"):
+            checked(name)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="there is no folder"):
+        checked(tmp_path / "file")
+    with pytest.raises(DataError, match="expected the folder of a model, with"):
+        checked(tmp_path)
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(DataError, match="expected the folder of a model"):
+        checked(folder)
+
+
+@pytest.mark.parametrize("kind", [BertForMaskedLM, Qwen3Model])
+def test_a_model_that_writes_no_text_is_refused(folder, kind):
+    if kind is Qwen3Model:
+        Qwen3Model.from_pretrained(folder).save_pretrained(folder)
+    else:
+        sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+        kind(BertConfig(vocab_size=40, **sizes)).save_pretrained(folder)
+    with pytest.raises(DataError, match=f"is a {kind.__name__}, expected a causal language model"):
+        checked(folder)
+
+
+def test_a_damaged_tokenizer_is_named(folder):
+    (folder / "tokenizer.json").write_text('{"a":')
+    with pytest.raises(DataError, match=f"The tokenizer of {folder} cannot be read: "):
+        starting_policy(settings(f"--model_name_or_path={folder}"))
+    with pytest.raises(DataError, match=f"The tokenizer in {folder} cannot be read: "):
+        load_codec(folder)
+
+
+def test_settings_of_the_model_are_handed_on(folder):
+    given = settings(f"--model_name_or_path={folder}", '--model_init_kwargs={"dtype": "bfloat16"}')
+    starting_policy(given)
+    assert given.config.model_init_kwargs == {"revision": "main", "dtype": "bfloat16"}
+
+
+def play_with(folder):
+    SavedPolicy.open(folder).load(num_slots=1, temperature=0.0, seed=0)
+
+
+def test_a_damaged_model_does_not_play(folder):
+    play_with(folder)
+    model = Qwen3Model.from_pretrained(folder)
+    model.embed_tokens.weight.data[0, 0] = torch.inf
+    model.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["Qwen3ForCausalLM"]}))
+    with pytest.raises(NonFiniteError, match=r"weight .*embed_tokens\.weight is not finite"):
+        play_with(folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(DataError, match=f"The model in {folder} cannot be read: SafetensorError"):
+        play_with(folder)
+
+
+def test_weights_that_are_missing_are_reported(folder):
+    quiet_libraries()
+    said, handler = [], logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    # Transformers keeps its messages from the handlers of others.
+    logging.getLogger("transformers.modeling_utils").addHandler(handler)
+    play_with(folder)
+    assert not said
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"num_hidden_layers": 3, "layer_types": ["full_attention"] * 3}
+    (folder / "config.json").write_text(json.dumps(config))
+    play_with(folder)
+    logging.getLogger("transformers.modeling_utils").removeHandler(handler)
+    assert "MISSING" in said[0]
+
+
+def test_a_config_json_of_something_else_is_not_that_of_a_run(folder):
+    (folder.parent / "config.json").write_text('{"preset": null, "config": 1, "model": []}')
+    assert SavedPolicy.open(folder).run is None
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        ("no test", r"KeyError: 'test' \(in __init__, .*, line \d+\)"),
+        ("empty", "There is no task in the split 'validation'"),
+        ("no prompt", "The system prompt must be a string, found NoneType None"),
+    ],
+)
+def test_an_environment_is_opened_for_every_split_before_anything_is_made(odd, said, refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with refused(f"^steppo.py: trainer_envs:steppo-test/Odd-v0: {said}"):
+        launch(StepPO, ["--env=trainer_envs:steppo-test/Odd-v0", "--env_args", f"odd={odd}"])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_opened_is_what_is_played():
+    found = open_environments(settings("--test_tasks=3", "--validation_tasks=2", "--env_args", "max_steps=4"))
+    assert [len(part.task_ids) for part in (*found.tests, *found.watched)] == [3, 2]
+    assert found.description.max_steps == 4
+    assert open_environments(settings("--test_tasks=3", "--watch=test")).watched[0].name == "test"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--adam_beta1=2"], "Invalid beta parameter"),
+        (["--lr_scheduler_type=cosine_with_min_lr"], "lr_scheduler_kwargs"),
+        (["--action_format=tool_call", "--env=key_door"], "leaves tools out"),
+    ],
+)
+def test_optimizer_schedule_and_prompt_are_made_before_anything_is_played(flags, said, folder, tmp_path):
+    template = {"chat_template": "{% for m in messages %}{{ m.content }}</s>{% endfor %}"}
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "chat_template.jinja").write_text(template["chat_template"].replace("</s>", config["eos_token"]))
+    small = ["--episodes_per_iteration=2", "--updates_per_iteration=1", "--num_slots=2", "--num_env_workers=0"]
+    run = [f"--model_name_or_path={folder}", f"--output_dir={tmp_path / 'run'}", "--report_to=none", *small, *flags]
+    with pytest.raises(SystemExit, match=said):
+        launch(StepPO, ["--env=key_door", *run])
+    assert not (tmp_path / "run" / "episodes").exists()
+
+
+def test_long_errors_are_cut():
+    assert in_one_line(ValueError("a\n b")) == "a b"
+    assert in_one_line(SteppoGymError()) == "SteppoGymError"
+    assert len(in_one_line(RuntimeError("x" * 9999))) == MOST_SAID + 4

@@ -1,0 +1,60 @@
+"""The environments of a run, opened before anything is made for them: what is wrong with one ends the run in a line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import gymnasium
+
+from steppo_gym.errors import SteppoGymError
+from steppo_gym.registration import find_modules_here
+from steppo_gym.rollouts.env_host import EnvDescription, EnvHost, describe_error
+from steppo_gym.trainers.evaluation import EvaluationSet, first_tasks
+from steppo_gym.trainers.run.arguments import script_name
+from steppo_gym.trainers.run.checks import refuse
+from steppo_gym.trainers.run.settings import RunSettings
+
+MOST_SAID = 500
+"""Characters of an error of somebody else's code: a model that does not fit its weights names all of them."""
+
+
+@dataclass(frozen=True)
+class Environments:
+    """What is known of a run's environments before anything is made for them."""
+
+    description: EnvDescription
+    tests: list[EvaluationSet]
+    watched: list[EvaluationSet]
+    """Held-out tasks that are played during training."""
+
+
+def open_environments(settings: RunSettings) -> Environments:
+    """Make an environment of each split of the run, and exit with one line if that cannot be done."""
+    find_modules_here(settings.preset.env_id)
+    host = EnvHost(settings.train_spec())
+    try:
+        description = host.describe()
+        host.close()
+        splits = settings.preset.test_splits if settings.run.test_tasks else ()
+        tests = _held_out(settings, splits, settings.run.test_tasks)
+        return Environments(description, tests, tests if settings.run.watch == "test" else _validation(settings))
+    except Exception as error:
+        said = f"{settings.preset.env_id}: {in_one_line(error)}"
+        refuse(f"{script_name(settings.rule.title())}.py: {said}")
+
+
+def _validation(settings: RunSettings) -> list[EvaluationSet]:
+    return _held_out(settings, settings.preset.validation_splits, settings.run.validation_tasks)
+
+
+def _held_out(settings: RunSettings, splits: Sequence[str], number: int) -> list[EvaluationSet]:
+    return [first_tasks(split, settings.preset.spec(split, settings.env_kwargs), number) for split in splits]
+
+
+def in_one_line(error: Exception) -> str:
+    """What an error of somebody else's code says; with type and place unless it is one that explains itself."""
+    explained = (SteppoGymError, gymnasium.error.Error, ImportError, ValueError, TypeError, OSError)
+    said = str(error) if isinstance(error, explained) else describe_error(error)
+    line = " ".join(said.split()) or type(error).__name__
+    return line if len(line) <= MOST_SAID else f"{line[:MOST_SAID]} ..."
