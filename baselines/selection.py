@@ -21,11 +21,6 @@ def choose(protocol: Protocol, algorithm: Algorithm, lines: Sequence[Mapping[str
     Ties go to the larger area under the validation curve, then to the smaller learning rate, then to the smaller clip
     range, then to the option that comes first. A grid of one point needs no runs.
 
-    Args:
-        protocol: the comparison.
-        algorithm: one of its algorithms.
-        lines: recorded grid runs, of any algorithm.
-
     Raises:
         IncompleteGridError: runs of this algorithm are missing.
     """

@@ -44,9 +44,6 @@ from steppo_gym.storage.archives import DATA_SETS, Archive
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
-    Args:
-        arguments: without the program's name; None takes those of the process.
-
     Returns:
         Exit status: 0, 1 after an error that was explained, 130 after an interruption.
 

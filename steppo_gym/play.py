@@ -12,12 +12,6 @@ def play(env: TextEnv, *, task_id: str | None = None, seed: int | None = None, e
     """Play one episode. Reads actions from stdin until the episode or the input is over; prints everything.
 
     An action is written as in the transcript, `open box`; a line that holds a tag is taken as the whole response.
-
-    Args:
-        env: in the append context and the tag format.
-        task_id: which task; None draws one.
-        seed: seeds the environment.
-        expert: let the expert act.
     """
     observation, info = env.reset(seed=seed, options=None if task_id is None else {"task_id": task_id})
     if not expert:

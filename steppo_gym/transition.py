@@ -34,11 +34,6 @@ class Exchange:
 
 
 def transcript(history: Sequence[Exchange], feedback: str) -> str:
-    """An episode as a person would read it.
-
-    Args:
-        history: its steps, oldest first.
-        feedback: what the environment said last.
-    """
+    """An episode as a person would read it."""
     lines = [line for exchange in history for line in (exchange.feedback, f"> {exchange.action}")]
     return "\n".join([*lines, feedback])

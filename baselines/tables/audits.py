@@ -58,11 +58,6 @@ def agreement(
 ) -> Agreement:
     """Spearman's correlation between alignment in an audit and how well rules learned.
 
-    Args:
-        points: of a recorded audit.
-        learned: by rule, a score of each seed.
-        seed: of the resampling.
-
     Raises:
         ValueError: fewer than `FEWEST_RULES` rules are in both.
     """
@@ -90,13 +85,7 @@ def agreement(
 
 
 def audits_page(audits: Sequence[Mapping[str, Any]], tasks: Mapping[str, Protocol], results: Path) -> str:
-    """The page.
-
-    Args:
-        audits: recorded ones, in their order.
-        tasks: the protocol of each.
-        results: folder of the recorded runs.
-    """
+    """The page: the audits of each task, and whether they order rules as training does."""
     parts = [
         "# Audits",
         "Made by `python baselines/audits.py report --write` from `results/audits/`. [docs/audit.md](../docs/audit.md) "

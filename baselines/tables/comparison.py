@@ -49,10 +49,6 @@ class Row:
 def compare(protocol: Protocol, lines: Sequence[Line]) -> list[Row]:
     """A row for each algorithm that has runs, in the order of the protocol, then those it no longer lists.
 
-    Args:
-        protocol: of the lines.
-        lines: of the matrix.
-
     Raises:
         MixedProtocolsError: the lines do not belong in one table.
     """

@@ -76,18 +76,7 @@ def rebuilt_prompt(
     problem: str,
     action_format: ActionFormat,
 ) -> str:
-    """A complete prompt for the current state.
-
-    Args:
-        instruction: of the goal.
-        history: the exchanges to show, oldest first.
-        history_chars: longest observation among them; None for all of each.
-        page: the current page without the instruction.
-        chosen: options clicked so far, which the pages do not always show.
-        actions: what can be done now.
-        problem: why the last response did nothing, or "".
-        action_format: how to answer.
-    """
+    """A complete prompt for the current state; the history is oldest first, `history_chars` of each observation."""
     lines = [
         line
         for exchange in history

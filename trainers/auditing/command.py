@@ -46,9 +46,6 @@ from steppo_gym.trainers.run.presets import preset_of
 def audit(options: argparse.Namespace) -> int:
     """Run the command.
 
-    Args:
-        options: as `steppo_gym.cli` reads them.
-
     Returns:
         Exit status.
 

@@ -43,11 +43,7 @@ class Interrupted(BaseException):
 
 
 class Interruption(TrainerCallback):
-    """Ends a run where nothing is lost.
-
-    Args:
-        updates_in_iteration: optimizer steps of one iteration.
-    """
+    """Ends a run where nothing is lost."""
 
     def __init__(self, updates_in_iteration: int) -> None:
         self.updates_in_iteration = updates_in_iteration
@@ -110,10 +106,6 @@ def ending_in_one_line(interruption: Interruption, again: str) -> Iterator[None]
     """What is broken outside of this program needs a cause, not a traceback.
 
     Exits with 1 after a failure, with 130 or 143 after Ctrl-C or SIGTERM.
-
-    Args:
-        interruption: hears the signals.
-        again: the command that goes on, once there is a folder.
     """
     try:
         with interruption.listening():

@@ -130,14 +130,7 @@ class SavedPolicy:
     def load(
         self, *, num_slots: int, temperature: float, seed: int, max_response_tokens: int | None = None
     ) -> tuple[ModelPolicy, ChatCodec, int | None]:
-        """The policy, its codec, and the longest prompt in tokens.
-
-        Args:
-            num_slots: of the rollout.
-            temperature: 0 for greedy.
-            seed: of the sampling.
-            max_response_tokens: in place of the run's.
-        """
+        """The policy, its codec, and the longest prompt in tokens."""
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         limit = max_response_tokens or self.max_response_tokens
