@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 
 PHASES = (
     "prefill", "generation", "environments", "records", "credit", "forward", "backward", "optimizer", "evaluation",
@@ -75,16 +75,12 @@ class OptimizerClock(TrainerCallback):
         self._phases = phases
         self._phase: AbstractContextManager[None] | None = None
 
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
         """Begin."""
         self._phase = self._phases.phase("optimizer")
         self._phase.__enter__()
 
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
         """End."""
         if self._phase is not None:
             self._phase.__exit__(None, None, None)

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import gymnasium
 import torch
-from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 from trl.trainer.utils import get_peft_config
 
 from steppo_gym.credit.records import CreditRule
@@ -250,9 +250,7 @@ class _EvaluationThatIsDue(TrainerCallback):
     def __init__(self) -> None:
         self.trainer: StepTrainer | None = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, *_: Any, **__: Any) -> None:
         if self.trainer is not None:
             _evaluate_if_due(self.trainer, Path(str(args.output_dir)))
 

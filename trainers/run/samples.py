@@ -13,14 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from transformers import (
-    PreTrainedTokenizerBase,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerState
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from steppo_gym.rollouts.episode import Episode, read_episodes
@@ -57,7 +50,7 @@ class SampleReporter(TrainerCallback):
         self.folder, self.updates_in_iteration = folder, updates_in_iteration
         self.tokenizer, self.tensorboard = tokenizer, tensorboard
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """After the last update of an iteration."""
         if not state.is_world_process_zero or state.global_step % self.updates_in_iteration:
             return
