@@ -43,7 +43,7 @@ def grid_scores(
     jobs = [job for job in grid_jobs(protocol, [algorithm], protocol.grid_seeds) if job.point == point]
     curves = [line["curve"] for job in jobs for line in lines if is_of(line, job)]
     final = statistics.fmean(curve[-1][1] for curve in curves)
-    return final, statistics.fmean(area_under_curve([point[:2] for point in curve]) for curve in curves)
+    return final, statistics.fmean(area_under_curve(curve) for curve in curves)
 
 
 def _rank(

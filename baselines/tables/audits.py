@@ -152,7 +152,7 @@ def learned_by(protocol: Protocol, results: Path) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for line in read_results(results, protocol, "matrix"):
         if line["algorithm"] == line["script"]:
-            found.setdefault(line["script"], []).append(area_under_curve([point[:2] for point in line["curve"]]))
+            found.setdefault(line["script"], []).append(area_under_curve(line["curve"]))
     return found
 
 

@@ -121,7 +121,7 @@ def metric(line: Line, when: str, name: str) -> float:
 
 def _row(key: str, group: Sequence[Line], reference: Mapping[int, float]) -> Row:
     greedy = [line["success_after"] for line in group]
-    areas = [area_under_curve([point[:2] for point in line["curve"]]) for line in group if line["curve"]]
+    areas = [area_under_curve(line["curve"]) for line in group if line["curve"]]
     updates = [line["seconds_per_update"] for line in group if line["seconds_per_update"] is not None]
     pairs = [(line["success_after"], reference[line["seed"]]) for line in group if line["seed"] in reference]
     own, other = zip(*pairs, strict=True) if pairs and key != REFERENCE else ((), ())
