@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 NO_ACTION = "(no action)"
@@ -31,6 +31,12 @@ class Exchange:
 
     feedback: str
     action: str
+
+
+def last_steps(history: Sequence[Exchange], shown: Callable[[str], str]) -> str:
+    """The section of a prompt with exchanges, oldest first, observations as `shown` writes them; "" for none."""
+    steps = [f"Observation: {shown(exchange.feedback)}\nAction: {exchange.action}\n" for exchange in history]
+    return "".join(["Last steps:\n", *steps, "\n"]) if steps else ""
 
 
 def transcript(history: Sequence[Exchange], feedback: str) -> str:
