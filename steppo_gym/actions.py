@@ -11,6 +11,7 @@ evaluates anything.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -132,6 +133,16 @@ def format_tool_call(name: str, arguments: Mapping[str, Any]) -> str:
     # A tag inside an argument would end the call or the thought; JSON allows the slash to be escaped.
     call = json.dumps({"name": name, "arguments": dict(arguments)}, ensure_ascii=False).replace("</", "<\\/")
     return f"<tool_call>{call}</tool_call>"
+
+
+def served_call(name: str, arguments: str) -> str:
+    """The text of a call that a server reports; arguments that are no JSON object stay, as the model's mistake."""
+    # What can just be read at this depth may be too deep to be written again.
+    with contextlib.suppress(ValueError, RecursionError):
+        read = json.loads(arguments or "{}")
+        if isinstance(read, dict):
+            return format_tool_call(name, read)
+    return f'<tool_call>{{"name": {json.dumps(name)}, "arguments": {arguments}}}</tool_call>'
 
 
 def _tool_call(body: str) -> Call | Invalid:

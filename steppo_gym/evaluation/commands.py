@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import math
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -223,7 +221,5 @@ def _file_name(text: str) -> str:
     return re.sub(r"[^\w.-]", "-", text)
 
 
-@contextlib.contextmanager
-def _bar(total: int | None, quiet: bool) -> Iterator[tqdm[Any]]:
-    with tqdm(total=total, desc="comparing tasks", unit="task", disable=True if quiet else None, leave=False) as bar:
-        yield bar
+def _bar(total: int | None, quiet: bool) -> tqdm[Any]:
+    return tqdm(total=total, desc="comparing tasks", unit="task", disable=True if quiet else None, leave=False)
