@@ -31,13 +31,7 @@ def control_seeds(protocol: Protocol, control: str) -> tuple[int, ...]:
 
 
 def play_control(protocol: Protocol, control: str, seed: int) -> dict[str, Any]:
-    """Play the protocol's test tasks and return the line to be recorded.
-
-    Args:
-        protocol: whose test tasks.
-        control: a key of `CONTROLS`.
-        seed: of the random actions.
-    """
+    """Play the protocol's test tasks and return the line to be recorded."""
     # Imported here, because they bring torch with them, which the matrix itself does not need.
     from steppo_gym.trainers.evaluation import EvaluationSet, evaluation_metrics, first_tasks
     from steppo_gym.trainers.rules import StepPO

@@ -147,11 +147,6 @@ def grouped(results: Iterable[RunResult]) -> dict[str, list[RunResult]]:
 def table(groups: Mapping[str, Sequence[RunResult]], *, score: float, reference: str | None = None) -> str:
     """The table and what its columns are.
 
-    Args:
-        groups: of `grouped`.
-        score: greedy success whose first time is told.
-        reference: label of the group that the others are compared with; the first one by default.
-
     Raises:
         DataError: there is no such group.
     """

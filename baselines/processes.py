@@ -147,22 +147,12 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def next_job(waiting: Sequence[Job], cold_seeds: Set[int]) -> Job | None:
-    """The first job of a seed whose policy is not being made at this moment.
-
-    Args:
-        waiting: jobs that have not begun.
-        cold_seeds: seeds of runs under way that have not shown yet that the policy they start from is made.
-    """
+    """The first job of a seed that is not cold: whose policy is not being made at this moment."""
     return next((job for job in waiting if job.seed not in cold_seeds), None)
 
 
 def may_resume(folder: Path, wanted: Mapping[str, Any]) -> bool:
-    """Whether a folder holds an interrupted run of exactly this job, and a checkpoint of it.
-
-    Args:
-        folder: of the run.
-        wanted: what its `job.json` must say.
-    """
+    """Whether a folder holds an interrupted run of exactly this job, and a checkpoint of it."""
     return _read_job(folder) == wanted and newest_complete(folder)[0] is not None
 
 

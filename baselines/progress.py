@@ -9,13 +9,7 @@ from tqdm import tqdm
 
 
 class Progress:
-    """A bar on a terminal, and a line for every run that ends.
-
-    Args:
-        total: runs to do.
-        num_processes: at a time.
-        durations: seconds that runs took in earlier sessions.
-    """
+    """A bar on a terminal, and a line for every run that ends."""
 
     def __init__(self, total: int, num_processes: int, durations: Sequence[float] = ()) -> None:
         self.total, self.num_processes = total, num_processes
@@ -25,12 +19,7 @@ class Progress:
         self._bar = tqdm(total=total, disable=None, dynamic_ncols=True, bar_format="{desc} |{bar}| {elapsed}")
 
     def show(self, running: Sequence[tuple[float, float]], waiting: int) -> None:
-        """Draw the bar.
-
-        Args:
-            running: for each run under way, the seconds since it began and the share of it that is done.
-            waiting: runs that have not begun.
-        """
+        """Draw the bar."""
         left = seconds_left(self._durations, running, waiting, self.num_processes)
         self._left = "?" if left is None else tqdm.format_interval(left)
         self._bar.set_description_str(f"{self._ended}/{self.total} runs, {len(running)} under way, {self._left} left")

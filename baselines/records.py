@@ -110,10 +110,6 @@ def record(job: Job, folder: Path, commit: str) -> dict[str, Any]:
 def spent(training: Sequence[Mapping[str, Any]], episodes: float) -> dict[str, list[float]]:
     """What each iteration took.
 
-    Args:
-        training: the log of each iteration.
-        episodes: of one iteration.
-
     Returns:
         `environment_steps`, those of branches and of the ways to them included; `credited_steps`, of the episodes
         themselves, whose advantage in the loss was not 0; `seconds` of wall time, without evaluation and saving.
@@ -160,9 +156,7 @@ def checked_out_commit(repository: Path = REPOSITORY) -> str:
 def code_of(commit: str, repository: Path = REPOSITORY) -> str:
     """12 hexadecimal digits that change with the code that a commit's results depend on, and with nothing else.
 
-    Args:
-        commit: as `checked_out_commit` names it. What is not committed has no such digits but its own name.
-        repository: a clone of this one.
+    What is not committed has no such digits but its own name.
     """
     trees = [git(repository, "rev-parse", f"{commit}:{folder}") for folder in RUN_CODE]
     if commit.endswith("+") or not all(trees):

@@ -21,11 +21,6 @@ def choose(protocol: Protocol, algorithm: Algorithm, lines: Sequence[Mapping[str
     Ties go to the larger area under the validation curve, then to the smaller learning rate, then to the smaller clip
     range, then to the option that comes first. A grid of one point needs no runs.
 
-    Args:
-        protocol: the comparison.
-        algorithm: one of its algorithms.
-        lines: recorded grid runs, of any algorithm.
-
     Raises:
         IncompleteGridError: runs of this algorithm are missing.
     """
@@ -48,7 +43,7 @@ def grid_scores(
     jobs = [job for job in grid_jobs(protocol, [algorithm], protocol.grid_seeds) if job.point == point]
     curves = [line["curve"] for job in jobs for line in lines if is_of(line, job)]
     final = statistics.fmean(curve[-1][1] for curve in curves)
-    return final, statistics.fmean(area_under_curve([point[:2] for point in curve]) for curve in curves)
+    return final, statistics.fmean(area_under_curve(curve) for curve in curves)
 
 
 def _rank(

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,9 +26,6 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
-
-# `benchmarks/alfworld.py` would stand in for the package of that name.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
 
 
 def module(*names: str) -> Any:

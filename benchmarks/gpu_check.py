@@ -27,7 +27,6 @@ import os
 import platform
 import shutil
 import signal
-import sys
 import tempfile
 import time
 import traceback
@@ -38,37 +37,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-# `benchmarks/alfworld.py` would stand in for the package of that name.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Models of different sizes come and go in one process.
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-import transformers  # noqa: E402
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, PrinterCallback, Qwen3Config  # noqa: E402
+import numpy as np
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, PrinterCallback, Qwen3Config
 
-from steppo_gym.credit.rows import build_rows  # noqa: E402
-from steppo_gym.rollouts.demonstrations import MessageCodec, demonstrate  # noqa: E402
-from steppo_gym.rollouts.episode import Episode, Step  # noqa: E402
-from steppo_gym.rollouts.policies import Request  # noqa: E402
-from steppo_gym.rollouts.pool import EnvFactory  # noqa: E402
-from steppo_gym.rollouts.rollout import Rollout, RolloutStats  # noqa: E402
-from steppo_gym.trainers.critic_config import CriticConfig  # noqa: E402
-from steppo_gym.trainers.evaluation import first_tasks  # noqa: E402
-from steppo_gym.trainers.policy.chat import ChatCodec  # noqa: E402
-from steppo_gym.trainers.policy.sampling_check import sampling_gap  # noqa: E402
-from steppo_gym.trainers.policy.small_policy import (  # noqa: E402
-    SmallPolicyConfig,
-    build_model,
-    stop_token_ids,
-    train_tokenizer,
-)
-from steppo_gym.trainers.rules import GRPO, StepPO  # noqa: E402
-from steppo_gym.trainers.step_config import StepConfig  # noqa: E402
-from steppo_gym.trainers.step_trainer import StepTrainer  # noqa: E402
-from steppo_gym.trainers.warm_start.warm_start import WarmStartConfig, demonstration_rows, imitate  # noqa: E402
+from steppo_gym.credit.rows import build_rows
+from steppo_gym.rollouts.episode import Episode, Step
+from steppo_gym.rollouts.policies import Request
+from steppo_gym.rollouts.pool import EnvFactory
+from steppo_gym.rollouts.rollout import Rollout, RolloutStats
+from steppo_gym.trainers.critic_config import CriticConfig
+from steppo_gym.trainers.evaluation import first_tasks
+from steppo_gym.trainers.memory.plan import Needs
+from steppo_gym.trainers.policy.sampling_check import sampling_gap
+from steppo_gym.trainers.rules import GRPO, StepPO
+from steppo_gym.trainers.step_config import StepConfig
+from steppo_gym.trainers.step_trainer import StepTrainer
+from steppo_gym.trainers.warm_start.warm_start import WarmStartConfig, warm_started_policy
 
 SPEC = EnvFactory("steppo/KeyDoor-v0", {"context": "append"})
 TASKS = tuple(f"train-{number}" for number in range(200))
@@ -179,34 +169,24 @@ def clock() -> float:
     return time.perf_counter()
 
 
+def qwen3(sizes: Sizes, tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
+    """The configuration of a model with these sizes and this tokenizer's ids."""
+    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
+    return Qwen3Config(**sizes.model, tie_word_embeddings=True, **ids)  # type: ignore[arg-type]
+
+
 def random_model(sizes: Sizes, tokenizer: PreTrainedTokenizerFast, dtype: torch.dtype) -> Any:
     """Of Qwen3's architecture, made where it will be used."""
-    config = Qwen3Config(
-        **sizes.model,  # type: ignore[arg-type]
-        tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,  # type: ignore[arg-type]
-        eos_token_id=tokenizer.eos_token_id,  # type: ignore[arg-type]
-        bos_token_id=None,
-    )
     torch.manual_seed(0)
     with torch.device(DEVICE):
-        return AutoModelForCausalLM.from_config(config, dtype=dtype)
+        return AutoModelForCausalLM.from_config(qwen3(sizes, tokenizer), dtype=dtype)
 
 
-def make_policy(sizes: Sizes, folder: Path) -> None:
-    """The default small policy after a short warm start, and its tokenizer."""
-    messages = MessageCodec()
+def small_policy(sizes: Sizes) -> Path:
+    """The folder of the default small policy after a short warm start, and of its tokenizer."""
     expert = EnvFactory(SPEC.env_id, {**SPEC.kwargs, "expert": "hasty"})
-    played = demonstrate(expert, TASKS[: sizes.demonstrations], messages, seed=0)
-    texts = [text for e in played for step in e.steps for text in (messages.text(step.prompt_ids[-1]), step.response)]
-    tokenizer = train_tokenizer(texts)
-    codec = ChatCodec(tokenizer, stop_token_ids=stop_token_ids(tokenizer))
-    rows = [row for episode in played for row in demonstration_rows(episode, messages, codec, observation_weight=0.3)]
-    model = build_model(tokenizer, SmallPolicyConfig(), seed=0)
-    config = WarmStartConfig(num_updates=sizes.warm_start_updates)
-    imitate(model, rows, config, pad_token_id=tokenizer.pad_token_id, seed=0, progress=False)  # type: ignore[arg-type]
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    config = WarmStartConfig(num_demonstrations=sizes.demonstrations, num_updates=sizes.warm_start_updates)
+    return warm_started_policy(expert, TASKS, config, seed=0, num_workers=0, progress=False)
 
 
 def settings(folder: Path, **given: Any) -> dict[str, Any]:
@@ -235,6 +215,44 @@ def make_trainer(kind: Any, model: Any, config: StepConfig, tokenizer: Any, **gi
     trainer = kind(model, config, spec=SPEC, task_ids=TASKS, **given)
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def played_trainer(
+    kind: type[PlayedTrainer],
+    sizes: Sizes,
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    critic: Any,
+    peft_config: Any = None,
+    **given: Any,
+) -> Any:
+    """A trainer with StepPO on given episodes, and further settings of the run."""
+    config = StepConfig.for_rule(
+        StepPO,
+        **settings(
+            folder,
+            episodes_per_iteration=sizes.num_rows,
+            max_completion_length=16,
+            max_tokens_per_micro_batch=sizes.row_tokens,
+            num_slots=4,
+            save_episodes=False,
+            **given,
+        ),
+    )
+    of_critic = CriticConfig(critic=critic)
+    trainer = make_trainer(kind, model, config, tokenizer, critic_config=of_critic, peft_config=peft_config)
+    trainer.sizes = sizes
+    return trainer
+
+
+def needs_of_update(sizes: Sizes, model: Any, critic: Any, processes: int = 1, parts: int = 1) -> Needs:
+    """What `played_trainer` should need for a model's configuration, in float32 and with all activations kept."""
+    return Needs(
+        config=model, dtype=torch.float32, autocast=False, peft_config=None, critic=critic, has_critic=True,
+        has_reference=False, optimizer="adamw_torch", checkpointing=False, tokens=sizes.row_tokens,
+        context=sizes.row_tokens, slots=4, processes=processes, parts=parts, triton=ON_GPU,
+    )  # fmt: skip
 
 
 def lora() -> Any:
@@ -386,27 +404,10 @@ def update(
 ) -> Figures:
     """One iteration of StepPO on given episodes."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(policy, padding_side="left")
-    config = StepConfig.for_rule(
-        StepPO,
-        **settings(
-            folder,
-            episodes_per_iteration=sizes.num_rows,
-            max_completion_length=16,
-            max_tokens_per_micro_batch=sizes.row_tokens,
-            num_slots=4,
-            save_episodes=False,
-            activation_checkpointing=checkpointing,
-        ),
+    model, peft_config = random_model(sizes, tokenizer, dtype), lora() if adapters else None
+    trainer = played_trainer(
+        PlayedTrainer, sizes, model, tokenizer, folder, critic, peft_config, activation_checkpointing=checkpointing
     )
-    trainer = make_trainer(
-        PlayedTrainer,
-        random_model(sizes, tokenizer, dtype),
-        config,
-        tokenizer,
-        critic_config=CriticConfig(critic=critic),
-        peft_config=lora() if adapters else None,
-    )
-    trainer.sizes = sizes
     loaded = torch.cuda.memory_allocated() / GIB if ON_GPU else None
     started = clock()
     trainer.train()
@@ -423,10 +424,7 @@ def update(
         "credit_seconds": logged["credit_seconds"],
         "update_seconds": logged["update_seconds"],
         "update_tokens_per_second": tokens / logged["update_seconds"],
-        "loss": logged["loss"],
-        "value_loss": logged["value_loss"],
-        "grad_norm": logged["grad_norm"],
-        "critic_grad_norm": logged["critic_grad_norm"],
+        **{name: logged[name] for name in ("loss", "value_loss", "grad_norm", "critic_grad_norm")},
     }
 
 
@@ -540,8 +538,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     print(", ".join(f"{key} {value}" for key, value in result["machine"].items()), flush=True)
     print("| section | status | seconds | peak, GiB | figures |\n|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        policy = Path(folder, "policy")
-        make_policy(sizes, policy)
+        policy = small_policy(sizes)
         for number, (name, seconds, section) in enumerate(SECTIONS):
             left = options.seconds - (time.perf_counter() - started)
             if options.only and not any(part in name for part in options.only):

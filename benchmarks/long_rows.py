@@ -17,19 +17,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-# `benchmarks/alfworld.py` would stand in for the package of that name.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
-sys.path.append(str(Path(__file__).resolve().parents[1]))
+import torch
+from gpu_check import TINY, PlayedTrainer, Sizes, needs_of_update, played_trainer, qwen3, random_model, small_policy
+from process_memory import MIB, forget_most, give_back_freed_memory, most_resident
+from transformers import PreTrainedTokenizerFast
 
-import torch  # noqa: E402
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config  # noqa: E402
-
-from benchmarks.gpu_check import ON_GPU, SPEC, TASKS, TINY, PlayedTrainer, Sizes, make_policy, settings  # noqa: E402
-from benchmarks.process_memory import MIB, forget_most, give_back_freed_memory, most_resident  # noqa: E402
-from steppo_gym.trainers.critic_config import CriticConfig  # noqa: E402
-from steppo_gym.trainers.memory.plan import Needs, Plan, plan  # noqa: E402
-from steppo_gym.trainers.rules import StepPO  # noqa: E402
-from steppo_gym.trainers.step_config import StepConfig  # noqa: E402
+from steppo_gym.trainers.memory.plan import Plan, plan
 
 LARGEST_RATIO = 1.3
 MODEL = {
@@ -45,41 +38,12 @@ MODEL = {
 
 def run(sizes: Sizes, critic: Any, folder: Path) -> tuple[Plan, float]:
     """What is computed, and the MiB that two iterations have taken."""
-    make_policy(TINY, folder / "policy")
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "policy", padding_side="left")
-    ids: dict[str, Any] = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
-    model = Qwen3Config(**sizes.model, tie_word_embeddings=True, **ids)  # type: ignore[arg-type]
-    config = StepConfig.for_rule(
-        StepPO,
-        **settings(
-            folder / "run",
-            # In the second update the optimizer has its state.
-            iterations=2,
-            episodes_per_iteration=sizes.num_rows,
-            max_completion_length=16,
-            max_tokens_per_micro_batch=sizes.row_tokens,
-            num_slots=4,
-            save_episodes=False,
-        ),
-    )
-    needs = Needs(
-        config=model, dtype=torch.float32, autocast=False, peft_config=None, critic=critic, has_critic=True,
-        has_reference=False, optimizer="adamw_torch", checkpointing=False, tokens=sizes.row_tokens,
-        context=sizes.row_tokens, slots=4, processes=1, parts=1, triton=ON_GPU,
-    )  # fmt: skip
-    computed = plan(needs)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(small_policy(TINY), padding_side="left")
+    computed = plan(needs_of_update(sizes, qwen3(sizes, tokenizer), critic))
     begun = forget_most()
-    torch.manual_seed(0)
-    trainer = PlayedTrainer(
-        AutoModelForCausalLM.from_config(model, dtype=torch.float32),
-        config,
-        spec=SPEC,
-        task_ids=TASKS,
-        rule=StepPO(),
-        critic_config=CriticConfig(critic=critic),
-        processing_class=tokenizer,
-    )
-    trainer.sizes = sizes
+    model = random_model(sizes, tokenizer, torch.float32)
+    # In the second update the optimizer has its state.
+    trainer = played_trainer(PlayedTrainer, sizes, model, tokenizer, folder, critic, iterations=2)
     trainer.train()
     return computed, most_resident() - begun
 

@@ -35,14 +35,7 @@ _YEAR = re.compile(r"\b(?:18|19)\d\d\b")
 
 
 def control_scores(dataset: Dataset, split: str, *, num_questions: int, top_k: int) -> dict[str, dict[str, float]]:
-    """Exact match of every control by kind of question, from 0 to 1.
-
-    Args:
-        dataset: whose questions.
-        split: of the built-in data.
-        num_questions: the first ones of the split.
-        top_k: passages per search.
-    """
+    """Exact match of every control by kind of question, from 0 to 1."""
     questions = ProceduralQuestions(dataset, split)
     scored: dict[str, list[dict[str, float]]] = defaultdict(list)
     for index, task_id in enumerate(questions.task_ids[:num_questions]):

@@ -31,18 +31,16 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from steppo_gym.rollouts.demonstrations import MessageCodec, demonstrate
 from steppo_gym.rollouts.policies import Policy
 from steppo_gym.rollouts.pool import EnvFactory
 from steppo_gym.trainers.critic_config import CriticConfig
 from steppo_gym.trainers.evaluation import EvaluationSet
-from steppo_gym.trainers.policy.chat import ChatCodec
 from steppo_gym.trainers.policy.generation import ModelPolicy
-from steppo_gym.trainers.policy.small_policy import STOP, SmallPolicyConfig, build_model, train_tokenizer
+from steppo_gym.trainers.policy.small_policy import SmallPolicyConfig
 from steppo_gym.trainers.rules import StepPO
 from steppo_gym.trainers.step_config import StepConfig
 from steppo_gym.trainers.step_trainer import StepTrainer
-from steppo_gym.trainers.warm_start.warm_start import WarmStartConfig, demonstration_rows, imitate
+from steppo_gym.trainers.warm_start.warm_start import WarmStartConfig, warm_started_policy
 
 KWARGS = {"context": "append", "invalid_action_reward": -0.3}
 SPEC, TEST_SPEC = (EnvFactory("steppo/KeyDoor-v0", {**KWARGS, "split": split}) for split in ("train", "test"))
@@ -102,22 +100,11 @@ class TestedTrainer(StepTrainer):
             super().check_sampling_gap(gap)
 
 
-def make_start(folder: Path, updates: int) -> None:
-    """A policy that has taken over the hasty expert's habit."""
-    messages = MessageCodec()
-    shown = list(demonstrate(HASTY, TASKS, messages, seed=0))
-    steps = [step for episode in shown for step in episode.steps]
-    texts = [text for step in steps for text in (messages.text(step.prompt_ids[-1]), step.response)]
-    tokenizer = train_tokenizer(texts, vocab_size=340)
-    stop: Any = tokenizer.convert_tokens_to_ids(STOP)
-    codec = ChatCodec(tokenizer, stop_token_ids=[stop])
-    model = build_model(tokenizer, SmallPolicyConfig(hidden_size=64, num_layers=2, num_heads=2), seed=0)
-    rows = [row for episode in shown for row in demonstration_rows(episode, messages, codec, observation_weight=0.3)]
-    config = WarmStartConfig(num_updates=updates)
-    padding: Any = tokenizer.pad_token_id
-    imitate(model, rows, config, pad_token_id=padding, seed=0, progress=False)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+def make_start(updates: int) -> Path:
+    """The folder of a policy that has taken over the hasty expert's habit."""
+    sizes = SmallPolicyConfig(hidden_size=64, num_heads=2, vocab_size=340)
+    config = WarmStartConfig(num_updates=updates, policy=sizes)
+    return warm_started_policy(HASTY, TASKS, config, seed=0, num_workers=0, progress=False)
 
 
 def make_trainer(start: Path, out: Path, name: str, options: argparse.Namespace, seed: int) -> TestedTrainer:
@@ -179,7 +166,7 @@ def _success(trainer: StepTrainer) -> float:
     return sum(episode.success for episode in episodes) / len(episodes)
 
 
-def run_all(options: argparse.Namespace, start: Path) -> list[dict[str, Any]]:
+def run_all(options: argparse.Namespace) -> list[dict[str, Any]]:
     """The runs that are asked for, as far as they are not recorded; with those that are."""
     settings = {key: getattr(options, key) for key in ("iterations", "episodes", "learning_rate", "slip", "engine_ms")}
     lines: list[dict[str, Any]] = []
@@ -191,9 +178,7 @@ def run_all(options: argparse.Namespace, start: Path) -> list[dict[str, Any]]:
         for name in options.rows:
             if (name, seed) in known:
                 continue
-            if not (start / "config.json").exists():
-                make_start(start, options.start_updates)
-            line = {**train(start, name, options, seed), "settings": settings}
+            line = {**train(make_start(options.start_updates), name, options, seed), "settings": settings}
             print(_cells(line), flush=True)
             lines.append(line)
             if options.lines is not None:
@@ -235,7 +220,6 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--start-updates", type=int, default=150, help="of the imitation")
-    parser.add_argument("--start", type=Path, help="folder of the first policy, made if it is not there")
     parser.add_argument("--slip", type=float, default=0.02, help="share of the tokens drawn uniformly")
     parser.add_argument("--engine-ms", type=float, default=0.0, help="least time of the sampler's forward passes")
     parser.add_argument("--seeds", type=int, default=1)
@@ -246,9 +230,7 @@ def main() -> None:
     torch.set_num_threads(1)
     print("| | seed | success before | after | sampled, last 3 | sampler KL | sample size | entropy | seconds |")
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        lines = run_all(options, options.start or Path(folder, "start"))
-    print_means(lines, options.rows)
+    print_means(run_all(options), options.rows)
 
 
 if __name__ == "__main__":

@@ -52,12 +52,7 @@ class ControlScores:
 
 
 def control_scores(split: str, *, num_queries: int) -> dict[str, dict[str, ControlScores]]:
-    """Scores of every policy by kind of query, with "all" for all kinds.
-
-    Args:
-        split: of the built-in data.
-        num_queries: the first ones of the split.
-    """
+    """Scores of every policy by kind of query, with "all" for all kinds."""
     source = builtin_corpus()
     played: dict[str, dict[str, list[ControlScores]]] = defaultdict(lambda: defaultdict(list))
     for index in range(min(num_queries, len(task_ids(split)))):

@@ -14,40 +14,31 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import sqlite3
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
-# Python puts a script's folder first on its path, where files stand that are named like packages.
-sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent]
+import bm25s
+import numpy as np
+from step_times import MEBIBYTE, in_new_process
+from tqdm import tqdm
 
-import bm25s  # noqa: E402
-import numpy as np  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+from steppo_gym.retrieval import Passage, open_retriever, read_corpus
+from steppo_gym.retrieval.analysis import STOP_WORDS, passage_terms, query_terms
+from steppo_gym.retrieval.bm25 import K1, B
+from steppo_gym.retrieval.opening import index_corpus
 
-from steppo_gym.retrieval import Passage, open_retriever, read_corpus  # noqa: E402
-from steppo_gym.retrieval.analysis import STOP_WORDS, passage_terms, query_terms  # noqa: E402
-from steppo_gym.retrieval.bm25 import K1, B  # noqa: E402
-from steppo_gym.retrieval.opening import index_corpus  # noqa: E402
-
-SIZES = (10_000, 100_000, 1_000_000)
 COLUMNS = ("engine", "index s", "index MiB", "load s", "resident MiB", "private MiB", "p50 ms", "p99 ms", "CPU ms", "n")
-MEBIBYTE = 2**20
 NUM_QUERIES = 1000
 NUM_HITS = 5
 NUM_ENVIRONMENTS = 32
 AIMS = {100_000: 2.0, 1_000_000: 10.0}
 """Median milliseconds that our default engine is to stay under."""
-
-T = TypeVar("T")
 
 Search = Callable[[str], list[float]]
 """The scores of the best `NUM_HITS` passages."""
@@ -129,16 +120,10 @@ def _run(engine: str, corpus: Path, queries: Sequence[str], seconds: float) -> M
     folder = corpus.parent / engine.replace(" ", "-")
     folder.mkdir()
     start = time.perf_counter()
-    _in_process(_build, engine, corpus, folder)
+    in_new_process(_build, engine, corpus, folder)
     index_seconds = time.perf_counter() - start
     index_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return _in_process(_measure, engine, corpus, folder, index_seconds, index_bytes, queries, seconds)
-
-
-def _in_process(function: Callable[..., T], *arguments: Any) -> T:
-    """In a process of its own, so that nothing of what ran before is counted."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+    return in_new_process(_measure, engine, corpus, folder, index_seconds, index_bytes, queries, seconds)
 
 
 def _build(engine: str, corpus: Path, folder: Path) -> None:
@@ -184,13 +169,6 @@ def _memory() -> tuple[int, int]:
         fields[name] = 1024 * int(value.split()[0])
     # Pages of a file that only this process has mapped so far are shared with the next process that maps it.
     return fields["Rss"], fields["Private_Dirty"]
-
-
-def _build_ours(engine: str) -> Callable[[Path, Path], None]:
-    def build(corpus: Path, folder: Path) -> None:
-        index_corpus(corpus, engine=engine)
-
-    return build
 
 
 def _load_ours(engine: str) -> Callable[[Path, Path], Search]:
@@ -243,9 +221,9 @@ def _load_sqlite(corpus: Path, folder: Path) -> Search:
     return search
 
 
-ENGINES: dict[str, tuple[Callable[[Path, Path], None], Callable[[Path, Path], Search]]] = {
-    "bm25": (_build_ours("bm25"), _load_ours("bm25")),
-    "tantivy": (_build_ours("tantivy"), _load_ours("tantivy")),
+ENGINES: dict[str, tuple[Callable[[Path, Path], object], Callable[[Path, Path], Search]]] = {
+    "bm25": (lambda corpus, _: index_corpus(corpus, engine="bm25"), _load_ours("bm25")),
+    "tantivy": (lambda corpus, _: index_corpus(corpus, engine="tantivy"), _load_ours("tantivy")),
     "bm25s default": (_build_bm25s, _load_bm25s),
     "SQLite FTS5": (_build_sqlite, _load_sqlite),
 }

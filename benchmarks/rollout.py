@@ -32,12 +32,7 @@ MAX_STEPS = 50
 
 
 class TimedPolicy:
-    """Says the same word always and takes as long as a model would.
-
-    Args:
-        call_seconds: what every call takes.
-        request_seconds: what every request of a call adds.
-    """
+    """Says the same word always and takes as long as a model would."""
 
     needs_expert = False
 

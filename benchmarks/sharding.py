@@ -20,25 +20,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# `benchmarks/alfworld.py` would stand in for the package of that name.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
-sys.path.append(str(Path(__file__).resolve().parents[1]))
+import torch
+from gpu_check import TINY, PlayedTrainer, Sizes, needs_of_update, played_trainer, random_model, small_policy
+from process_memory import MIB, forget_most, give_back_freed_memory, most_resident
+from transformers import AutoConfig, PreTrainedTokenizerFast, TrainerCallback
 
-import torch  # noqa: E402
-from transformers import (  # noqa: E402
-    AutoConfig,
-    AutoModelForCausalLM,
-    PreTrainedTokenizerFast,
-    Qwen3Config,
-    TrainerCallback,
-)
-
-from benchmarks.gpu_check import SPEC, TASKS, TINY, PlayedTrainer, Sizes, make_policy, settings  # noqa: E402
-from benchmarks.process_memory import MIB, forget_most, give_back_freed_memory, most_resident  # noqa: E402
-from steppo_gym.trainers.critic_config import CriticConfig  # noqa: E402
-from steppo_gym.trainers.memory.plan import Needs, plan  # noqa: E402
-from steppo_gym.trainers.rules import StepPO  # noqa: E402
-from steppo_gym.trainers.step_config import StepConfig  # noqa: E402
+from steppo_gym.trainers.memory.plan import plan
 
 MODEL = {
     "vocab_size": 20_000,
@@ -89,52 +76,25 @@ def own_mib(tensors: Any) -> float:
 
 def make(folder: Path) -> None:
     """Save the model with a tokenizer."""
-    make_policy(TINY, folder)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
-    torch.manual_seed(0)
-    config = Qwen3Config(**MODEL, tie_word_embeddings=True, **ids)  # type: ignore[arg-type]
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(small_policy(TINY))
+    tokenizer.save_pretrained(folder)
+    random_model(SIZES, tokenizer, torch.float32).save_pretrained(folder)
 
 
 def computed(policy: Path, critic: Any, shard: str, processes: int) -> float:
     """MiB of the plan for an update."""
-    needs = Needs(
-        config=AutoConfig.from_pretrained(policy), dtype=torch.float32, autocast=False, peft_config=None, critic=critic,
-        has_critic=True, has_reference=False, optimizer="adamw_torch", checkpointing=False, tokens=SIZES.row_tokens,
-        context=SIZES.row_tokens, slots=4, processes=processes, parts=1 if shard == "none" else processes,
-        triton=False,
-    )  # fmt: skip
-    return plan(needs).updating / MIB
+    parts = 1 if shard == "none" else processes
+    return plan(needs_of_update(SIZES, AutoConfig.from_pretrained(policy), critic, processes, parts)).updating / MIB
 
 
 def measure(shard: str, critic: Any, policy: Path, folder: Path) -> tuple[int, dict[str, float]]:
     """Two updates: this process's number and its figures in MiB."""
-    config = StepConfig.for_rule(
-        StepPO,
-        **settings(
-            folder,
-            iterations=2,
-            episodes_per_iteration=SIZES.num_rows,
-            max_completion_length=16,
-            max_tokens_per_micro_batch=SIZES.row_tokens,
-            num_slots=4,
-            save_episodes=False,
-            shard=shard,
-            model_init_kwargs={"dtype": "float32"},
-        ),
-    )
     begun = forget_most()
-    trainer = Measured(
-        str(policy),
-        config,
-        spec=SPEC,
-        task_ids=TASKS,
-        rule=StepPO(),
-        critic_config=CriticConfig(critic=critic),
-        processing_class=PreTrainedTokenizerFast.from_pretrained(policy, padding_side="left"),
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(policy, padding_side="left")
+    dtype = {"dtype": "float32"}
+    trainer = played_trainer(
+        Measured, SIZES, str(policy), tokenizer, folder, critic, iterations=2, shard=shard, model_init_kwargs=dtype
     )
-    trainer.sizes = SIZES
     checked, gradients = most_resident(), Gradients()
     trainer.add_callback(gradients)
     forget_most()

@@ -16,11 +16,7 @@ R = TypeVar("R")
 
 
 class StepTimes:
-    """Seconds of calls, by what was called, and of the processor in all steps together.
-
-    Args:
-        kinds: what is called: "reset" and the kinds of steps.
-    """
+    """Seconds of calls, by what was called, and of the processor in all steps together."""
 
     def __init__(self, *kinds: str) -> None:
         self.seconds: dict[str, list[float]] = {kind: [] for kind in kinds}

@@ -45,13 +45,7 @@ def draw(request: Request, seed: int, median: float, spread: float) -> float:
 
 
 class SimulatedEngine:
-    """Continuous batching: sequences join and leave between decode steps.
-
-    Args:
-        step_seconds: what a decode step takes.
-        sequence_seconds: what each sequence adds to it.
-        length: tokens of the response to a request.
-    """
+    """Continuous batching: sequences join and leave between decode steps."""
 
     needs_expert = False
     prefers_streaming = True
@@ -92,11 +86,7 @@ class SimulatedEngine:
 
 
 class LatePolicy:
-    """Every answer takes its own time, whatever else is under way.
-
-    Args:
-        seconds: of the answer to a request.
-    """
+    """Every answer takes its own time, whatever else is under way."""
 
     needs_expert = False
     prefers_streaming = True

@@ -16,12 +16,7 @@ ENV_ID = "timed_env:steppo-benchmark/Timed-v0"
 
 
 class TimedEnv(TextEnv):
-    """The task "12" ends after 12 steps.
-
-    Args:
-        step_seconds: what a step takes, asleep.
-        context: see `TextEnv`.
-    """
+    """The task "12" ends after 12 steps."""
 
     task_ids: Sequence[str] = tuple(map(str, range(1, 51)))
 

@@ -25,12 +25,13 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -119,32 +120,20 @@ def task_ids(work: Work) -> list[str]:
 
 def make_policy(folder: Path, *, hidden_size: int, updates: int) -> None:
     """A policy that has seen a little of the way, and ends its responses."""
-    from steppo_gym.rollouts.demonstrations import MessageCodec, demonstrate
     from steppo_gym.rollouts.pool import EnvFactory
-    from steppo_gym.trainers.policy.chat import ChatCodec
-    from steppo_gym.trainers.policy.small_policy import STOP, SmallPolicyConfig, build_model, train_tokenizer
-    from steppo_gym.trainers.warm_start.warm_start import WarmStartConfig, demonstration_rows, imitate
+    from steppo_gym.trainers.policy.small_policy import SmallPolicyConfig
+    from steppo_gym.trainers.warm_start.warm_start import WarmStartConfig, warm_started_policy
 
-    messages, spec = MessageCodec(), EnvFactory(ENV_ID, {"context": "append", **env_arguments(8)})
-    shown = list(demonstrate(spec, [f"train-{number}" for number in range(500, 600)], messages, seed=0))
-    steps = [step for episode in shown for step in episode.steps]
-    texts = [text for step in steps for text in (messages.text(step.prompt_ids[-1]), step.response)]
-    tokenizer = train_tokenizer(texts, vocab_size=340)
+    spec = EnvFactory(ENV_ID, {"context": "append", **env_arguments(8)})
+    sizes = SmallPolicyConfig(hidden_size=hidden_size, vocab_size=340)
+    config = WarmStartConfig(num_updates=updates, observation_weight=0.0, policy=sizes)
+    tasks = [f"train-{number}" for number in range(500, 600)]
+    made = warm_started_policy(spec, tasks, config, seed=0, num_workers=0, progress=False)
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     tokenizer.chat_template = str(tokenizer.chat_template).replace(
         "message.role == 'user'", "message.role in ('user', 'tool')"
     )
-    codec = ChatCodec(tokenizer, stop_token_ids=[int(tokenizer.convert_tokens_to_ids(STOP))])  # type: ignore[arg-type]
-    model = build_model(tokenizer, SmallPolicyConfig(hidden_size=hidden_size, num_layers=2, num_heads=4), seed=0)
-    rows = [row for episode in shown for row in demonstration_rows(episode, messages, codec, observation_weight=0.0)]
-    imitate(
-        model,
-        rows,
-        WarmStartConfig(num_updates=updates),
-        pad_token_id=int(tokenizer.pad_token_id),  # type: ignore[arg-type]
-        seed=0,
-        progress=False,
-    )  # type: ignore[arg-type]
-    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
@@ -412,9 +401,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Measured]:
         work = Work(**json.loads(options.work))
         with tempfile.TemporaryDirectory() as folder:
             run = {"trl": trl, "padded": padded}.get(options.arm, ours)
-            print(
-                json.dumps({f.name: getattr(result, f.name) for result in [run(work, folder)] for f in fields(result)})
-            )
+            print(json.dumps(asdict(run(work, folder))))
         return []
     if options.tiny:
         options.steps, options.episodes, options.group, options.iterations, options.hidden_size = [2], 4, 2, 2, 16
@@ -425,11 +412,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Measured]:
             work = Work(steps, options.episodes, options.group, options.iterations, folder)
             for arm in (*options.arms, *(LEFT_OUT if options.left_out else ())):
                 results.append(measure(arm, work))
-                print(
-                    f"{arm}, {steps} steps: {results[-1].episodes_per_hour:,.0f} episodes/h",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                said = f"{arm}, {steps} steps: {results[-1].episodes_per_hour:,.0f} episodes/h"
+                print(said, file=sys.stderr, flush=True)
     print(table(results))
     print(growth(results))
     return results

@@ -41,11 +41,6 @@ _TEMPLATE = """\
 class PlainShop:
     """One shop with one customer.
 
-    Args:
-        products: all there are.
-        goals: all there are.
-        tagger: finds nouns for the reward.
-
     Raises:
         ImportError: a package of the comparison is missing; the message says how to install it.
     """

@@ -11,6 +11,7 @@ evaluates anything.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -95,15 +96,7 @@ def text_argument(call: Call, argument: str) -> str | Invalid:
 def parse_text(
     response: str, action_format: ActionFormat, *, tag: str = ACTION, tool: str = ACTION, argument: str = ACTION
 ) -> str | Invalid:
-    """The text of a response's single tag, or of the only argument of its single call. Never raises.
-
-    Args:
-        response: the agent's full text.
-        action_format: "tag" or "tool_call".
-        tag: name of the tag.
-        tool: name of the tool.
-        argument: of the tool.
-    """
+    """The text of a response's single tag, or of the only argument of its single call. Never raises."""
     if action_format == "tag":
         tagged = parse_tag(response, (tag,))
         return tagged if isinstance(tagged, Invalid) else tagged.arguments["text"]
@@ -119,26 +112,12 @@ def parse_text(
 def format_text(
     text: str, action_format: ActionFormat, *, tag: str = ACTION, tool: str = ACTION, argument: str = ACTION
 ) -> str:
-    """The response that `parse_text` reads back.
-
-    Args:
-        text: what the tag or the argument holds.
-        action_format: "tag" or "tool_call".
-        tag: name of the tag.
-        tool: name of the tool.
-        argument: of the tool.
-    """
+    """The response that `parse_text` reads back."""
     return format_tag(tag, text) if action_format == "tag" else format_tool_call(tool, {argument: text})
 
 
 def text_tool(name: str, description: str, **arguments: str) -> dict[str, Any]:
-    """The JSON schema of a tool whose arguments are texts and all required, as chat templates expect it.
-
-    Args:
-        name: of the tool.
-        description: what it does.
-        arguments: by name, what each of them says.
-    """
+    """The JSON schema of a tool whose arguments are texts and all required, as chat templates expect it."""
     properties = {argument: {"type": "string", "description": said} for argument, said in arguments.items()}
     parameters = {"type": "object", "properties": properties, "required": list(arguments)}
     return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
@@ -154,6 +133,16 @@ def format_tool_call(name: str, arguments: Mapping[str, Any]) -> str:
     # A tag inside an argument would end the call or the thought; JSON allows the slash to be escaped.
     call = json.dumps({"name": name, "arguments": dict(arguments)}, ensure_ascii=False).replace("</", "<\\/")
     return f"<tool_call>{call}</tool_call>"
+
+
+def served_call(name: str, arguments: str) -> str:
+    """The text of a call that a server reports; arguments that are no JSON object stay, as the model's mistake."""
+    # What can just be read at this depth may be too deep to be written again.
+    with contextlib.suppress(ValueError, RecursionError):
+        read = json.loads(arguments or "{}")
+        if isinstance(read, dict):
+            return format_tool_call(name, read)
+    return f'<tool_call>{{"name": {json.dumps(name)}, "arguments": {arguments}}}</tool_call>'
 
 
 def _tool_call(body: str) -> Call | Invalid:

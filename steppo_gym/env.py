@@ -211,6 +211,7 @@ class TextEnv(gymnasium.Env[str, str], abc.ABC):
         self.num_steps = 0
         self.history = []
         self._solved = False
+        self.expert_slip = False
         self._over = True  # should the start fail, no step may follow on what is left of another episode
         self._feedback = self._start(task_id)
         self._over = False
@@ -291,6 +292,7 @@ class TextEnv(gymnasium.Env[str, str], abc.ABC):
             DataError: it is no snapshot of this environment, or its parts contradict each other.
         """
         self._over = True
+        self.expert_slip = False
         known = restored(state, EnvSnapshot)
         num_steps, history = known["num_steps"], known["history"]
         if not self.has_task(known["task_id"]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 NO_ACTION = "(no action)"
@@ -33,12 +33,13 @@ class Exchange:
     action: str
 
 
-def transcript(history: Sequence[Exchange], feedback: str) -> str:
-    """An episode as a person would read it.
+def last_steps(history: Sequence[Exchange], shown: Callable[[str], str]) -> str:
+    """The section of a prompt with exchanges, oldest first, observations as `shown` writes them; "" for none."""
+    steps = [f"Observation: {shown(exchange.feedback)}\nAction: {exchange.action}\n" for exchange in history]
+    return "".join(["Last steps:\n", *steps, "\n"]) if steps else ""
 
-    Args:
-        history: its steps, oldest first.
-        feedback: what the environment said last.
-    """
+
+def transcript(history: Sequence[Exchange], feedback: str) -> str:
+    """An episode as a person would read it."""
     lines = [line for exchange in history for line in (exchange.feedback, f"> {exchange.action}")]
     return "\n".join([*lines, feedback])

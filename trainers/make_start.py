@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from steppo_gym.command_line import CommandParser
 from steppo_gym.errors import SteppoGymError
+from steppo_gym.evaluation.scores import evaluation_metrics, task_metrics
 from steppo_gym.rollouts.open_episode import Assignment
 from steppo_gym.rollouts.pool import EnvPool
 from steppo_gym.rollouts.rollout import collect
@@ -54,11 +55,7 @@ class Making:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Make a start, unless it is there.
-
-    Args:
-        argv: arguments without the program's name; those of the process by default.
-    """
+    """Make a start, unless it is there."""
     parser = _parser()
     options = parser.parse_args(argv)
     preset = PRESETS[options.env]
@@ -177,15 +174,12 @@ def _play(folder: Path, tasks: EvaluationSet, temperature: float, max_response_t
     assignments = [Assignment(task_id, seed) for seed, task_id in enumerate(tasks.task_ids)]
     with EnvPool(tasks.spec, num_slots=_NUM_SLOTS, num_workers=0) as pool:
         episodes = collect(policy, pool, codec, assignments).episodes
-    steps = [step for episode in episodes for step in episode.steps]
-    # Some metrics are of a kind of task alone.
-    names = dict.fromkeys(name for episode in episodes for name in episode.metrics)
-    of_name = {name: [one.metrics[name] for one in episodes if name in one.metrics] for name in names}
+    scores = evaluation_metrics(episodes)
     return {
-        "success": round(sum(episode.success for episode in episodes) / len(episodes), 4),
-        "invalid_actions": round(sum(step.invalid_action is not None for step in steps) / len(steps), 4),
-        "steps": round(len(steps) / len(episodes), 2),
-        "metrics": {name: round(sum(values) / len(values), 4) for name, values in of_name.items()},
+        "success": round(scores["success"], 4),
+        "invalid_actions": round(scores["invalid_rate"], 4),
+        "steps": round(scores["episode_steps"], 2),
+        "metrics": {name: round(value, 4) for name, value in task_metrics(episodes).items()},
     }
 
 

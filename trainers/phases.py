@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 
 PHASES = (
     "prefill", "generation", "environments", "records", "credit", "forward", "backward", "optimizer", "evaluation",
@@ -32,12 +32,7 @@ class Phases:
 
     @contextmanager
     def phase(self, name: str, *, whole: bool = False) -> Iterator[None]:
-        """Count the time of a block.
-
-        Args:
-            name: one of `PHASES`.
-            whole: phases inside of it are part of it.
-        """
+        """Count the time of a block; with `whole`, phases inside of it are part of it."""
         if self._whole:
             yield
             return
@@ -74,26 +69,18 @@ class Phases:
 
 
 class OptimizerClock(TrainerCallback):
-    """Counts the time between transformers' events before and after a step of the optimizer.
-
-    Args:
-        phases: where it is counted.
-    """
+    """Counts the time between transformers' events before and after a step of the optimizer."""
 
     def __init__(self, phases: Phases) -> None:
         self._phases = phases
         self._phase: AbstractContextManager[None] | None = None
 
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
         """Begin."""
         self._phase = self._phases.phase("optimizer")
         self._phase.__enter__()
 
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
         """End."""
         if self._phase is not None:
             self._phase.__exit__(None, None, None)

@@ -58,11 +58,6 @@ def agreement(
 ) -> Agreement:
     """Spearman's correlation between alignment in an audit and how well rules learned.
 
-    Args:
-        points: of a recorded audit.
-        learned: by rule, a score of each seed.
-        seed: of the resampling.
-
     Raises:
         ValueError: fewer than `FEWEST_RULES` rules are in both.
     """
@@ -90,13 +85,7 @@ def agreement(
 
 
 def audits_page(audits: Sequence[Mapping[str, Any]], tasks: Mapping[str, Protocol], results: Path) -> str:
-    """The page.
-
-    Args:
-        audits: recorded ones, in their order.
-        tasks: the protocol of each.
-        results: folder of the recorded runs.
-    """
+    """The page: the audits of each task, and whether they order rules as training does."""
     parts = [
         "# Audits",
         "Made by `python baselines/audits.py report --write` from `results/audits/`. [docs/audit.md](../docs/audit.md) "
@@ -163,7 +152,7 @@ def learned_by(protocol: Protocol, results: Path) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for line in read_results(results, protocol, "matrix"):
         if line["algorithm"] == line["script"]:
-            found.setdefault(line["script"], []).append(area_under_curve([point[:2] for point in line["curve"]]))
+            found.setdefault(line["script"], []).append(area_under_curve(line["curve"]))
     return found
 
 

@@ -49,10 +49,6 @@ class Row:
 def compare(protocol: Protocol, lines: Sequence[Line]) -> list[Row]:
     """A row for each algorithm that has runs, in the order of the protocol, then those it no longer lists.
 
-    Args:
-        protocol: of the lines.
-        lines: of the matrix.
-
     Raises:
         MixedProtocolsError: the lines do not belong in one table.
     """
@@ -125,7 +121,7 @@ def metric(line: Line, when: str, name: str) -> float:
 
 def _row(key: str, group: Sequence[Line], reference: Mapping[int, float]) -> Row:
     greedy = [line["success_after"] for line in group]
-    areas = [area_under_curve([point[:2] for point in line["curve"]]) for line in group if line["curve"]]
+    areas = [area_under_curve(line["curve"]) for line in group if line["curve"]]
     updates = [line["seconds_per_update"] for line in group if line["seconds_per_update"] is not None]
     pairs = [(line["success_after"], reference[line["seed"]]) for line in group if line["seed"] in reference]
     own, other = zip(*pairs, strict=True) if pairs and key != REFERENCE else ((), ())

@@ -53,11 +53,6 @@ def effects(differences: Sequence[Sequence[float]], levels: Sequence[Sequence[bo
 def study_report(cells: Sequence[tuple[Protocol, tuple[bool, ...]]], factors: Sequence[str], results: Path) -> str:
     """The page of a study of StepPO against PPO.
 
-    Args:
-        cells: protocol and levels of each.
-        factors: their names.
-        results: folder of the recorded lines.
-
     Raises:
         MixedProtocolsError: lines do not belong together.
     """

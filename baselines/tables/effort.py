@@ -16,10 +16,6 @@ def effort_table(protocol: Protocol, lines: Sequence[Line]) -> str:
 
     A run reaches the score at the first evaluation that has it. Medians count runs that never do as the longest of all;
     where most of the runs are among those, there is none.
-
-    Args:
-        protocol: with a score.
-        lines: of its matrix, all with `by_iteration`.
     """
     groups = by_algorithm(protocol, lines)
     reference = [line["success_after"] for line in groups.get(REFERENCE, ())]

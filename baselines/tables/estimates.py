@@ -152,9 +152,10 @@ def area_under_curve(points: Sequence[Sequence[float]]) -> float:
     """Mean height of a curve, by the trapezoidal rule: its area over its width.
 
     Args:
-        points: (P, 2) iteration and value, iterations rising. A curve of one point has that point's height.
+        points: (P, 2 or more) iteration, value and whatever follows, iterations rising. A curve of one point has that
+            point's height.
     """
-    x, y = np.asarray(points, np.float64).T
+    x, y = np.array([point[:2] for point in points], np.float64).T
     if len(x) == 1:
         return float(y[0])
     return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2) / (x[-1] - x[0]))

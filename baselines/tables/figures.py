@@ -25,11 +25,6 @@ def draw_curves(protocol: Protocol, lines: Sequence[Line], path: Path) -> None:
 
     Each run is a thin line, their mean a thick one with its 95 % t interval or, with few runs, their range; the
     reference algorithm's mean is dashed in the panels of the others. A legend says so below the panels.
-
-    Args:
-        protocol: of the lines.
-        lines: of the matrix; those without a curve are left out.
-        path: the SVG file to write.
     """
     groups = by_algorithm(protocol, [line for line in lines if line["curve"]])
     rows = math.ceil(len(groups) / COLUMNS)

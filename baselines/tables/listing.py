@@ -155,7 +155,7 @@ def _what(line: Line) -> list[str]:
 
 
 def _area(line: Line) -> float | None:
-    return area_under_curve([point[:2] for point in line["curve"]]) if line["curve"] else None
+    return area_under_curve(line["curve"]) if line["curve"] else None
 
 
 def _seconds(line: Line) -> str:

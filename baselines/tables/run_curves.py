@@ -21,12 +21,6 @@ def draw(groups: Mapping[str, Sequence[Curve]], metric: str, task: str, path: Pa
 
     The bounds are a 95 % t interval or, with few runs, their range. A group's mean is drawn at the iterations
     that all of its runs have.
-
-    Args:
-        groups: curves of the runs, by the label of their group.
-        metric: what the curves are of.
-        task: title of the figure.
-        path: the file; its ending says the format.
     """
     # A fixed salt and no date, so that the file changes only with the numbers.
     with rc_context({"svg.hashsalt": "steppo-gym", "font.size": 9}):

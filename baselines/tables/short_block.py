@@ -40,12 +40,7 @@ def write_short_block(readme: Path, results: Path, protocols: Sequence[Protocol]
 
 
 def short_block(results: Path, protocols: Sequence[Protocol]) -> str:
-    """Greedy success of the algorithms in `SHOWN`, a column for each protocol, and a sentence on each protocol.
-
-    Args:
-        results: folder of the recorded lines.
-        protocols: at least one; those without lines are left out.
-    """
+    """Greedy success of the algorithms in `SHOWN`, a column for each protocol, and a sentence on each protocol."""
     found = [
         _Comparison(protocol, compare(protocol, lines), lines[0]["evaluation_tasks"])
         for protocol in protocols

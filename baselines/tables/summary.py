@@ -46,11 +46,6 @@ def bounds(counts: Collection[int]) -> str:
 def table(protocol: Protocol, lines: Sequence[Line], controls: Sequence[Line]) -> str:
     """The table of a protocol with what a reader needs to repeat it.
 
-    Args:
-        protocol: of the lines.
-        lines: of the matrix, at least one.
-        controls: rows without training.
-
     Raises:
         MixedProtocolsError: lines do not belong together.
     """

@@ -117,7 +117,6 @@ class AlfworldEnv(TextEnv):
     def _start(self, task_id: str) -> str:
         state = self._load(task_id)
         self._expert_seed = self._draw_seed()
-        self.expert_slip = False
         return introduction(state.feedback)
 
     def _load(self, task_id: str) -> EngineState:
@@ -188,7 +187,6 @@ class AlfworldEnv(TextEnv):
         self._load(self.task_id)
         self._see(self._running.set_state(saved["commands"]))
         self._expert_seed = saved["expert_seed"]
-        self.expert_slip = False
 
     def _oracle_command(self) -> str:
         commands = plan(World.from_facts(self._running.facts()), self._playing.goal, self._running.names())

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from steppo_gym.actions import ActionFormat
 from steppo_gym.envs.alfworld.actions import TAG, TOOL, format_action
-from steppo_gym.transition import Exchange
+from steppo_gym.transition import Exchange, last_steps
 
 _BANNER = "-= Welcome to TextWorld, ALFRED! =-"
 _TASK = re.compile(r"\s*Your task is to: (.*)")
@@ -73,23 +73,10 @@ def rebuilt_prompt(
     commands: Sequence[str],
     action_format: ActionFormat,
 ) -> str:
-    """A complete prompt for the current state.
-
-    Args:
-        introduction: the game's first text, which states the task.
-        history: the exchanges to show, oldest first.
-        feedback: what the game said last.
-        commands: the commands that do something now.
-        action_format: how to answer.
-    """
-    lines = [
-        line
-        for exchange in history
-        for line in (f"Observation: {_untasked(exchange.feedback)}", f"Action: {exchange.action}")
-    ]
+    """A complete prompt for the current state; the history is oldest first."""
     return _PROMPT.format(
         task=task_sentence(introduction),
-        history="".join(f"{line}\n" for line in ("Last steps:", *lines, "")) if lines else "",
+        history=last_steps(history, _untasked),
         observation=_untasked(feedback),
         commands="\n".join(f"- {command}" for command in commands),
         format=_FORMATS[action_format],

@@ -149,7 +149,6 @@ class MultihopQAEnv(TextEnv):
         self._question = self.questions.load(task_id)
         self._search = SearchState(same_texts=self._given_retriever is None)
         self._expert_seed = self._draw_seed()
-        self.expert_slip = False
         if self.protocol.searches_first:
             (hits,) = self._retriever.search([self._question.text], self.protocol.top_k)
             self._search.add_first([hit.passage for hit in hits])
@@ -220,7 +219,6 @@ class MultihopQAEnv(TextEnv):
         self._question = self.questions.load(self.task_id)
         self._search = SearchState.from_state(saved["search"], same_texts=self._given_retriever is None)
         self._expert_seed = saved["expert_seed"]
-        self.expert_slip = False
 
     def _scores(self) -> AnswerScores:
         if self._search.answer is None:

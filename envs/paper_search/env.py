@@ -154,7 +154,6 @@ class PaperSearchEnv(TextEnv):
         self._problems = []
         self._stopped = False
         self._expert_seed = self._draw_seed()
-        self.expert_slip = False
         return render.first_feedback(self._query.text)
 
     def _apply(self, response: str) -> Transition:
@@ -251,4 +250,3 @@ class PaperSearchEnv(TextEnv):
         self._problems = saved["problems"]
         self._stopped = saved["stopped"]
         self._expert_seed = saved["expert_seed"]
-        self.expert_slip = False

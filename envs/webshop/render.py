@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from steppo_gym.actions import ActionFormat
 from steppo_gym.envs.webshop.actions import TAG, TOOL, format_command
 from steppo_gym.envs.webshop.pages import Node, as_rich_text, as_text
-from steppo_gym.transition import Exchange
+from steppo_gym.transition import Exchange, last_steps
 
 ObservationMode = Literal["text", "text_rich"]
 OBSERVATION_MODES: tuple[ObservationMode, ...] = get_args(ObservationMode)
@@ -76,31 +76,12 @@ def rebuilt_prompt(
     problem: str,
     action_format: ActionFormat,
 ) -> str:
-    """A complete prompt for the current state.
-
-    Args:
-        instruction: of the goal.
-        history: the exchanges to show, oldest first.
-        history_chars: longest observation among them; None for all of each.
-        page: the current page without the instruction.
-        chosen: options clicked so far, which the pages do not always show.
-        actions: what can be done now.
-        problem: why the last response did nothing, or "".
-        action_format: how to answer.
-    """
-    lines = [
-        line
-        for exchange in history
-        for line in (
-            f"Observation: {_cut(exchange.feedback, history_chars)}",
-            f"Action: {exchange.action}",
-        )
-    ]
+    """A complete prompt for the current state; the history is oldest first, `history_chars` of each observation."""
     options = ", ".join(f"{name}: {value}" for name, value in chosen.items())
     notes = (f"Chosen options: {options}\n\n" if options else "") + (f"{problem}\n\n" if problem else "")
     return _PROMPT.format(
         instruction=instruction,
-        history="".join(f"{line}\n" for line in ("Last steps:", *lines, "")) if lines else "",
+        history=last_steps(history, lambda text: _cut(text, history_chars)),
         page=page,
         notes=notes,
         actions="\n".join(f"- {action}" for action in actions),

@@ -17,14 +17,13 @@ response without a call is answered by a message.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
 import gymnasium
 from resources_servers.gymnasium import GymnasiumServer, extract_text  # pyright: ignore[reportMissingImports]
 
-from steppo_gym.actions import format_tool_call
+from steppo_gym.actions import served_call
 from steppo_gym.env import TextEnv
 
 
@@ -63,7 +62,7 @@ class TextServer(GymnasiumServer):
         del metadata
         env: TextEnv = self.session_state[session_id]
         calls = [item for item in action.output if item.type == "function_call"]
-        response = extract_text(action) + "".join(_call_text(call) for call in calls)
+        response = extract_text(action) + "".join(served_call(call.name, call.arguments) for call in calls)
         observation, reward, terminated, truncated, info = await asyncio.to_thread(env.step, response)
         shown = _shown(info) | {"last_observation": observation}
         if terminated or truncated:
@@ -109,17 +108,6 @@ def make(env_id: str, arguments: dict[str, Any]) -> TextEnv:
     """The environment as a conversation that only grows."""
     keywords: dict[str, Any] = arguments | {"context": "append"}
     return cast(TextEnv, gymnasium.make(env_id, **keywords).unwrapped)
-
-
-def _call_text(call: Any) -> str:
-    try:
-        arguments = json.loads(call.arguments or "{}")
-    except (ValueError, RecursionError):
-        arguments = None
-    if isinstance(arguments, dict):
-        return format_tool_call(call.name, arguments)
-    # The model's mistake, for the environment to read as such.
-    return f'<tool_call>{{"name": {json.dumps(call.name)}, "arguments": {call.arguments}}}</tool_call>'
 
 
 def _shown(info: dict[str, Any]) -> dict[str, Any]:

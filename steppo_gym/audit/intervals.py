@@ -61,17 +61,16 @@ def mean_interval(samples: npt.ArrayLike, *, reach: float, confidence: float = 0
     return Interval(float(samples.mean()), max(center - half, -reach), min(center + half, reach))
 
 
-def share_interval(count: int, number: int, *, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval for a share (J. Am. Stat. Assoc. 22, 1927); (0, 1) where nothing was counted.
+def share_interval(count: int, number: int) -> Interval:
+    """Wilson's 95 % score interval for a share (J. Am. Stat. Assoc. 22, 1927); (0, 1) where nothing was counted.
 
     Args:
         count: how many of them, at most `number`.
         number: how many in all.
-        confidence: between 0 and 1, both excluded.
     """
     if not 0 <= count <= number:
         raise ValueError(f"count must be between 0 and {number}, got {count}.")
-    z = _quantile(confidence)
+    z = _quantile(0.95)
     if not number:
         return Interval(float("nan"), 0.0, 1.0)
     share, spread = count / number, z * z / number

@@ -55,28 +55,26 @@ class AuditedPoint:
         played = [x for x in self.free if x is not None]
         return float(np.mean(played)) if played else float("nan")
 
-    def advantage(self, arm: int = 0, *, reach: float, confidence: float = 0.95) -> Interval:
-        """A*(s, a) = Q(s, a) - V(s) with its interval, by differences of continuations with one number.
+    def advantage(self, arm: int = 0, *, reach: float) -> Interval:
+        """A*(s, a) = Q(s, a) - V(s) with its 95 % interval, by differences of continuations with one number.
 
         Args:
             arm: which; 0 is the response that was taken.
             reach: largest difference of two returns.
-            confidence: of the interval.
 
         Raises:
             ValueError: there are no two continuations to compare.
         """
-        return mean_interval(_differences(self.arms[arm].returns, self.free), reach=reach, confidence=confidence)
+        return mean_interval(_differences(self.arms[arm].returns, self.free), reach=reach)
 
-    def verdict(self, threshold: float, *, reach: float, confidence: float = 0.95) -> Verdict:
+    def verdict(self, threshold: float, *, reach: float) -> Verdict:
         """Whether the choice matters here: whether two supported responses differ in value by more than a threshold.
 
-        All pairs of arms are compared, at a confidence that is corrected for their number (Bonferroni).
+        All pairs of arms are compared, at 95 % confidence for all together (Bonferroni).
 
         Args:
             threshold: on the scale of returns, not negative.
             reach: largest difference of two returns.
-            confidence: that all pairs together are judged rightly.
 
         Returns:
             "matters" if some pair is beyond it, "indifferent" if all pairs are within it, "open" if this many
@@ -85,7 +83,7 @@ class AuditedPoint:
         pairs = list(combinations(self.arms, 2))
         if not pairs:
             return "single"
-        each = 1 - (1 - confidence) / len(pairs)
+        each = 1 - (1 - 0.95) / len(pairs)
         # A response all of whose continuations failed is compared with none.
         found = [differences for a, b in pairs if (differences := _differences(a.returns, b.returns))]
         gaps = [mean_interval(differences, reach=reach, confidence=each) for differences in found]
@@ -117,12 +115,7 @@ class AuditedPoint:
 
 
 def choose_points(episodes: Sequence[Episode], number: int, *, seed: int) -> list[int]:
-    """Draw the steps to audit, all as likely, without replacement.
-
-    Args:
-        episodes: their steps are numbered through; failed ones are passed over.
-        number: how many; all, if there are not as many.
-        seed: of the draw.
+    """Draw the steps to audit, all as likely, without replacement; those of failed episodes are passed over.
 
     Returns:
         Numbers of steps, in order.

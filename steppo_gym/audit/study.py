@@ -15,6 +15,7 @@ from steppo_gym.audit.points import AuditedPoint, choose_points
 from steppo_gym.errors import DataError
 from steppo_gym.rollouts.episode import Episode, read_episodes, write_episodes
 from steppo_gym.rollouts.rollout import Assignment
+from steppo_gym.storage.json_lines import append_text, read_lines
 
 SETTINGS_FILE, EPISODES_FILE, POINTS_FILE = "settings.json", "episodes.jsonl", "points.jsonl"
 CREDIT_FILE = "episodes.credit.npz"
@@ -86,14 +87,12 @@ def run_audit(
         if on_point is not None:
             on_point(point)
     done = {point.step for point, _ in found}
-    with (folder / POINTS_FILE).open("a", encoding="utf-8") as file:
-        for point, played in audit_points(table, [step for step in chosen if step not in done], episodes, plan):
-            found.append((point, played))
-            line = {"point": json.loads(point.to_json()), "continuations": [json.loads(e.to_json()) for e in played]}
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            if on_point is not None:
-                on_point(point)
+    for point, played in audit_points(table, [step for step in chosen if step not in done], episodes, plan):
+        found.append((point, played))
+        line = {"point": json.loads(point.to_json()), "continuations": [json.loads(e.to_json()) for e in played]}
+        append_text(folder / POINTS_FILE, json.dumps(line) + "\n")
+        if on_point is not None:
+            on_point(point)
     return Found(episodes, tuple(point for point, _ in found), tuple(played for _, played in found))
 
 
@@ -133,18 +132,12 @@ def _episodes(table: Table, task_ids: Sequence[str], folder: Path, number: int, 
 
 
 def _read_points(file: Path) -> list[tuple[AuditedPoint, tuple[Episode, ...]]]:
-    """The points of a file; a last line that was cut off is removed, since it is played again."""
-    if not file.exists():
-        return []
-    whole, _, rest = file.read_text(encoding="utf-8").rpartition("\n")
-    if rest:
-        file.write_text(f"{whole}\n" if whole else "", encoding="utf-8")
+    """The points of a file; a last line that was cut off is not counted, since it is played again."""
     found = []
-    for line in whole.splitlines():
-        try:
-            record = json.loads(line)
+    try:
+        for record in read_lines(file):
             played = tuple(Episode.from_json(json.dumps(e)) for e in record["continuations"])
             found.append((AuditedPoint.from_json(json.dumps(record["point"])), played))
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{file} holds a line that is no audited point: {error}.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} holds a line that is no audited point: {error}.") from error
     return found

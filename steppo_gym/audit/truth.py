@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from steppo_gym.audit.points import AuditedPoint
+from steppo_gym.storage.json_lines import write_whole
 
 TRUTH_FILE = "truth.jsonl"
 
@@ -66,9 +67,7 @@ def truth_records(
 
 def write_truth(folder: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write `truth.jsonl`, which appears whole or not at all."""
-    unfinished = folder / f"{TRUTH_FILE}.part"
-    unfinished.write_text("".join(json.dumps(r, allow_nan=False) + "\n" for r in records), encoding="utf-8")
-    unfinished.replace(folder / TRUTH_FILE)
+    write_whole(folder / TRUTH_FILE, "".join(json.dumps(r, allow_nan=False) + "\n" for r in records))
 
 
 def _response(point: AuditedPoint, number: int, reach: float) -> dict[str, Any]:

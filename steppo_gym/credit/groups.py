@@ -93,7 +93,6 @@ def gigpo_advantages(
     gamma: float,
     omega: float = 1.0,
     normalize_std: bool = True,
-    eps: float = 1e-6,
 ) -> Array:
     """GiGPO: A = A_episode + omega * A_step (arXiv:2505.10978, episode and step relative advantages).
 
@@ -109,7 +108,6 @@ def gigpo_advantages(
         gamma: discount per step within A_step (0.95 in the paper).
         omega: weight of A_step (1 in the paper).
         normalize_std: divide both terms by their group's standard deviation; False is the paper's F_norm = 1.
-        eps: added to the standard deviations.
 
     Returns:
         (N,) float. A term is 0 where its group has a single member.
@@ -119,10 +117,10 @@ def gigpo_advantages(
     """
     rewards, lengths = checked_steps(rewards, state_keys, group_ids, steps_per_episode)
     totals = sum_per_episode(rewards, lengths)
-    episode_term = group_advantages(totals, group_ids, normalize_std=normalize_std, eps=eps)
+    episode_term = group_advantages(totals, group_ids, normalize_std=normalize_std)
     (anchors,) = state_groups(state_keys, group_ids, steps_per_episode=steps_per_episode)
     step_returns = ragged_returns(rewards, lengths, gamma)
-    step_term = group_advantages(step_returns, anchors.tolist(), normalize_std=normalize_std, eps=eps)
+    step_term = group_advantages(step_returns, anchors.tolist(), normalize_std=normalize_std)
     return episode_term[episode_of(lengths)] + omega * step_term
 
 
@@ -136,7 +134,6 @@ def hgpo_advantages(
     history: int = 2,
     alpha: float = 1.0,
     normalize_std: bool = True,
-    eps: float = 1e-6,
 ) -> Array:
     """HGPO: step returns compared within nested groups of equal recent states (arXiv:2602.22817, eq. 3-8).
 
@@ -154,7 +151,6 @@ def hgpo_advantages(
         history: K, the number of earlier states in the narrowest group (2 and 4 in the paper).
         alpha: how much more narrow groups count; 0 for all the same (1 in the paper).
         normalize_std: divide by the groups' standard deviations.
-        eps: added to the standard deviations.
 
     Returns:
         (N,) float.
@@ -168,7 +164,7 @@ def hgpo_advantages(
     levels = state_groups(state_keys, group_ids, steps_per_episode=steps_per_episode, history=history)
     advantages = np.zeros_like(rewards)
     for weight, level in zip(weights / weights.sum(), levels, strict=True):
-        advantages += weight * group_advantages(step_returns, level.tolist(), normalize_std=normalize_std, eps=eps)
+        advantages += weight * group_advantages(step_returns, level.tolist(), normalize_std=normalize_std)
     return advantages
 
 
@@ -181,7 +177,6 @@ def gagpo_advantages(
     gamma: float,
     lam: float,
     normalize_std: bool = True,
-    eps: float = 1e-6,
 ) -> Array:
     """GAGPO: GAE over steps with the mean return of all visits of a state as its value (arXiv:2605.13217).
 
@@ -196,7 +191,6 @@ def gagpo_advantages(
         gamma: discount per step.
         lam: the lambda of GAE.
         normalize_std: divide by the standard deviation over the task group's steps; the mean is always taken off.
-        eps: added to the standard deviations.
 
     Returns:
         (N,) float; exactly 0 in task groups of one episode, whose value proxies are its own returns.
@@ -210,7 +204,7 @@ def gagpo_advantages(
     advantages, _ = ragged_gae(rewards, values, np.zeros(len(lengths)), lengths, gamma, lam)
     group = numbered(group_ids)
     advantages[(np.bincount(group)[group] == 1)[episode_of(lengths)]] = 0.0
-    return group_advantages(advantages, group[episode_of(lengths)].tolist(), normalize_std=normalize_std, eps=eps)
+    return group_advantages(advantages, group[episode_of(lengths)].tolist(), normalize_std=normalize_std)
 
 
 def state_groups(

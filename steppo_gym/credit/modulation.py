@@ -48,7 +48,6 @@ def empg_advantages(
     k: float = 1.0,
     k_future: float = 1.0,
     zeta: float = 0.05,
-    eps: float = 1e-8,
 ) -> Array:
     """EMPG: A' = A g(H_t) + zeta f(H_t+1), minus the mean of all steps (arXiv:2509.09265, eq. 8-12).
 
@@ -66,7 +65,6 @@ def empg_advantages(
         k: how much entropy weakens a step.
         k_future: k'.
         zeta: weight of the bonus.
-        eps: keeps the scaling finite where all entropies are equal.
 
     Returns:
         (N,) float with mean 0.
@@ -78,7 +76,7 @@ def empg_advantages(
     lengths = checked_lengths(steps_per_episode, len(advantages), "steps_per_episode", "steps")
     if not len(advantages):
         return advantages
-    scaled = (entropies - entropies.min()) / (entropies.max() - entropies.min() + eps)
+    scaled = (entropies - entropies.min()) / (entropies.max() - entropies.min() + 1e-8)
     weights = np.exp(-k * scaled)
     bonus = np.roll(np.exp(-k_future * scaled), -1)
     bonus[last_decisions(lengths)] = 0.0
@@ -95,7 +93,6 @@ def planpo_advantages(
     steps_per_episode: Sequence[int],
     alpha: float = 0.1,
     normalize_std: bool = True,
-    eps: float = 1e-6,
 ) -> Array:
     """PlanPO: short successes are better than long ones, A = A_episode + alpha * A_step (arXiv:2608.17289).
 
@@ -114,7 +111,6 @@ def planpo_advantages(
         steps_per_episode: (E,) int, sums to N.
         alpha: weight of A_step.
         normalize_std: divide both terms by the standard deviation of what is compared.
-        eps: added to the standard deviations.
 
     Returns:
         (N,) float. A term is 0 where there is nothing to compare with.
@@ -129,13 +125,13 @@ def planpo_advantages(
     one_per("episode", len(lengths), returns=returns)
     success = np.asarray(succeeded, bool)
     per_step = np.where(success, returns / np.maximum(lengths, 1), 0.0)
-    episodes = group_advantages(per_step, group_ids, normalize_std=normalize_std, eps=eps)
+    episodes = group_advantages(per_step, group_ids, normalize_std=normalize_std)
 
     group, episode = numbered(group_ids), episode_of(lengths)
     chosen = success[episode]
     steps = np.zeros(len(tokens))
     per_token = returns[episode][chosen] / tokens[chosen]
-    steps[chosen] = group_advantages(per_token, group[episode][chosen].tolist(), normalize_std=normalize_std, eps=eps)
+    steps[chosen] = group_advantages(per_token, group[episode][chosen].tolist(), normalize_std=normalize_std)
     return episodes[episode] + alpha * steps
 
 

@@ -39,7 +39,6 @@ def g2po_advantages(
     gamma: float,
     omega: float = 1.0,
     normalize_std: bool = True,
-    eps: float = 1e-6,
 ) -> Array:
     """G2PO: A = A_episode + omega * (A_node + A_edge) (arXiv:2606.22995; g2po/core_g2po.py of Nala-YN/G2PO at b8ffaf5).
 
@@ -63,7 +62,6 @@ def g2po_advantages(
         gamma: discount per step (0.95 in the paper).
         omega: weight of the terms of steps (1 in the paper).
         normalize_std: divide each term by its group's standard deviation (the code does so on ALFWorld alone).
-        eps: added to the standard deviations.
 
     Returns:
         (N,) float. A term is 0 where its group has a single member.
@@ -87,7 +85,7 @@ def g2po_advantages(
     reached[lasts] += [0.0 if key is None else known.get((g, key), 0.0) for g, key in stops]
 
     def relative(x: Array, groups: Integers) -> Array:
-        return group_advantages(x, groups.tolist(), normalize_std=normalize_std, eps=eps)
+        return group_advantages(x, groups.tolist(), normalize_std=normalize_std)
 
     steps = relative(reached, states) + relative(reached - values, group_of_step)
     steps[(np.bincount(group)[group] == 1)[episode_of(lengths)]] = 0.0
@@ -107,7 +105,6 @@ def graphgpo_advantages(
     graph_weight: float = 1.0,
     success_reward: float = 10.0,
     normalize_std: bool = True,
-    eps: float = 1e-6,
 ) -> Array:
     """GraphGPO: A = b_E A_episode + b_G A_graph, by the distance to success (arXiv:2605.26684, eq. 4).
 
@@ -117,8 +114,9 @@ def graphgpo_advantages(
     same state. It does not depend on how the episode of the step ended.
 
     The form is that of the paper with cost 1 for a step, as in its experiments; the code released for it takes
-    w^d(s'), which differs by the factor w and hence only through `eps`. With w = 0.1, R shrinks tenfold with every step
-    from the goal, and `eps` outweighs its standard deviation from about six steps on: graph credit fades there.
+    w^d(s'), which differs by the factor w and hence only through the 1e-6 that is added to standard deviations. With
+    w = 0.1, R shrinks tenfold with every step from the goal, and from about six steps on its standard deviation is less
+    than that: graph credit fades there.
 
     Args:
         rewards: (N,) float, reward of each step; read by A_episode alone.
@@ -132,7 +130,6 @@ def graphgpo_advantages(
         graph_weight: b_G.
         success_reward: r_success.
         normalize_std: divide both terms by their group's standard deviation.
-        eps: added to the standard deviations.
 
     Returns:
         (N,) float. A_graph is 0 for a step alone in its state, and in task groups without a success.
@@ -147,9 +144,9 @@ def graphgpo_advantages(
     (states,) = state_groups(state_keys, group_ids, steps_per_episode=steps_per_episode)
     distances = _distances_behind(state_keys, final_state_keys, succeeded, group_ids, lengths)
     worth = success_reward * distance_discount ** (distances + 1.0)
-    graph = group_advantages(worth, states.tolist(), normalize_std=normalize_std, eps=eps)
+    graph = group_advantages(worth, states.tolist(), normalize_std=normalize_std)
     totals = sum_per_episode(rewards, lengths)
-    episodes = group_advantages(totals, group_ids, normalize_std=normalize_std, eps=eps)
+    episodes = group_advantages(totals, group_ids, normalize_std=normalize_std)
     return episode_weight * episodes[episode_of(lengths)] + graph_weight * graph
 
 

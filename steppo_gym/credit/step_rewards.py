@@ -29,7 +29,6 @@ def mt_grpo_advantages(
     alpha: float = 1.0,
     unbiased: bool = False,
     normalize_std: bool = True,
-    eps: float = 1e-6,
 ) -> Array:
     """MT-GRPO: intermediate rewards and the outcome, each relative to the group (arXiv:2505.11821).
 
@@ -52,7 +51,6 @@ def mt_grpo_advantages(
         alpha: weight of a step further on, per step.
         unbiased: the correction; False is as published.
         normalize_std: divide by the standard deviations of what is compared.
-        eps: added to the standard deviations.
 
     Returns:
         (N,) float. A term is 0 where there is nothing to compare with.
@@ -70,7 +68,7 @@ def mt_grpo_advantages(
     intermediate, outcome = np.where(is_last, 0.0, rewards), np.where(is_last, rewards, 0.0)
 
     def relative(x: Array, groups: Sequence[Hashable]) -> Array:
-        return group_advantages(x, groups, normalize_std=normalize_std, eps=eps)
+        return group_advantages(x, groups, normalize_std=normalize_std)
 
     if unbiased:
         place = list(zip(group, index_in_episode(lengths).tolist(), strict=True))

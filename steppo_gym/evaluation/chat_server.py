@@ -11,13 +11,12 @@ tool's answer. Texts of `reasoning_content` are not read: an environment reads w
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, Unpack
 
-from steppo_gym.actions import Invalid, format_tool_call, parse_tool_calls
+from steppo_gym.actions import Invalid, parse_tool_calls, served_call
 from steppo_gym.errors import InfrastructureError
 from steppo_gym.evaluation.chat_codec import ChatTextCodec, Message, read_messages
 from steppo_gym.rollouts.policies import Request, Response
@@ -139,17 +138,12 @@ def read_answer(text: str) -> str:
 
 
 def _call_text(call: object) -> str:
-    """A call as environments read it. Arguments that are no JSON object stay as they are, the model's mistake."""
+    """A call as environments read it."""
     function = call.get("function") if isinstance(call, dict) else None
     name, arguments = (function.get("name"), function.get("arguments")) if isinstance(function, dict) else (None, None)
     if not isinstance(name, str) or not isinstance(arguments, str):
         raise _error("a tool call with a name and arguments as text", call)
-    # What can just be read at this depth may be too deep to be written again.
-    with contextlib.suppress(ValueError, RecursionError):
-        read = json.loads(arguments or "{}")
-        if isinstance(read, dict):
-            return format_tool_call(name, read)
-    return f'<tool_call>{{"name": {json.dumps(name)}, "arguments": {arguments}}}</tool_call>'
+    return served_call(name, arguments)
 
 
 def _error(expected: str, found: object) -> InfrastructureError:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import math
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -213,12 +211,7 @@ def _default_folder(panel: Panel, options: argparse.Namespace, temperature: floa
 
 
 def _keep_tokenizer(source: Path | None, folder: Path) -> None:
-    """Keep a tokenizer beside the episodes, whose ids only it can read.
-
-    Args:
-        source: the tokenizer's folder; None where ids are the bytes of messages.
-        folder: of the evaluation.
-    """
+    """Keep a tokenizer beside the episodes, whose ids only it can read; without a source they are bytes of messages."""
     kept = folder / "tokenizer" / "tokenizer.json"
     if source is None:
         kept.parent.mkdir(exist_ok=True)
@@ -232,7 +225,5 @@ def _file_name(text: str) -> str:
     return re.sub(r"[^\w.-]", "-", text)
 
 
-@contextlib.contextmanager
-def _bar(total: int | None, quiet: bool) -> Iterator[tqdm[Any]]:
-    with tqdm(total=total, desc="comparing tasks", unit="task", disable=True if quiet else None, leave=False) as bar:
-        yield bar
+def _bar(total: int | None, quiet: bool) -> tqdm[Any]:
+    return tqdm(total=total, desc="comparing tasks", unit="task", disable=True if quiet else None, leave=False)

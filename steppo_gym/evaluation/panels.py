@@ -97,26 +97,14 @@ class MakesEnv(Protocol):
 
 
 def task_hash(env: TextEnv, task_id: str) -> str:
-    """The hash of one task of an environment.
-
-    Args:
-        env: its episode, if there is one, is over afterwards.
-        task_id: one of its tasks.
-    """
+    """The hash of one task of an environment, whose episode is over afterwards."""
     return hashlib.sha256(env.task_content(task_id)).hexdigest()
 
 
 def make_panel(
     name: str, spec: MakesEnv, *, number: int | None = None, on_task: Callable[[], object] = lambda: None
 ) -> Panel:
-    """The panel of an environment's first tasks.
-
-    Args:
-        name: of the panel.
-        spec: the environment.
-        number: of tasks; all by default.
-        on_task: called after each task.
-    """
+    """The panel of an environment's first tasks."""
     env = spec.make()
     try:
         tasks = []
@@ -132,13 +120,7 @@ def make_panel(
 
 
 def check_panel(panel: Panel, env: TextEnv, *, on_task: Callable[[], object] = lambda: None) -> list[str]:
-    """What is different in an environment, a line for each difference; empty if it has the panel's tasks.
-
-    Args:
-        panel: what should be there.
-        env: made with the data to be checked.
-        on_task: called after each task.
-    """
+    """What is different in an environment, a line for each difference; empty if it has the panel's tasks."""
     problems, there = [], []
     for task in panel.tasks:
         if not env.has_task(task.id):

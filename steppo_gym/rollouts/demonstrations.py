@@ -107,7 +107,6 @@ def demonstrate(
     seed: int,
     num_workers: int = 0,
     corruption_rate: float = 0.0,
-    step_timeout: float = 60.0,
     on_episode: Callable[[Episode], object] | None = None,
 ) -> list[Episode]:
     """Play one episode per task with the expert.
@@ -122,7 +121,6 @@ def demonstrate(
         seed: equal seeds give equal demonstrations, whatever `num_workers`.
         num_workers: processes; 0 plays in this one.
         corruption_rate: see `CorruptedExpert`.
-        step_timeout: seconds one step may take.
         on_episode: called with each episode when it ends, with one that is played again twice.
 
     Returns:
@@ -134,7 +132,7 @@ def demonstrate(
     """
     assignments = [Assignment(task_id, seed * 1_000_003 + number) for number, task_id in enumerate(task_ids)]
     num_slots = max(1, min(_NUM_SLOTS, len(assignments)))
-    with EnvPool(factory, num_slots=num_slots, num_workers=num_workers, step_timeout=step_timeout) as pool:
+    with EnvPool(factory, num_slots=num_slots, num_workers=num_workers) as pool:
 
         def play(assignments: Sequence[Assignment]) -> tuple[Episode, ...]:
             return collect(

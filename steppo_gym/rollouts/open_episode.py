@@ -54,12 +54,7 @@ class PromptRules:
 
 
 class OpenEpisode:
-    """The episode of one slot, from its assignment to its record.
-
-    Args:
-        assignment: what is played.
-        rules: how prompts are made.
-    """
+    """The episode of one slot, from its assignment to its record."""
 
     def __init__(self, assignment: Assignment, rules: PromptRules) -> None:
         self.assignment = assignment
@@ -91,12 +86,7 @@ class OpenEpisode:
         )
 
     def respond(self, response: Response, seconds: float) -> str:
-        """Take the policy's response and return it as text for the environment.
-
-        Args:
-            response: what was sampled.
-            seconds: this response's share of the generation call.
-        """
+        """Take the policy's response, made in so many seconds, and return it as text for the environment."""
         self._response, self._generation_seconds = response, seconds
         self._text = self._rules.codec.decode_response(response.token_ids)
         return self._text

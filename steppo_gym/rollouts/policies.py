@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from steppo_gym.actions import ActionFormat, format_tag, format_tool_call
+from steppo_gym.actions import ActionFormat, format_text
 from steppo_gym.errors import InfrastructureError
 from steppo_gym.rollouts.codec import Codec
 
@@ -127,12 +127,7 @@ def answer_all(policy: StreamingPolicy, requests: Sequence[Request]) -> list[Res
 
 
 class ScriptedPolicy:
-    """Gives fixed responses, in order and over again, counted per slot.
-
-    Args:
-        responses: at least one text.
-        codec: the rollout's codec.
-    """
+    """Gives fixed responses, in order and over again, counted per slot."""
 
     needs_expert = False
 
@@ -196,7 +191,8 @@ class RandomPolicy:
         name: str = "action",
         argument: str = "action",
     ) -> None:
-        self.codec, self.action_format, self.name, self.argument = codec, action_format, name, argument
+        self.codec, self.name, self.argument = codec, name, argument
+        self.action_format: ActionFormat = action_format
         self._rng = np.random.default_rng(seed)
 
     def respond(self, requests: Sequence[Request]) -> list[Response]:
@@ -212,9 +208,6 @@ class RandomPolicy:
                     "RandomPolicy needs an environment that lists its admissible actions; this one lists none."
                 )
             action = request.admissible_actions[int(self._rng.integers(len(request.admissible_actions)))]
-            if self.action_format == "tag":
-                text = format_tag(self.name, action)
-            else:
-                text = format_tool_call(self.name, {self.argument: action})
+            text = format_text(action, self.action_format, tag=self.name, tool=self.name, argument=self.argument)
             out.append(Response(self.codec.encode_response(text)))
         return out

@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from multiprocessing.connection import wait
-from types import TracebackType
 from typing import Any
 
 from steppo_gym.env import Context
@@ -200,9 +199,7 @@ class EnvPool:
     def __enter__(self) -> EnvPool:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _listen(self, batches: Iterable[Batch], timeout: float) -> None:

@@ -26,9 +26,6 @@ Column = list[float | None]
 class CreditArrays:
     """The credit of one file of episodes.
 
-    Args:
-        arrays: as the trainer wrote them.
-
     Raises:
         KeyError: one is missing.
         ValueError: their lengths do not go together.

@@ -31,10 +31,6 @@ _HOSTS = ("127.0.0.1", "localhost", "[::1]")
 class ViewServer(JsonServer):
     """Answers until it is shut down.
 
-    Args:
-        runs: what is looked at.
-        port: 0 takes a free one, see `url`.
-
     Raises:
         OSError: the port is in use.
     """
@@ -95,8 +91,6 @@ _ANSWERS = {
         "step": file.find(_number(query, "number"), query.get("text", ""), _number(query, "after"))
     },
 }
-
-
 _PAGES = {
     "/": (served_page, "text/html"),
     "/view.js": (script, "text/javascript"),
@@ -124,12 +118,7 @@ class _Handler(JsonHandler):
 
     def do_GET(self) -> None:  # noqa: N802 - named by the base class
         """The page and its parts; everything else is JSON."""
-        pages = {
-            "/": (served_page, "text/html"),
-            "/view.js": (script, "text/javascript"),
-            "/view.css": (style, "text/css"),
-        }
-        found = pages.get(urlsplit(self.path).path)
+        found = _PAGES.get(urlsplit(self.path).path)
         if found is None:
             super().do_GET()
             return

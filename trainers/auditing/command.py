@@ -55,9 +55,6 @@ LEAST = {
 def audit(options: argparse.Namespace) -> int:
     """Run the command.
 
-    Args:
-        options: as `steppo_gym.cli` reads them.
-
     Returns:
         Exit status.
 

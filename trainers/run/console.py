@@ -8,29 +8,14 @@ from typing import Any
 
 import transformers
 from tqdm import tqdm
-from transformers import (
-    PrinterCallback,
-    ProgressCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from steppo_gym.rollouts.episode import Episode
 
 
 class Console(TrainerCallback):
-    """A live bar and readable lines instead of printed dictionaries.
-
-    Args:
-        iterations: of the run.
-        episodes_per_iteration: of this process.
-        updates_in_iteration: optimiser steps of one iteration.
-        visible: False on all processes but the first.
-    """
+    """A live bar and readable lines instead of printed dictionaries."""
 
     def __init__(
         self, iterations: int, episodes_per_iteration: int, updates_in_iteration: int, visible: bool = True
@@ -67,22 +52,13 @@ class Console(TrainerCallback):
             self._bar.close()
             self._bar = None
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Start the bar of an iteration's rollouts with its first update."""
         if state.global_step % self.updates_in_iteration == 0:
             number = state.global_step // self.updates_in_iteration + 1
             self.count(self.episodes_per_iteration, f"iteration {number}/{self.iterations}")
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **_: Any) -> None:
         """Print the iteration that has ended, or the scores of an evaluation."""
         logs = logs or {}
         if logs.get("success") is not None:

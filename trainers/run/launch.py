@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 from trl.trainer.utils import get_peft_config
 
 from steppo_gym.credit.records import CreditRule
@@ -50,10 +50,6 @@ Scores = dict[str, dict[str, dict[str, float]]]
 
 def launch(rule: type[CreditRule], argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the job a command line describes and return its summary.
-
-    Args:
-        rule: the algorithm; its fields are flags.
-        argv: arguments; those of the process by default.
 
     Raises:
         SystemExit: 1 after a failure, 2 after a wrong command line, 130, 143 or 129 after Ctrl-C, SIGTERM or the end of
@@ -242,9 +238,7 @@ class _EvaluationThatIsDue(TrainerCallback):
     def __init__(self) -> None:
         self.trainer: StepTrainer | None = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, *_: Any, **__: Any) -> None:
         if self.trainer is not None:
             _evaluate_if_due(self.trainer, Path(str(args.output_dir)))
 

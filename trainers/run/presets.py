@@ -17,12 +17,12 @@ class Preset:
     """A task: how its environments are made for training, evaluation and demonstrations."""
 
     env_id: str
-    train_split: str
-    validation_splits: tuple[str, ...]
+    train_split: str = "train"
+    validation_splits: tuple[str, ...] = ("validation",)
     """Watched during training."""
-    test_splits: tuple[str, ...]
+    test_splits: tuple[str, ...] = ("test",)
     """Played before and after training only, so that nothing is tuned on them."""
-    demonstration_kwargs: Mapping[str, Any]
+    demonstration_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Keywords of the environment whose expert demonstrates."""
     invalid_action_reward: float | None = None
     """Reward of an invalid action in training, unless the run says otherwise, when the default policy is trained; None
@@ -95,9 +95,6 @@ _FEW_TITLES = {"abstract_words": 0, "listed_papers": 3}
 def _multihop_qa(env_id: str, start: str, num_updates: int, settings: Mapping[str, Any] = _READING_SETTINGS) -> Preset:
     return Preset(
         env_id=env_id,
-        train_split="train",
-        validation_splits=("validation",),
-        test_splits=("test",),
         demonstration_kwargs={"expert": "hasty"},
         invalid_action_reward=-0.05,
         official_splits={"test": "validation"},
@@ -111,7 +108,6 @@ def _multihop_qa(env_id: str, start: str, num_updates: int, settings: Mapping[st
 PRESETS: dict[str, Preset] = {
     "alfworld": Preset(
         env_id="steppo/ALFWorld-v0",
-        train_split="train",
         validation_splits=("valid_seen", "valid_unseen"),
         test_splits=("test_seen", "test_unseen"),
         demonstration_kwargs={"expert": "hasty"},
@@ -141,9 +137,6 @@ PRESETS: dict[str, Preset] = {
     ),
     "key_door": Preset(
         env_id="steppo/KeyDoor-v0",
-        train_split="train",
-        validation_splits=("validation",),
-        test_splits=("test",),
         demonstration_kwargs={"expert": "hasty"},
         small_policy_settings={
             "learning_rate": 5e-4,
@@ -160,9 +153,6 @@ PRESETS: dict[str, Preset] = {
     "musique": _multihop_qa("steppo/MuSiQue-v0", "musique", 4000),
     "webshop": Preset(
         env_id="steppo/WebShop-v0",
-        train_split="train",
-        validation_splits=("validation",),
-        test_splits=("test",),
         demonstration_kwargs={"expert": "hasty"},
         # With 5e-4 the entropy is gone after five iterations, and one of two runs fell to nothing.
         small_policy_settings={**_READING_SETTINGS, "learning_rate": 3e-4, "max_completion_length": 24},
@@ -173,9 +163,6 @@ PRESETS: dict[str, Preset] = {
     ),
     "paper_search": Preset(
         env_id="steppo/PaperSearch-v0",
-        train_split="train",
-        validation_splits=("validation",),
-        test_splits=("test",),
         demonstration_kwargs={"expert": "hasty"},
         invalid_action_reward=-0.1,
         small_policy_settings={**_STARTED_SETTINGS, "max_completion_length": 20, "iterations": 12},
@@ -204,9 +191,5 @@ def preset_of(env: str) -> Preset:
         )
     return Preset(
         env_id=env,
-        train_split="train",
-        validation_splits=("validation",),
-        test_splits=("test",),
-        demonstration_kwargs={},
         small_policy_settings={**_READING_SETTINGS, "max_completion_length": 32},
     )

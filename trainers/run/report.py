@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 
 from steppo_gym.errors import DataError
 from steppo_gym.storage.json_lines import append_text, read_lines, write_whole
@@ -23,31 +23,17 @@ VERSIONS = ("steppo-gym", "torch", "transformers", "trl", "gymnasium", "textworl
 
 
 class RunRecorder(TrainerCallback):
-    """Writes every log entry to `metrics.jsonl` and redraws the learning curve.
-
-    Args:
-        folder: of the run.
-        updates_in_iteration: optimiser steps of one iteration.
-    """
+    """Writes every log entry to `metrics.jsonl` and redraws the learning curve."""
 
     def __init__(self, folder: Path, updates_in_iteration: int) -> None:
         self.folder, self.updates_in_iteration = folder, updates_in_iteration
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Forget what was logged after the checkpoint the run goes on from."""
         if state.is_world_process_zero:
             forget_after(self.folder, state.global_step)
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **_: Any) -> None:
         """Append one entry."""
         if not state.is_world_process_zero or not logs:
             return

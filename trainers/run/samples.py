@@ -13,14 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from transformers import (
-    PreTrainedTokenizerBase,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerState
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from steppo_gym.rollouts.episode import Episode, read_episodes
@@ -45,14 +38,7 @@ def report_samples(trainer: Trainer, tokenizer: PreTrainedTokenizerBase) -> None
 
 
 class SampleReporter(TrainerCallback):
-    """Sends the first episodes of each iteration, whose tasks were drawn at random, to the reporters of a run.
-
-    Args:
-        folder: of the run, where the iteration's episodes are; without them nothing is sent.
-        updates_in_iteration: optimizer steps of one iteration.
-        tokenizer: of the policy.
-        tensorboard: the run's own reporter, if there is one.
-    """
+    """Sends the first episodes of each iteration, whose tasks were drawn at random, to the reporters of a run."""
 
     def __init__(
         self,
@@ -64,7 +50,7 @@ class SampleReporter(TrainerCallback):
         self.folder, self.updates_in_iteration = folder, updates_in_iteration
         self.tokenizer, self.tensorboard = tokenizer, tensorboard
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """After the last update of an iteration."""
         if not state.is_world_process_zero or state.global_step % self.updates_in_iteration:
             return
@@ -92,12 +78,7 @@ def sample_row(
 
 
 def transcript(episode: Episode, tokenizer: PreTrainedTokenizerBase) -> str:
-    """What was new in each prompt, and each response with its reward.
-
-    Args:
-        episode: any, a failed one included.
-        tokenizer: that made it.
-    """
+    """What was new in each prompt, and each response with its reward."""
     parts, before = [], ()
     for number, step in enumerate(episode.steps, 1):
         grown = step.prompt_ids[: len(before)] == before

@@ -31,11 +31,7 @@ class Sources:
 
 
 def sources_of(modules: Iterable[str]) -> Sources:
-    """Follow the imports of modules.
-
-    Args:
-        modules: dotted names that can be imported.
-    """
+    """Follow the imports of modules."""
     waiting = list(modules)
     own = {_OWN, *(name.partition(".")[0] for name in waiting)}
     files: dict[str, Path] = {}

@@ -26,12 +26,7 @@ from steppo_gym.errors import DataError, EpisodeOverError
 class StockEngine:
     """The slow `Engine`."""
 
-    def __init__(self, cache_dir: Path | None = None) -> None:
-        """Prepare an engine.
-
-        Args:
-            cache_dir: not used: nothing is kept.
-        """
+    def __init__(self) -> None:
         with _contained():
             self._env = _stock_env()
         self._is_loaded = False

@@ -51,10 +51,6 @@ _TABLES = (
 class GoalStore:
     """Reads the goals that `write_goals` wrote.
 
-    Args:
-        path: the database.
-        products: of the same shop.
-
     Raises:
         DataError: the database is missing or damaged.
     """

@@ -30,12 +30,7 @@ KEPT_SEARCHES = 256
 
 
 class ProductSearch:
-    """Searches one shop; safe in several threads.
-
-    Args:
-        store: the products.
-        retriever: finds them; ids are asins.
-    """
+    """Searches one shop; safe in several threads."""
 
     def __init__(self, store: ProductStore, retriever: Retriever) -> None:
         self._store, self._retriever = store, retriever

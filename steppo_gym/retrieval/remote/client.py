@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from types import TracebackType
 
 from steppo_gym.retrieval.remote.search_protocol import MAX_HITS, read_result, request_message
 from steppo_gym.retrieval.retriever import MAX_QUERY_CHARACTERS, Hit, check_k
@@ -67,7 +66,5 @@ class SearchClient:
     def __enter__(self) -> SearchClient:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -2,8 +2,8 @@
 
 The fields are vLLM's (vllm/entrypoints/openai/completion/protocol.py): `choices[0].token_ids`,
 `choices[0].prompt_token_ids`, `choices[0].logprobs.token_logprobs`, `choices[0].finish_reason`; `weights_version` is
-ours (`steppo_gym.testing.completions_server`). Whatever else arrives
-is an `InfrastructureError` at the boundary "model" that says what was expected.
+ours, for servers that know which weights they have. Whatever else arrives is an `InfrastructureError` at the boundary
+"model" that says what was expected.
 """
 
 from __future__ import annotations

@@ -44,13 +44,7 @@ class TokenModel(Protocol):
 
 
 class TableModel:
-    """Log-probabilities that follow from the last token alone, drawn once.
-
-    Args:
-        seed: of the draw.
-        num_tokens: V; token 0 is as likely as any other.
-        spread: standard deviation of the logits.
-    """
+    """Log-probabilities that follow from the last token alone, drawn once."""
 
     def __init__(self, seed: int, num_tokens: int = 32, spread: float = 1.0) -> None:
         logits = np.random.default_rng(seed).normal(0.0, spread, (num_tokens, num_tokens))

@@ -1,6 +1,6 @@
 """Speed of the ALFWorld engines: ours against textworld's own, on the same games and commands in one run.
 
-    python benchmarks/alfworld.py --games 24 --stock-games 4
+    python benchmarks/alfworld_engines.py --games 24 --stock-games 4
 
 Measured with one process and one core's worth of work. Plays every game once with random admissible commands and
 notes them. The first `--stock-games` of the games are then played by the stock engine with the same commands; every
@@ -11,7 +11,6 @@ engine plays `--episodes` episodes and its memory is watched.
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import statistics
 import sys
@@ -22,20 +21,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Python puts a script's folder first on its path, where this file would stand in for the package of the same name.
-sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent]
+from step_times import resident_mebibytes
+from tqdm import tqdm
 
-from tqdm import tqdm  # noqa: E402
+from steppo_gym.envs.alfworld.built_in.generate import generate_game
+from steppo_gym.envs.alfworld.engine.game import Engine, EngineState, FastEngine
+from steppo_gym.envs.alfworld.engine.stock import StockEngine
+from steppo_gym.envs.alfworld.engine.world import worlds
+from steppo_gym.envs.alfworld.splits import task_spec
 
-from steppo_gym.envs.alfworld.built_in.generate import generate_game  # noqa: E402
-from steppo_gym.envs.alfworld.engine.game import Engine, EngineState, FastEngine  # noqa: E402
-from steppo_gym.envs.alfworld.engine.stock import StockEngine  # noqa: E402
-from steppo_gym.envs.alfworld.engine.world import worlds  # noqa: E402
-from steppo_gym.envs.alfworld.splits import task_spec  # noqa: E402
-
-MEGABYTE = 2**20
-MAX_GROWTH = 16 * MEGABYTE
-"""What memory may grow by over the second half of the episodes and still be called flat."""
+MAX_GROWTH = 16.0
+"""MiB that memory may grow by over the second half of the episodes and still be called flat."""
 
 
 @dataclass
@@ -182,28 +178,19 @@ def _print_table(cold: Times, disk: Times, memory: Times, stock: Times, ours: Ti
     print(f"  {'steps per second':<22}{stock.steps_per_second:12.1f}{ours.steps_per_second:12.1f}{ratio:8.0f}x")
 
 
-def _memory_growth(engine: Engine, games: list[dict[str, Any]], episodes: int) -> int:
-    """Bytes by which memory grew over the second half of many short episodes of few games."""
-    half = resident = 0
+def _memory_growth(engine: Engine, games: list[dict[str, Any]], episodes: int) -> float:
+    """MiB by which memory grew over the second half of many short episodes of few games."""
+    half = 0.0
     for number in tqdm(range(episodes), desc="memory", leave=False):
         _play(engine, games[number % len(games)], _random_commands(number, 10), Times())
         if number == episodes // 2:
-            half = _resident()
-    resident = _resident()
+            half = resident_mebibytes()
+    resident = resident_mebibytes()
     grown = resident - half
     verdict = "flat" if grown <= MAX_GROWTH else "GROWING"
-    sizes = f"{half / MEGABYTE:.0f} MiB half way, {resident / MEGABYTE:.0f} MiB at the end"
+    sizes = f"{half:.0f} MiB half way, {resident:.0f} MiB at the end"
     print(f"Memory over {episodes} episodes: {sizes}: {verdict}.")
     return grown
-
-
-def _resident() -> int:
-    """Resident memory of this process in bytes; 0 where it can not be read."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":
