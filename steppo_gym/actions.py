@@ -96,7 +96,15 @@ def text_argument(call: Call, argument: str) -> str | Invalid:
 def parse_text(
     response: str, action_format: ActionFormat, *, tag: str = ACTION, tool: str = ACTION, argument: str = ACTION
 ) -> str | Invalid:
-    """The text of a response's single tag, or of the only argument of its single call. Never raises."""
+    """The text of a response's single tag, or of the only argument of its single call. Never raises.
+
+    Args:
+        response: the agent's full text.
+        action_format: "tag" or "tool_call".
+        tag: name of the tag.
+        tool: name of the tool.
+        argument: of the tool.
+    """
     if action_format == "tag":
         tagged = parse_tag(response, (tag,))
         return tagged if isinstance(tagged, Invalid) else tagged.arguments["text"]
@@ -112,12 +120,26 @@ def parse_text(
 def format_text(
     text: str, action_format: ActionFormat, *, tag: str = ACTION, tool: str = ACTION, argument: str = ACTION
 ) -> str:
-    """The response that `parse_text` reads back."""
+    """The response that `parse_text` reads back.
+
+    Args:
+        text: what the tag or the argument holds.
+        action_format: "tag" or "tool_call".
+        tag: name of the tag.
+        tool: name of the tool.
+        argument: of the tool.
+    """
     return format_tag(tag, text) if action_format == "tag" else format_tool_call(tool, {argument: text})
 
 
 def text_tool(name: str, description: str, **arguments: str) -> dict[str, Any]:
-    """The JSON schema of a tool whose arguments are texts and all required, as chat templates expect it."""
+    """The JSON schema of a tool whose arguments are texts and all required, as chat templates expect it.
+
+    Args:
+        name: of the tool.
+        description: what it does.
+        arguments: by name, what each of them says.
+    """
     properties = {argument: {"type": "string", "description": said} for argument, said in arguments.items()}
     parameters = {"type": "object", "properties": properties, "required": list(arguments)}
     return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}

@@ -53,6 +53,9 @@ Env = TypeVar("Env")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
+    Args:
+        arguments: without the program's name; None takes those of the process.
+
     Returns:
         Exit status: 0, 1 after an error that was explained, 130 after an interruption.
 

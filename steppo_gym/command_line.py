@@ -40,6 +40,10 @@ class CommandParser(argparse.ArgumentParser):
 def unknown_arguments(unknown: Sequence[str], known: Iterable[str]) -> str:
     """What to say of arguments that a command does not have.
 
+    Args:
+        unknown: as argparse leaves them over, values of unknown flags included; at least one.
+        known: the flags there are, with their dashes.
+
     >>> unknown_arguments(["--temprature", "1"], ["--seed", "--temperature"])
     'unknown flag --temprature. Did you mean --temperature?'
     >>> unknown_arguments(["x"], ["--seed"])

@@ -66,7 +66,11 @@ def restored(state: object, kind: type[T]) -> T:
 
 
 def bad_snapshot(reason: str) -> DataError:
-    """The error about a snapshot that cannot be continued from."""
+    """The error about a snapshot that cannot be continued from.
+
+    Args:
+        reason: what was expected and what was found.
+    """
     return DataError(f"No snapshot of this environment: {reason}.")
 
 
@@ -76,7 +80,11 @@ def canonical_json(value: Any) -> bytes:
 
 
 def state_digest(*parts: Any) -> str:
-    """A short key of anything that JSON can write; equal for equal parts."""
+    """A short key of anything that JSON can write; equal for equal parts.
+
+    Args:
+        parts: what the key is of.
+    """
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

@@ -42,6 +42,10 @@ class FreeText(gymnasium.Space[str]):
     def sample(self, mask: None = None, probability: None = None) -> str:
         """A random string of 0 to 64 characters from all of Unicode.
 
+        Args:
+            mask: not supported, must be None.
+            probability: not supported, must be None.
+
         Raises:
             ValueError: a mask or a probability was given.
         """

@@ -65,7 +65,12 @@ class Ahead:
 
 
 class VersionedPolicy:
-    """Records the version of the weights with each response of a policy that does not count them."""
+    """Records the version of the weights with each response of a policy that does not count them.
+
+    Args:
+        policy: writes the responses.
+        version: of its weights.
+    """
 
     def __init__(self, policy: Policy, version: int) -> None:
         self.policy, self.version, self.needs_expert = policy, version, policy.needs_expert
@@ -79,6 +84,12 @@ def tasks_of(task_ids: Sequence[str], number: int, count: int, seed: int) -> lis
     """The tasks of an iteration that is known before the data loader comes to it.
 
     All are dealt once, in random order, before any is dealt again.
+
+    Args:
+        task_ids: to deal.
+        number: of the iteration, from 0.
+        count: tasks of one iteration, over all processes.
+        seed: of the order.
     """
     dealt = []
     for place in range(number * count, (number + 1) * count):

@@ -55,7 +55,15 @@ def play_branches(
     play: Callable[[Sequence[Assignment]], Rollout],
     seed: int,
 ) -> Branches:
-    """Ask a rule what it wants to have played from the states of these episodes, and play it."""
+    """Ask a rule what it wants to have played from the states of these episodes, and play it.
+
+    Args:
+        rule: of the run.
+        episodes: that did not fail.
+        factory: of the environment they were played in.
+        play: plays assignments with the same policy.
+        seed: recorded with the new episodes.
+    """
     steps = rule.branches(Records(episodes, np.zeros(0)))
     if not len(steps):
         return Branches(tuple(episodes))

@@ -82,7 +82,7 @@ def reading_checkpoint(checkpoint: Path) -> Iterator[None]:
         first = "this is no file of PyTorch" if isinstance(error, UnpicklingError) else str(error).strip()
         reason = (first.splitlines() or [""])[0].rstrip(".")
         raise CheckpointError(
-            f"{checkpoint} cannot be read: {type(error).__name__}: {reason}. If it is damaged, remove it: --resume goes "
+            f"{checkpoint} cannot be read: {type(error).__name__}: {reason}. If damaged, remove it: --resume goes "
             "on from the one before."
         ) from error
 

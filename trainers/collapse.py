@@ -29,7 +29,11 @@ Integers = npt.NDArray[np.int64]
 
 
 def collapse_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
-    """Spread of returns and dependence of responses on prompts; failed episodes are left out."""
+    """Spread of returns and dependence of responses on prompts; failed episodes are left out.
+
+    Args:
+        episodes: of an iteration, of all processes.
+    """
     played = [episode for episode in episodes if episode.ended != "failed"]
     if not played:
         return {}
@@ -79,7 +83,11 @@ def mutual_information(first: Integers, second: Integers) -> float:
 
 
 def collapse_warnings(history: Sequence[Entry]) -> dict[str, str]:
-    """What is wrong after the last of some iterations, by kind, in a line each."""
+    """What is wrong after the last of some iterations, by kind, in a line each.
+
+    Args:
+        history: of all iterations so far, in order.
+    """
     found = {
         "returns": _equal_returns(history),
         "entropy": _no_entropy(history),
@@ -90,7 +98,11 @@ def collapse_warnings(history: Sequence[Entry]) -> dict[str, str]:
 
 
 class CollapseWatch(TrainerCallback):
-    """Says each warning when it begins."""
+    """Says each warning when it begins.
+
+    Args:
+        say: prints a line.
+    """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say

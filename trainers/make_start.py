@@ -55,7 +55,11 @@ class Making:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Make a start, unless it is there."""
+    """Make a start, unless it is there.
+
+    Args:
+        argv: arguments without the program's name; those of the process by default.
+    """
     parser = _parser()
     options = parser.parse_args(argv)
     preset = PRESETS[options.env]

@@ -18,7 +18,11 @@ Array = npt.NDArray[np.float64]
 
 
 def check_sampling_settings(args: Any) -> None:
-    """Raise a ValueError for settings of a `StepConfig` that contradict each other, or would be without effect."""
+    """Raise a ValueError for what contradicts each other, or would be without effect.
+
+    Args:
+        args: a `StepConfig`, which this checks before it is one.
+    """
     _check_trl_engine(args, int(os.environ.get("WORLD_SIZE", "1")))
     if args.off_policy_correction not in CORRECTIONS:
         raise ValueError(

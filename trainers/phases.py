@@ -32,7 +32,12 @@ class Phases:
 
     @contextmanager
     def phase(self, name: str, *, whole: bool = False) -> Iterator[None]:
-        """Count the time of a block; with `whole`, phases inside of it are part of it."""
+        """Count the time of a block.
+
+        Args:
+            name: one of `PHASES`.
+            whole: phases inside of it are part of it.
+        """
         if self._whole:
             yield
             return
@@ -69,7 +74,11 @@ class Phases:
 
 
 class OptimizerClock(TrainerCallback):
-    """Counts the time between transformers' events before and after a step of the optimizer."""
+    """Counts the time between transformers' events before and after a step of the optimizer.
+
+    Args:
+        phases: where it is counted.
+    """
 
     def __init__(self, phases: Phases) -> None:
         self._phases = phases

@@ -34,6 +34,12 @@ class PlayingTrainer(RecordedTrainer):
     def play(self, spec: EnvFactory, assignments: Sequence[Assignment], *, temperature: float, seed: int) -> Rollout:
         """Play assignments with the current policy in this process's environments.
 
+        Args:
+            spec: the environment.
+            assignments: what to play.
+            temperature: 0 for greedy.
+            seed: of the sampling.
+
         Raises:
             AllEpisodesFailedError: there is nothing to train on or to score.
         """

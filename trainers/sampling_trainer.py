@@ -96,6 +96,10 @@ class SamplingTrainer(PlayingTrainer):
 
         With `overlap_updates` they were played during the updates before, and those of the next iteration are begun;
         the first of a run, or of one that goes on from a checkpoint, are played now.
+
+        Args:
+            number: of the iteration, from 0.
+            task_ids: what the data loader deals to this process, `num_generations` times each.
         """
         if self._ahead is None:
             return self._play_tasks(number, task_ids)

@@ -79,7 +79,13 @@ class StepForward:
             return scatter_to(parts, decisions + num_episodes)
 
     def log_probs(self, rows: Sequence[Row], number: int, *, training: bool = False) -> Array:
-        """(number,) log-probability of each response token under the policy; 0 for tokens that are in no row."""
+        """(number,) log-probability of each response token under the policy; 0 for tokens that are in no row.
+
+        Args:
+            rows: some rows of an iteration.
+            number: response tokens of the iteration.
+            training: in the mode of updates, in which there may be dropout.
+        """
         return self._collect_log_probs(self.models.policy, rows, number, training=training)
 
     def reference_log_probs(self, rows: Sequence[Row], number: int) -> Array:

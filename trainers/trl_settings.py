@@ -101,6 +101,10 @@ def check_effect(config: GRPOConfig, redefined: frozenset[str]) -> None:
     """Raise a ValueError for the settings of GRPOConfig that were changed and would be ignored, or worse.
 
     Called before anything is computed, so that what differs from the default is what was given.
+
+    Args:
+        config: settings of the run.
+        redefined: the fields that are not TRL's any more.
     """
     for name, ours in COMPUTED.items():
         if _changed(config, name):

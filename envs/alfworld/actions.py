@@ -45,6 +45,11 @@ def parse_action(
     """Read the command of a response. Never raises.
 
     The command is taken as it is but for outer blanks: like the game, this is case sensitive.
+
+    Args:
+        response: the agent's full text.
+        action_format: "tag" for `<action>..</action>`, "tool_call" for one call of `env_step`.
+        admissible: the commands that do something now.
     """
     text = parse_text(response, action_format, tag=TAG, tool=TOOL, argument=ARGUMENT)
     if isinstance(text, Invalid):

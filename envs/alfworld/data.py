@@ -70,6 +70,11 @@ class Games(Protocol):
 class ProceduralGames:
     """The generator's games of a split. Ids are `<difficulty>/<split>/<number>`.
 
+    Args:
+        split: a key of `SPLIT_SIZES`.
+        difficulty: a key of `DIFFICULTIES`.
+        task_types: keep only these.
+
     Raises:
         ValueError: an unknown name, or no game is of these types.
     """

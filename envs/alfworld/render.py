@@ -73,7 +73,15 @@ def rebuilt_prompt(
     commands: Sequence[str],
     action_format: ActionFormat,
 ) -> str:
-    """A complete prompt for the current state; the history is oldest first."""
+    """A complete prompt for the current state.
+
+    Args:
+        introduction: the game's first text, which states the task.
+        history: the exchanges to show, oldest first.
+        feedback: what the game said last.
+        commands: the commands that do something now.
+        action_format: how to answer.
+    """
     return _PROMPT.format(
         task=task_sentence(introduction),
         history=last_steps(history, _untasked),

@@ -59,6 +59,11 @@ def task_type_of(difficulty: str, index: int) -> str:
 def task_spec(split: str, difficulty: str, index: int) -> TaskSpec:
     """The recipe of the game at a position. Task types take turns, and within a type the rooms.
 
+    Args:
+        split: a key of `SPLIT_SIZES`.
+        difficulty: a key of `DIFFICULTIES`.
+        index: 0 to the size of the split - 1.
+
     Raises:
         IndexError: no such position.
     """

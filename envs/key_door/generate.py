@@ -46,7 +46,11 @@ def task_ids(split: str) -> tuple[str, ...]:
 
 
 def generate_task(task_id: str) -> Task:
-    """The task with this id; every second one has a locked container."""
+    """The task with this id; every second one has a locked container.
+
+    Args:
+        task_id: one of `task_ids`.
+    """
     split, _, number = task_id.rpartition("-")
     rng = np.random.default_rng(_FIRST_SEEDS[split] + int(number))
     door, key, container = _draw_triple(rng, split)

@@ -37,7 +37,13 @@ class Progress:
 
 
 def generate_passages(task_id: str, *, forks: int, bends: int) -> tuple[Passage, ...]:
-    """The way of a task, always the same for the same numbers of passages with a sign and without."""
+    """The way of a task, always the same for the same numbers.
+
+    Args:
+        task_id: of the task.
+        forks: passages with a sign.
+        bends: passages without.
+    """
     rng = np.random.default_rng([forks, bends, *task_id.encode()])
     decides = rng.permutation([True] * forks + [False] * bends).tolist()
     passages = []

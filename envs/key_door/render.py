@@ -63,7 +63,16 @@ def rebuilt_prompt(
     admissible: Sequence[str],
     way: str | None = None,
 ) -> str:
-    """The current state as one complete prompt; `done` is oldest first, `way` None where no way leads to the hall."""
+    """The current state as one complete prompt.
+
+    Args:
+        task: the game.
+        state: where it stands.
+        done: actions carried out so far, oldest first.
+        feedback: what the environment said last, empty before the first action.
+        admissible: actions that can be done now.
+        way: the line about the way to the hall, None where there is none.
+    """
     places = zip(task.containers, state.opened, state.contents, strict=True)
     lines = [
         f"Goal: open the {task.door} door.",

@@ -12,7 +12,12 @@ PROTOCOLS = {
 
 
 def step_reward(state: State, protocol: EnvProtocol) -> float:
-    """The reward of a valid action."""
+    """The reward of a valid action.
+
+    Args:
+        state: the state after the step.
+        protocol: what success pays.
+    """
     return protocol.success_reward if state.outcome == "opened" else 0.0
 
 

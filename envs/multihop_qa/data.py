@@ -47,6 +47,11 @@ class Questions(Protocol):
 class ProceduralQuestions:
     """The generator's questions. Ids are `<data set>/<split>/<number>`.
 
+    Args:
+        dataset: whose mix of questions.
+        split: a key of `SPLIT_SIZES`.
+        engine: that of the retriever, see `steppo_gym.retrieval.engine`.
+
     Raises:
         ValueError: an unknown split.
     """
@@ -134,6 +139,10 @@ class QuestionFiles:
 
 class QuestionSet:
     """The rows of files in memory, and a retriever over their paragraphs that is opened when it is asked for.
+
+    Args:
+        paths: read one after the other.
+        engine: that of the retriever.
 
     Raises:
         DataError: a file is missing or damaged, an id comes twice, or there is no question.

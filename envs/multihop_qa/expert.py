@@ -60,7 +60,13 @@ def expert_action(
 
 
 def wrong_search(useless: Sequence[Passage], *, seed: int, step: int) -> Search | None:
-    """Sometimes a search for a passage that is known already and does not help; else None."""
+    """Sometimes a search for a passage that is known already and does not help; else None.
+
+    Args:
+        useless: such passages.
+        seed: of the episode.
+        step: number of steps so far.
+    """
     rng = random.Random(f"wrong {seed} {step}")
     if not useless or rng.random() >= WRONG:
         return None

@@ -57,7 +57,13 @@ def first_feedback(question: str, passages: Sequence[Passage]) -> str:
 
 
 def search_feedback(queries: Sequence[str], found: Sequence[Sequence[Passage]], num_before: int) -> str:
-    """What searches brought: the new passages of each, behind `num_before` that were found before."""
+    """What searches brought.
+
+    Args:
+        queries: at least one.
+        found: the new passages of each.
+        num_before: passages found before.
+    """
     lines = []
     # All together stay within the budget, and are numbered through.
     shown = iter(passage_lines([passage for passages in found for passage in passages], first_number=num_before + 1))
@@ -83,7 +89,17 @@ def rebuilt_prompt(
     action_format: ActionFormat,
     max_searches: int,
 ) -> str:
-    """A complete prompt for the current state; queries, passages and problems are oldest first."""
+    """A complete prompt for the current state.
+
+    Args:
+        question: in full.
+        queries: searches so far, oldest first.
+        passages: found so far, oldest first.
+        problems: why earlier responses were invalid, oldest first.
+        steps_left: with the one to come.
+        action_format: how to answer.
+        max_searches: in one response.
+    """
     skipped = max(0, len(passages) - PROMPT_CHARS // (SHORTEST_CHARS + _TITLE_CHARS))
     problem_lines = "".join(f"- {problem}\n" for problem in problems[-_SHOWN_PROBLEMS:])
     return _PROMPT.format(

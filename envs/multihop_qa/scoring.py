@@ -34,7 +34,13 @@ class AnswerScores:
 
 
 def scores(prediction: str, gold_answers: Sequence[str], dataset: Dataset) -> AnswerScores:
-    """The best scores over the gold answers, at least one, by the official script of a data set."""
+    """The best scores over the gold answers.
+
+    Args:
+        prediction: the answer given.
+        gold_answers: the answer and its aliases, at least one.
+        dataset: whose official script to follow.
+    """
     f1 = _squad_f1 if dataset == "musique" else _hotpot_f1
     return AnswerScores(
         em=max(exact_match(prediction, gold) for gold in gold_answers),

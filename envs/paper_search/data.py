@@ -41,6 +41,9 @@ class Queries(Protocol):
 class ProceduralQueries:
     """The generator's queries.
 
+    Args:
+        split: a key of `SPLIT_SIZES`.
+
     Raises:
         ValueError: an unknown split.
     """

@@ -20,7 +20,12 @@ from steppo_gym.envs.paper_search.pool import Entry, PaperPool
 
 
 def oracle_action(query: Query, pool: PaperPool) -> Calls | Stop:
-    """What the oracle does."""
+    """What the oracle does.
+
+    Args:
+        query: with its answers, of which those in the pool may decide.
+        pool: what has been found and done.
+    """
     wanted = {arxiv_id_without_version(answer) for answer in query.answers}
     if pool.outcomes and wanted <= pool.entries.keys():
         return Stop()

@@ -60,7 +60,14 @@ def first_feedback(question: str) -> str:
 def calls_feedback(
     outcomes: Sequence[Outcome], pool: PaperPool, protocol: PaperSearchProtocol, *, by_score: bool
 ) -> str:
-    """What the calls of one step, the last of the pool, brought."""
+    """What the calls of one step brought.
+
+    Args:
+        outcomes: of the calls, which are the pool's last.
+        pool: after the calls.
+        protocol: how many papers of each call are shown.
+        by_score: whether their scores are shown and rank them.
+    """
     first = len(pool.outcomes) - len(outcomes)
     brought = _brought(pool, by_score=by_score)[first:]
     shown = [entries[: protocol.listed_papers] for entries in brought]
@@ -91,7 +98,17 @@ def rebuilt_prompt(
     protocol: PaperSearchProtocol,
     by_score: bool,
 ) -> str:
-    """A complete prompt for the current state; problems are oldest first, `steps_left` counts the one to come."""
+    """A complete prompt for the current state.
+
+    Args:
+        question: in full.
+        pool: papers and calls so far.
+        problems: why earlier responses were invalid, oldest first.
+        steps_left: with the one to come.
+        action_format: how to call.
+        protocol: how many papers are shown.
+        by_score: whether their scores are shown and rank them.
+    """
     listed = shown_papers(pool, protocol.listed_papers, by_score=by_score)
     legend = (_SCORED if by_score else _UNSCORED).format(count=len(pool.entries))
     papers = [legend, *paper_lines(listed, protocol.abstract_words, by_score=by_score)]
@@ -133,7 +150,13 @@ def call_line(outcome: Outcome) -> str:
 
 
 def paper_lines(entries: Sequence[Entry], abstract_words: int, *, by_score: bool) -> list[str]:
-    """A text for each paper: id, relevance, whether it was expanded, title, and its abstract on the next line."""
+    """A text for each paper: id, relevance, whether it was expanded, title, and its abstract on the next line.
+
+    Args:
+        entries: papers to show.
+        abstract_words: longest abstract; 0 leaves abstracts out.
+        by_score: whether the relevance is shown.
+    """
     heads = [_head(entry, by_score=by_score) for entry in entries]
     abstracts = [_first_words(entry.paper.abstract, abstract_words) for entry in entries]
     limit = shared_limit([len(abstract) for abstract in abstracts], PROMPT_CHARS - sum(map(len, heads)))

@@ -64,7 +64,12 @@ PROTOCOLS = {
 
 
 def call_reward(scores: Iterable[float], protocol: PaperSearchProtocol) -> float:
-    """What a search or an expansion pays."""
+    """What a search or an expansion pays.
+
+    Args:
+        scores: relevance of the papers it has newly brought into the pool, any order.
+        protocol: how many of them pay.
+    """
     return float(sum(sorted(scores, reverse=True)[: protocol.rewarded_papers]))
 
 

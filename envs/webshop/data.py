@@ -88,6 +88,10 @@ def find_files(data: str | Path) -> OfficialFiles:
 def read_items(path: Path, *, progress: bool) -> Iterator[dict[str, Any]]:
     """The products of a file, as they are.
 
+    Args:
+        path: an "items_shuffle*.json".
+        progress: show a progress bar on stderr, on a terminal.
+
     Raises:
         DataError: the file is no list of objects.
     """

@@ -19,7 +19,12 @@ def wanted(goal: Goal) -> Wanted:
 
 
 def expert_page(session: Session, shop: Shelves) -> Page:
-    """What is shown."""
+    """What is shown.
+
+    Args:
+        session: not at "done".
+        shop: where it is.
+    """
     listed = [shop.product(asin) for asin in session.listed()] if session.page == "results" else []
     product = shop.product(session.asin) if session.asin else None
     return Page(
@@ -52,6 +57,10 @@ def best_choice(product: Product, score: Callable[[Mapping[str, str]], float]) -
 
     One option after the other, which is exact unless one value serves for two wanted ones; options that change nothing
     are left alone.
+
+    Args:
+        product: with the options.
+        score: of the product with options, by name.
     """
     chosen: dict[str, str] = {}
     best = score(chosen)

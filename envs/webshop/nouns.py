@@ -64,6 +64,9 @@ class WordTagger:
 class SpacyTagger:
     """spaCy's part-of-speech tags, as in the official reward.
 
+    Args:
+        model: an installed package with a pipeline.
+
     Raises:
         ImportError: at the first text, if spaCy or the model is not installed.
     """
@@ -81,7 +84,10 @@ class SpacyTagger:
 
 
 def noun_tagger(name: NounSource) -> NounTagger:
-    """The tagger of a name; "auto" is spaCy where it is installed with a model, else "words".
+    """The tagger to use.
+
+    Args:
+        name: "spacy", "words" for the fallback, or "auto" for spaCy where it is installed with a model.
 
     Raises:
         ValueError: no such name.

@@ -36,7 +36,15 @@ def index_page(instruction: str) -> list[Node]:
 def results_page(
     instruction: str, products: Sequence[Product], page: int, total: int, visited: Set[str] = frozenset()
 ) -> list[Node]:
-    """One page of results, counted from 1, of `total` on all pages."""
+    """One page of results.
+
+    Args:
+        instruction: of the goal.
+        products: those of this page, at most ten.
+        page: counted from 1.
+        total: results on all pages.
+        visited: ids of the products opened in this session.
+    """
     nodes = [*_head(instruction), Node(f"Page {page} (Total results: {total})")]
     if page > 1:
         nodes.append(Node("< Prev", "button"))

@@ -26,7 +26,15 @@ _NOT_THERE = {"results": BUY, "item": NEXT, "sub": BUY}
 
 
 def reading_action(wanted: Wanted, page: Page, *, opened: Sequence[str], looked: bool, steps_left: int) -> str:
-    """What the expert does, as an official action: "search[...]" or "click[...]"."""
+    """What the expert does, as an official action: "search[...]" or "click[...]".
+
+    Args:
+        wanted: the goal; its title is not looked at.
+        page: what is shown; its features count if they were looked at.
+        opened: asins opened so far, the one shown included.
+        looked: whether the features of the product shown have been seen.
+        steps_left: including this one.
+    """
     if page.kind == "index":
         return search_for(wanted)
     if page.kind == "results":
@@ -49,7 +57,14 @@ def reading_action(wanted: Wanted, page: Page, *, opened: Sequence[str], looked:
 
 
 def slip(page: Page, right: str, *, seed: int, step: int) -> str | None:
-    """Sometimes another product or value than the right one, or a click on what the page does not have; else None."""
+    """Sometimes another product or value than the right one, or a click on what the page does not have; else None.
+
+    Args:
+        page: what is shown.
+        right: what should be done.
+        seed: of the episode.
+        step: number of steps so far.
+    """
     rng = random.Random(f"slip {seed} {step}")
     values = next((values for values in page.options.values() if right in map(_click, values)), ())
     others = [_click(label) for label in (*values, *(one.asin for one in page.listed))]

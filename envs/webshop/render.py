@@ -76,7 +76,18 @@ def rebuilt_prompt(
     problem: str,
     action_format: ActionFormat,
 ) -> str:
-    """A complete prompt for the current state; the history is oldest first, `history_chars` of each observation."""
+    """A complete prompt for the current state.
+
+    Args:
+        instruction: of the goal.
+        history: the exchanges to show, oldest first.
+        history_chars: longest observation among them; None for all of each.
+        page: the current page without the instruction.
+        chosen: options clicked so far, which the pages do not always show.
+        actions: what can be done now.
+        problem: why the last response did nothing, or "".
+        action_format: how to answer.
+    """
     options = ", ".join(f"{name}: {value}" for name, value in chosen.items())
     notes = (f"Chosen options: {options}\n\n" if options else "") + (f"{problem}\n\n" if problem else "")
     return _PROMPT.format(

@@ -107,7 +107,11 @@ def impossible(session: Session, shop: Shelves) -> str:
 def search(session: Session, keywords: str, shop: Shelves, rng: random.Random) -> Session:
     """Search, which works from any page but the last; leaves the product shown and forgets its options.
 
-    Only a search for random products draws from `rng`.
+    Args:
+        session: not at "done".
+        keywords: at least one character.
+        shop: where to search.
+        rng: draws for a search for random products.
     """
     # A response can hold half of a surrogate pair; a page and a snapshot cannot.
     keywords = valid_text(keywords)
@@ -116,7 +120,14 @@ def search(session: Session, keywords: str, shop: Shelves, rng: random.Random) -
 
 
 def click(session: Session, label: str, shop: Shelves, rng: random.Random) -> Session | None:
-    """Click something, or None if there is nothing of this label, in which case nothing happens."""
+    """Click something, or None if there is nothing of this label, in which case nothing happens.
+
+    Args:
+        session: not at "done".
+        label: lower case.
+        shop: whose products are shown.
+        rng: draws for a search for random products, which is done again on the way back to its results.
+    """
     # The official environment clicks nothing that is called as the button of the search bar is, on no page.
     if label == SEARCH_BUTTON or label not in pages.clickables(page(session, "", shop)):
         return None

@@ -115,7 +115,12 @@ class AuditedPoint:
 
 
 def choose_points(episodes: Sequence[Episode], number: int, *, seed: int) -> list[int]:
-    """Draw the steps to audit, all as likely, without replacement; those of failed episodes are passed over.
+    """Draw the steps to audit, all as likely, without replacement.
+
+    Args:
+        episodes: their steps are numbered through; failed ones are passed over.
+        number: how many; all, if there are not as many.
+        seed: of the draw.
 
     Returns:
         Numbers of steps, in order.

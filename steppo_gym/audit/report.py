@@ -24,6 +24,11 @@ def third(point: AuditedPoint) -> str:
 def decisions(points: Sequence[AuditedPoint], threshold: float, *, reach: float) -> dict[str, Any]:
     """Shares of verdicts, rho with its interval, and value and rho along episodes.
 
+    Args:
+        points: audited.
+        threshold: by how much two supported responses must differ in value for the choice to matter.
+        reach: largest difference of two returns.
+
     Returns:
         JSON-serialisable. `rho` is the share of points at which a difference was shown, a lower bound of the true share
         for as long as there are `open` ones.
@@ -83,7 +88,14 @@ def draw_figure(
     file: Path,
     reach: float,
 ) -> None:
-    """Mean credit of each rule against the true advantage, and value along episodes."""
+    """Mean credit of each rule against the true advantage, and value along episodes.
+
+    Args:
+        points: audited.
+        credit: by rule, samples as `sampled_credit` returns them.
+        file: where to, its ending names the format.
+        reach: largest difference of two returns.
+    """
     # Only a figure needs matplotlib.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -10,7 +10,12 @@ from typing import Any
 
 
 def add_evaluation_commands(commands: Any, run: Callable[[str, argparse.Namespace], int]) -> None:
-    """Add both commands; `run` calls the function of a name, "module:function", with the options."""
+    """Add both commands.
+
+    Args:
+        commands: what `ArgumentParser.add_subparsers` returned.
+        run: runs the function of a name, "module:function", with the options.
+    """
     _add_evaluate(commands.add_parser("evaluate", help="play a panel of tasks with a trained policy or a server"), run)
     panel = commands.add_parser("panel", help="make, check and list panels: the tasks of evaluations as files")
     _add_panel(panel.add_subparsers(required=True, metavar="what"), run)

@@ -211,7 +211,12 @@ def _default_folder(panel: Panel, options: argparse.Namespace, temperature: floa
 
 
 def _keep_tokenizer(source: Path | None, folder: Path) -> None:
-    """Keep a tokenizer beside the episodes, whose ids only it can read; without a source they are bytes of messages."""
+    """Keep a tokenizer beside the episodes, whose ids only it can read.
+
+    Args:
+        source: the tokenizer's folder; None where ids are the bytes of messages.
+        folder: of the evaluation.
+    """
     kept = folder / "tokenizer" / "tokenizer.json"
     if source is None:
         kept.parent.mkdir(exist_ok=True)

@@ -97,14 +97,26 @@ class MakesEnv(Protocol):
 
 
 def task_hash(env: TextEnv, task_id: str) -> str:
-    """The hash of one task of an environment, whose episode is over afterwards."""
+    """The hash of one task of an environment.
+
+    Args:
+        env: its episode, if there is one, is over afterwards.
+        task_id: one of its tasks.
+    """
     return hashlib.sha256(env.task_content(task_id)).hexdigest()
 
 
 def make_panel(
     name: str, spec: MakesEnv, *, number: int | None = None, on_task: Callable[[], object] = lambda: None
 ) -> Panel:
-    """The panel of an environment's first tasks."""
+    """The panel of an environment's first tasks.
+
+    Args:
+        name: of the panel.
+        spec: the environment.
+        number: of tasks; all by default.
+        on_task: called after each task.
+    """
     env = spec.make()
     try:
         tasks = []
@@ -120,7 +132,13 @@ def make_panel(
 
 
 def check_panel(panel: Panel, env: TextEnv, *, on_task: Callable[[], object] = lambda: None) -> list[str]:
-    """What is different in an environment, a line for each difference; empty if it has the panel's tasks."""
+    """What is different in an environment, a line for each difference; empty if it has the panel's tasks.
+
+    Args:
+        panel: what should be there.
+        env: made with the data to be checked.
+        on_task: called after each task.
+    """
     problems, there = [], []
     for task in panel.tasks:
         if not env.has_task(task.id):

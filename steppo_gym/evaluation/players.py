@@ -30,7 +30,14 @@ class Player:
 
 @contextlib.contextmanager
 def open_player(options: argparse.Namespace, saved: Any, pool: EnvPool, temperature: float) -> Iterator[Player]:
-    """The policy that the command line names, closed afterwards."""
+    """The policy that the command line names, closed afterwards.
+
+    Args:
+        options: of `steppo-gym evaluate`.
+        saved: a `steppo_gym.trainers.run.saved_policy.SavedPolicy`, None for servers.
+        pool: the environments.
+        temperature: of the sampling.
+    """
     if saved is not None:
         limit = options.max_tokens or saved.max_response_tokens
         policy, codec, longest = saved.load(

@@ -28,6 +28,11 @@ class Playing:
     policy's randomness, so that an evaluation that was cut and one that was not are the same, and more tries leave
     the first ones as they are. The first try of each task is what a training run's own tests play.
 
+    Args:
+        panel: the tasks.
+        tries: of each task.
+        file: where the episodes are, and where more are added.
+
     Raises:
         DataError: the file holds what is no episode of this panel.
     """
@@ -46,6 +51,13 @@ class Playing:
         self, policy: Policy, pool: EnvPool, codec: Codec, *, max_prompt_tokens: int | None = None, show: bool = True
     ) -> list[Episode]:
         """Play what is missing.
+
+        Args:
+            policy: writes the responses.
+            pool: the environments.
+            codec: of the policy.
+            max_prompt_tokens: see `steppo_gym.rollouts.rollout.collect`.
+            show: a progress bar.
 
         Returns:
             All episodes, by task and then by try.

@@ -43,7 +43,13 @@ def settle_folder(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def results(settings: Mapping[str, Any], episodes: Sequence[Episode], *, tries: int) -> dict[str, Any]:
-    """The summary of an evaluation, whose episodes are in the order of tasks and then of tries."""
+    """The summary of an evaluation.
+
+    Args:
+        settings: what was played, and by whom.
+        episodes: by task and then by try.
+        tries: of each task.
+    """
     outcomes = [[one.success for one in episodes[i : i + tries]] for i in range(0, len(episodes), tries)]
     failures = [episode.failure for episode in episodes if episode.failure is not None]
     return {

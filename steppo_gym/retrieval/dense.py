@@ -112,6 +112,10 @@ def open_dense(folder: Path) -> DenseRetriever:
 class DenseRetriever(LocalIndex):
     """Searches the embeddings in a folder that `build_dense` filled.
 
+    Args:
+        folder: the index.
+        encoder: the one that made the embeddings.
+
     Raises:
         DataError: the files do not belong together.
     """

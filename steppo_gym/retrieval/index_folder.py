@@ -62,6 +62,11 @@ def reading(folder: Path) -> Iterator[None]:
 def build_folder(folder: Path, fill: Callable[[Path], Description], *, rebuild: bool) -> None:
     """Make an index folder, if it is not there; see `steppo_gym.storage.cache.make_once`.
 
+    Args:
+        folder: where the index will lie.
+        fill: writes the files into the folder it is given.
+        rebuild: replace what is there.
+
     Raises:
         Exception: whatever `fill` raised; nothing is left behind.
     """

@@ -13,6 +13,9 @@ from steppo_gym.retrieval.retriever import Hit, check_k
 class LocalIndex:
     """A `Retriever` that answers one query after the other; subclasses say how.
 
+    Args:
+        folder: holds the passages, and the files of the engine.
+
     Raises:
         DataError: the files of the passages do not belong together.
     """

@@ -141,6 +141,12 @@ def index_corpus(path: str | Path, *, engine: str | None = None, rebuild: bool =
 def _index_cached(engine: str, corpus: str, fill: Callable[[Path], Description], *, rebuild: bool) -> Path:
     """The checked folder of an index in the cache, filled if it is not there.
 
+    Args:
+        engine: all that decides what the index of a corpus is.
+        corpus: SHA-256 of the corpus, in hex.
+        fill: writes the index into a folder.
+        rebuild: fill it in any case.
+
     Raises:
         DataError: the index is damaged, or is not what its name says.
     """

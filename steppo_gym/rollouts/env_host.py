@@ -108,7 +108,11 @@ Command = ResetCommand | StepCommand | RestoreCommand
 
 
 class EnvHost:
-    """One environment per slot, made when its slot is first used and made anew after it raised."""
+    """One environment per slot, made when its slot is first used and made anew after it raised.
+
+    Args:
+        spec: how to make them.
+    """
 
     def __init__(self, spec: EnvFactory) -> None:
         self._spec = spec

@@ -101,7 +101,12 @@ class Lane:
         self.process, self._begun = process, False
 
     def fail(self, failure: Failure, late: int | None = None) -> None:
-        """All that was asked of the process failed; `late` is the position of a command that took too long."""
+        """All that was asked of the process failed.
+
+        Args:
+            failure: what became of it.
+            late: position of the command that it did not finish in time, None if it died.
+        """
         while self._queue:
             batch, commands = self._queue.popleft()
             results: list[Result] = [failure] * len(commands)

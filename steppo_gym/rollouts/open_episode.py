@@ -54,7 +54,12 @@ class PromptRules:
 
 
 class OpenEpisode:
-    """The episode of one slot, from its assignment to its record."""
+    """The episode of one slot, from its assignment to its record.
+
+    Args:
+        assignment: what is played.
+        rules: how prompts are made.
+    """
 
     def __init__(self, assignment: Assignment, rules: PromptRules) -> None:
         self.assignment = assignment
@@ -86,7 +91,12 @@ class OpenEpisode:
         )
 
     def respond(self, response: Response, seconds: float) -> str:
-        """Take the policy's response, made in so many seconds, and return it as text for the environment."""
+        """Take the policy's response and return it as text for the environment.
+
+        Args:
+            response: what was sampled.
+            seconds: this response's share of the generation call.
+        """
         self._response, self._generation_seconds = response, seconds
         self._text = self._rules.codec.decode_response(response.token_ids)
         return self._text

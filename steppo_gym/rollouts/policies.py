@@ -127,7 +127,12 @@ def answer_all(policy: StreamingPolicy, requests: Sequence[Request]) -> list[Res
 
 
 class ScriptedPolicy:
-    """Gives fixed responses, in order and over again, counted per slot."""
+    """Gives fixed responses, in order and over again, counted per slot.
+
+    Args:
+        responses: at least one text.
+        codec: the rollout's codec.
+    """
 
     needs_expert = False
 

@@ -88,7 +88,13 @@ class _HostActor:
 
 
 class RayWorker:
-    """The parent's handle of one actor, used as that of a worker process is."""
+    """The parent's handle of one actor, used as that of a worker process is.
+
+    Args:
+        spec: the environments to host.
+        step_timeout: seconds one step may take.
+        reset_timeout: seconds one reset may take, and the start of the actor.
+    """
 
     def __init__(self, spec: EnvFactory, *, step_timeout: float, reset_timeout: float) -> None:
         import ray  # type: ignore[import-not-found]

@@ -87,6 +87,11 @@ class WorkerGoneError(WorkerLostError):
 class WorkerProcess:
     """The parent's handle: starts the process, sends commands, receives results, kills it.
 
+    Args:
+        spec: the environments to host.
+        step_timeout: seconds one step may take.
+        reset_timeout: seconds one reset may take, and the start of the process.
+
     Raises:
         OSError: no process could be started.
     """
@@ -191,7 +196,9 @@ class WorkerProcess:
 def run_worker(descriptor: int, shared: int) -> None:
     """What the process does: make environments, then carry out commands until the connection is closed.
 
-    It inherits a socket, and a file in which it says which command it carries out.
+    Args:
+        descriptor: the inherited socket.
+        shared: the inherited file in which it says which command it carries out.
     """
     position = _map_position(shared)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

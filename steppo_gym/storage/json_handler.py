@@ -34,7 +34,11 @@ class JsonHandler(BaseHTTPRequestHandler):
         raise NotImplementedError
 
     def answer(self, path: str, body: bytes) -> tuple[HTTPStatus, object]:
-        """Status and JSON of the answer to a request, whose path has its query and whose body is b"" for GET.
+        """Status and JSON of the answer to a request.
+
+        Args:
+            path: of the request, as it was sent, with its query.
+            body: b"" for GET.
 
         Raises:
             RefusedError: something is wrong with the request.

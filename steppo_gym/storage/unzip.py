@@ -21,6 +21,12 @@ def extract_zip(
 ) -> int:
     """Unpack `archive` into `folder`, over what is there. All names and sizes are checked before anything is written.
 
+    Args:
+        archive: a zip file.
+        folder: made if needed.
+        max_bytes: most bytes the files may have together once unpacked.
+        max_files: most files.
+
     Returns:
         Number of files written.
 

@@ -55,7 +55,13 @@ _JSON = {
 
 
 def adversarial_texts(tag: str, tool: str, argument: str) -> Iterator[tuple[str, str]]:
-    """Descriptions and texts; most of them are no valid action, some may be."""
+    """Descriptions and texts; most of them are no valid action, some may be.
+
+    Args:
+        tag: the tag of an action.
+        tool: the tool that takes an action.
+        argument: the tool's argument.
+    """
     for label, text in _ARGUMENTS.items():
         yield label, text
         yield f"{label} in a tag", format_tag(tag, text)

@@ -47,6 +47,9 @@ class Result:
 class CheckedEnv:
     """Passes calls on and checks what comes back.
 
+    Args:
+        env: wrapped or not.
+
     Raises:
         ContractError: `env` is no `TextEnv`; from the methods, an answer of the wrong form.
     """

@@ -19,6 +19,9 @@ SHOWN_CHARACTERS = 2_000
 class AuditTruth:
     """The audited steps of one file of episodes.
 
+    Args:
+        records: lines of the file.
+
     Raises:
         KeyError: a field is missing.
     """

@@ -26,6 +26,9 @@ Column = list[float | None]
 class CreditArrays:
     """The credit of one file of episodes.
 
+    Args:
+        arrays: as the trainer wrote them.
+
     Raises:
         KeyError: one is missing.
         ValueError: their lengths do not go together.

@@ -35,6 +35,10 @@ _STEP = (
 class EpisodeFile:
     """A file of episodes with its index, credit, audit and tokenizer, as they were when it was opened.
 
+    Args:
+        path: of the file.
+        tokenizer: the run's `tokenizer.json`, if it has one.
+
     Raises:
         DataError: something in them is damaged.
     """

@@ -52,7 +52,12 @@ def parse_line(line: bytes) -> EpisodeLine:
 
 
 def new_tokens(prompt: Sequence[int], previous: Sequence[int]) -> tuple[int, int]:
-    """From where to where a prompt differs from the one before: what both begin and both end with is left out."""
+    """From where to where a prompt differs from the one before: what both begin and both end with is left out.
+
+    Args:
+        prompt: token ids.
+        previous: token ids of the prompt before, empty if there is none.
+    """
     most = min(len(prompt), len(previous))
     start = next((i for i in range(most) if prompt[i] != previous[i]), most)
     most -= start

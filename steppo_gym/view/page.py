@@ -36,6 +36,9 @@ def page_with(data: Any) -> str:
     """The page as one file with its data in it.
 
     A policy in it lets only its own script run, and nothing be fetched.
+
+    Args:
+        data: plain JSON, see `steppo_gym.view.export`.
     """
     code, looks = script(), style()
     policy = f"{POLICY}; img-src data:; script-src '{_hash(code)}'; style-src '{_hash(looks)}'"

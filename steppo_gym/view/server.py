@@ -31,6 +31,10 @@ _HOSTS = ("127.0.0.1", "localhost", "[::1]")
 class ViewServer(JsonServer):
     """Answers until it is shut down.
 
+    Args:
+        runs: what is looked at.
+        port: 0 takes a free one, see `url`.
+
     Raises:
         OSError: the port is in use.
     """

@@ -55,6 +55,9 @@ LEAST = {
 def audit(options: argparse.Namespace) -> int:
     """Run the command.
 
+    Args:
+        options: as `steppo_gym.cli` reads them.
+
     Returns:
         Exit status.
 

@@ -15,7 +15,10 @@ from torch.utils._pytree import tree_leaves
 class Meter(TorchDispatchMode):
     """Counts what is made while it is entered; works with tensors that have no memory (`FakeTensorMode`) as well.
 
-    Temporary memory inside of a kernel is not seen, and `known` tensors and their views are not counted.
+    Temporary memory inside of a kernel is not seen.
+
+    Args:
+        known: tensors that are not to be counted, nor views of them.
     """
 
     def __init__(self, known: Iterable[Tensor] = ()) -> None:

@@ -19,6 +19,9 @@ def check_model(model: Any) -> None:
 
     Every layer must attend to the whole context: layers that see a window, or keep a state instead of keys, cannot be
     cut back to a prefix or start over row by row.
+
+    Args:
+        model: a causal language model of transformers, without PEFT around it.
     """
     name, config = type(model).__name__, model.config.get_text_config()
     kinds = sorted(set(getattr(config, "layer_types", None) or ["full_attention"]))

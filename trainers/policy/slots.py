@@ -9,7 +9,11 @@ from steppo_gym.trainers.policy.slot_cache import SlotCache
 
 
 class SlotRows:
-    """Rows of a cache that belong to slots, in an order that changes."""
+    """Rows of a cache that belong to slots, in an order that changes.
+
+    Args:
+        cache: has as many rows as there are slots.
+    """
 
     def __init__(self, cache: SlotCache) -> None:
         self.cache = cache

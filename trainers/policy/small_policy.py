@@ -68,7 +68,12 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int = 512) -> PreTrainedTokenizerFast:
-    """A tokenizer for the task `texts` were taken from. Lossless for any text."""
+    """A tokenizer for the task `texts` were taken from. Lossless for any text.
+
+    Args:
+        texts: observations and responses of the task.
+        vocab_size: of the BPE part.
+    """
     names = sorted({(noun, int(number)) for text in texts for noun, number in _NAME.findall(text)})
     highest: dict[str, int] = {}
     for noun, number in names:

@@ -25,7 +25,13 @@ _BYTE_SCORE = -100.0
 
 
 def build_word_tokenizer(texts: Sequence[str], special_tokens: Sequence[str], min_count: int = 2) -> Tokenizer:
-    """A tokenizer that knows the words of some texts and spells rare ones. Lossless for any text."""
+    """A tokenizer that knows the words of some texts. Lossless for any text.
+
+    Args:
+        texts: observations and responses of the task.
+        special_tokens: get the first ids.
+        min_count: rarer words are spelt.
+    """
     pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_PIECE), behavior="isolated"),

@@ -17,7 +17,13 @@ PACKAGES = ("steppo-gym", "torch", "transformers", "trl", "peft")
 
 
 def write_card(folder: Path, summary: Mapping[str, Any], *, base: str | None) -> None:
-    """Write the card of a run's result; `base` is the model it began with, None for the default policy."""
+    """Write the card of a run's result.
+
+    Args:
+        folder: of the result.
+        summary: what `launch` returns.
+        base: name or folder of the model the run began with, None for the small default policy.
+    """
     adapters = has_adapters(folder)
     write_whole(folder / "README.md", f"---\n{_front_matter(summary, base, adapters)}\n---\n\n{_text(summary, base)}")
 

@@ -32,6 +32,11 @@ def merge(folder: Path, out: Path, dtype: str | None = None) -> None:
 
     The sum is made in float32: in bfloat16 it would lose what small updates have changed.
 
+    Args:
+        folder: of the adapters.
+        out: a folder that is not there yet, or empty.
+        dtype: of what is written; None for that of the base model.
+
     Raises:
         DataError: there are no adapters, or something lies in `out`.
     """

@@ -90,7 +90,12 @@ class _Parser(HfArgumentParser):
 
 
 def parse_arguments(rule: type[CreditRule], argv: Sequence[str] | None = None) -> RunSettings:
-    """Read the command line; exits with a message on bad input and after printing help."""
+    """Read the command line; exits with a message on bad input and after printing help.
+
+    Args:
+        rule: the algorithm; its fields are flags beside those of every run.
+        argv: arguments without the program's name; those of the process by default.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         argv = with_recipes(rule, argv)

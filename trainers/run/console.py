@@ -15,7 +15,14 @@ from steppo_gym.rollouts.episode import Episode
 
 
 class Console(TrainerCallback):
-    """A live bar and readable lines instead of printed dictionaries."""
+    """A live bar and readable lines instead of printed dictionaries.
+
+    Args:
+        iterations: of the run.
+        episodes_per_iteration: of this process.
+        updates_in_iteration: optimiser steps of one iteration.
+        visible: False on all processes but the first.
+    """
 
     def __init__(
         self, iterations: int, episodes_per_iteration: int, updates_in_iteration: int, visible: bool = True

@@ -51,6 +51,10 @@ Scores = dict[str, dict[str, dict[str, float]]]
 def launch(rule: type[CreditRule], argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the job a command line describes and return its summary.
 
+    Args:
+        rule: the algorithm; its fields are flags.
+        argv: arguments; those of the process by default.
+
     Raises:
         SystemExit: 1 after a failure, 2 after a wrong command line, 130, 143 or 129 after Ctrl-C, SIGTERM or the end of
             the terminal.

@@ -23,7 +23,12 @@ VERSIONS = ("steppo-gym", "torch", "transformers", "trl", "gymnasium", "textworl
 
 
 class RunRecorder(TrainerCallback):
-    """Writes every log entry to `metrics.jsonl` and redraws the learning curve."""
+    """Writes every log entry to `metrics.jsonl` and redraws the learning curve.
+
+    Args:
+        folder: of the run.
+        updates_in_iteration: optimiser steps of one iteration.
+    """
 
     def __init__(self, folder: Path, updates_in_iteration: int) -> None:
         self.folder, self.updates_in_iteration = folder, updates_in_iteration

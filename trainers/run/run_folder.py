@@ -143,7 +143,12 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def differences(known: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What a resumed run would do otherwise than the run it goes on with, a line each."""
+    """What a resumed run would do otherwise than the run it goes on with, a line each.
+
+    Args:
+        known: of its `config.json`.
+        now: the same of the command line.
+    """
     found = []
     for part in COMPARED:
         old, new = known.get(part), now.get(part)

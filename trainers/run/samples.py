@@ -38,7 +38,14 @@ def report_samples(trainer: Trainer, tokenizer: PreTrainedTokenizerBase) -> None
 
 
 class SampleReporter(TrainerCallback):
-    """Sends the first episodes of each iteration, whose tasks were drawn at random, to the reporters of a run."""
+    """Sends the first episodes of each iteration, whose tasks were drawn at random, to the reporters of a run.
+
+    Args:
+        folder: of the run, where the iteration's episodes are; without them nothing is sent.
+        updates_in_iteration: optimizer steps of one iteration.
+        tokenizer: of the policy.
+        tensorboard: the run's own reporter, if there is one.
+    """
 
     def __init__(
         self,
@@ -78,7 +85,12 @@ def sample_row(
 
 
 def transcript(episode: Episode, tokenizer: PreTrainedTokenizerBase) -> str:
-    """What was new in each prompt, and each response with its reward."""
+    """What was new in each prompt, and each response with its reward.
+
+    Args:
+        episode: any, a failed one included.
+        tokenizer: that made it.
+    """
     parts, before = [], ()
     for number, step in enumerate(episode.steps, 1):
         grown = step.prompt_ids[: len(before)] == before

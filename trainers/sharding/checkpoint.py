@@ -81,7 +81,12 @@ def _touch(optimizer: torch.optim.Optimizer) -> None:
 
 
 def whole_state(model: Any, *, trained_only: bool) -> dict[str, Tensor]:
-    """All weights, on the CPU of the first process; nothing on the others, which must take part."""
+    """All weights, on the CPU of the first process; nothing on the others, which must take part.
+
+    Args:
+        model: a sharded one.
+        trained_only: without frozen ones.
+    """
     frozen = {name for name, parameter in model.named_parameters() if trained_only and not parameter.requires_grad}
     first, state = torch.distributed.get_rank() == 0, {}
     for name, tensor in model.state_dict().items():

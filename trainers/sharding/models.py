@@ -94,6 +94,13 @@ def refuse_unsharded(args: Any, model: Any, peft_config: Any = None, quantizatio
 def build_sharded(model: Any, args: Any, *, peft_config: Any, critic: CriticKind | None, has_critic: bool) -> Any:
     """Build and shard all models of a run.
 
+    Args:
+        model: name, folder, or an object of transformers.
+        args: settings of the run.
+        peft_config: of the policy's adapters, None for none.
+        critic: its kind, None for the default.
+        has_critic: whether the rule has one.
+
     Raises:
         DataError: the files cannot be read in parts.
     """
@@ -128,7 +135,13 @@ def build_sharded(model: Any, args: Any, *, peft_config: Any, critic: CriticKind
 
 
 def begin_adapters(model: nn.Module, seed: int, start: bool | str) -> None:
-    """Give LoRA adapters that were put on a model without memory the weights they would have had on a whole one."""
+    """Give LoRA adapters that were put on a model without memory the weights they would have had on a whole one.
+
+    Args:
+        model: holds them.
+        seed: of the weights that are random.
+        start: `init_lora_weights` of their settings.
+    """
     try:
         from peft.tuners.lora import LoraLayer
     except ImportError:

@@ -41,7 +41,12 @@ class TrainingRow:
 
 
 def conversations(episode: Episode, messages: MessageCodec) -> Iterator[tuple[str, tuple[Exchange, ...]]]:
-    """System prompt and exchanges: one conversation in the append context, one per step in the rebuilt context."""
+    """System prompt and exchanges: one conversation in the append context, one per step in the rebuilt context.
+
+    Args:
+        episode: a demonstration.
+        messages: the codec it was played with, which has its texts.
+    """
     system_prompt, exchanges, so_far = "", [], ()
     for step in episode.steps:
         if exchanges and step.prompt_ids[: len(so_far)] != so_far:
@@ -58,7 +63,14 @@ def conversations(episode: Episode, messages: MessageCodec) -> Iterator[tuple[st
 def conversation_row(
     system_prompt: str, exchanges: Sequence[Exchange], codec: ChatCodec, observation_weight: float
 ) -> TrainingRow:
-    """One conversation as the tokens a rollout of it would have."""
+    """One conversation as the tokens a rollout of it would have.
+
+    Args:
+        system_prompt: of the environment.
+        exchanges: at least one.
+        codec: makes the tokens.
+        observation_weight: loss weight of the environment's text.
+    """
     ids: tuple[int, ...] = ()
     weights: list[float] = []
     for exchange in exchanges:

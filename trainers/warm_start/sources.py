@@ -31,7 +31,11 @@ class Sources:
 
 
 def sources_of(modules: Iterable[str]) -> Sources:
-    """Follow the imports of modules."""
+    """Follow the imports of modules.
+
+    Args:
+        modules: dotted names that can be imported.
+    """
     waiting = list(modules)
     own = {_OWN, *(name.partition(".")[0] for name in waiting)}
     files: dict[str, Path] = {}

@@ -89,6 +89,14 @@ def make_start(
 ) -> tuple[Path, Path]:
     """Make a start, or go on with one whose making was interrupted.
 
+    Args:
+        folder: of what is being made; made if it is not there.
+        env_id: of the environment.
+        split: of the tasks that are demonstrated.
+        recipe: what to do.
+        seed: of demonstrations, initialization, order and names.
+        say: told of the progress, a line at a time.
+
     Returns:
         The folders of the policy after the first phase, which shows the ceiling, and of the start, both in `folder`.
 
@@ -129,7 +137,15 @@ def make_start(
 
 
 class Lesson:
-    """The batches of a phase. Which rows and names a batch has depends on the seed and its number alone."""
+    """The batches of a phase. Which rows and names a batch has depends on the seed and its number alone.
+
+    Args:
+        shown: the demonstrations.
+        env: tells them anew.
+        codec: makes their tokens.
+        phase: sizes and shares.
+        seed: of order and names.
+    """
 
     def __init__(self, shown: Sequence[Conversation], env: TextEnv, codec: ChatCodec, phase: Phase, seed: int) -> None:
         self.shown, self.env, self.codec, self.phase, self.seed = shown, env, codec, phase, seed

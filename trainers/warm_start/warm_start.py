@@ -140,7 +140,14 @@ def _make_policy(
 def demonstration_rows(
     episode: Episode, messages: MessageCodec, codec: ChatCodec, observation_weight: float
 ) -> Iterator[TrainingRow]:
-    """One row in the append context, one per step in the rebuilt context."""
+    """One row in the append context, one per step in the rebuilt context.
+
+    Args:
+        episode: a demonstration.
+        messages: the codec it was played with, which has its texts.
+        codec: makes the rows' tokens.
+        observation_weight: loss weight of the environment's text.
+    """
     for system_prompt, exchanges in conversations(episode, messages):
         yield conversation_row(system_prompt, exchanges, codec, observation_weight)
 
@@ -195,6 +202,13 @@ def content_hash(spec: EnvFactory, task_ids: Sequence[str], config: Any, seed: i
 
     The code is that of the module that makes it and of the environment's class, with whatever they import, so that an
     edit of another environment keeps the policy.
+
+    Args:
+        spec: the environment whose expert demonstrates.
+        task_ids: what is demonstrated.
+        config: a dataclass of settings.
+        seed: of everything.
+        module: makes the policy.
     """
     env = spec.make()
     try:

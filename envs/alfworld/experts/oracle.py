@@ -129,7 +129,13 @@ class _Walk:
 
 
 def plan(world: World, goal: Goal, names: Mapping[str, str]) -> list[str]:
-    """The shortest commands found that reach the goal; empty if none do or if it holds already."""
+    """The shortest commands found that reach the goal; empty if none do or if it holds already.
+
+    Args:
+        world: the current state.
+        goal: what the game asks for, types in lower case.
+        names: names of the ids, as commands use them.
+    """
     if goal.task_type == LOOK:
         attempts = _looking(world, goal)
     elif goal.task_type == TWO:

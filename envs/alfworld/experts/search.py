@@ -35,6 +35,12 @@ _NUMBER = re.compile(r"\d+")
 def search_command(memory: Memory, seed: int, step: int, *, hasty: bool = False) -> str:
     """The next command.
 
+    Args:
+        memory: beliefs from the texts so far.
+        seed: the episode's.
+        step: number of steps so far.
+        hasty: search with the fault.
+
     Raises:
         DataError: the task is not worded as one of the official sentences.
     """
@@ -46,7 +52,15 @@ def search_command(memory: Memory, seed: int, step: int, *, hasty: bool = False)
 
 
 def slip(command: str, past: Sequence[str], admissible: Collection[str], seed: int, step: int) -> str | None:
-    """Sometimes a plausible command that does nothing: the right one misnumbered, or the last walk or opening again."""
+    """Sometimes a plausible command that does nothing: the right one misnumbered, or the last walk or opening again.
+
+    Args:
+        command: the right one.
+        past: the commands so far.
+        admissible: what does something now; only used to make sure that the slip does nothing.
+        seed: the episode's.
+        step: number of steps so far.
+    """
     rng = random.Random(f"slip {seed} {step}")
     if rng.random() >= WRONG:
         return None

@@ -26,7 +26,13 @@ class Hops:
 
 
 def chain(rng: np.random.Generator, world: Encyclopaedia, length: int) -> Hops | None:
-    """A relation of a relation of a thing: "Who is the father of the director of the film Golden Tower?"."""
+    """A relation of a relation of a thing: "Who is the father of the director of the film Golden Tower?".
+
+    Args:
+        rng: draws the question.
+        world: what it is about.
+        length: number of pages it takes.
+    """
     thing = _thing(rng, world)
     words, before = _called(thing), []
     for _ in range(length - 1):

@@ -78,6 +78,10 @@ class Field:
 def generate_field(num_papers: int = NUM_PAPERS, seed: int = 0) -> Field:
     """Make a field; the same arguments give the same one in any process.
 
+    Args:
+        num_papers: from `MIN_PAPERS` to `MAX_PAPERS`.
+        seed: of all draws, 0 or more.
+
     Raises:
         ValueError: an argument outside its range.
     """

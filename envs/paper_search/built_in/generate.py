@@ -73,7 +73,12 @@ def task_ids(split: str) -> tuple[str, ...]:
 
 
 def generate_query(split: str, index: int) -> Query:
-    """One question."""
+    """One question.
+
+    Args:
+        split: a key of `SPLIT_SIZES`.
+        index: below `SPLIT_SIZES[split]`.
+    """
     lines = _lines(split)
     rng = np.random.default_rng([tuple(SPLIT_SIZES).index(split), index])
     kind = KINDS[index % len(KINDS)]

@@ -81,6 +81,11 @@ def path_parts(target: str) -> list[str]:
 def answer(corpus: PaperCorpus, target: str, body: bytes) -> object:
     """The JSON of the answer to a request.
 
+    Args:
+        corpus: the papers.
+        target: path and query of the request.
+        body: that of a batch request.
+
     Raises:
         RefusedError: the paper is unknown, or something is wrong with the request.
     """

@@ -79,6 +79,10 @@ class _Draft:
 def generate_files(num_products: int = 1000, seed: int = 0) -> Files:
     """A shop; the same arguments give the same bytes.
 
+    Args:
+        num_products: at least 1.
+        seed: of all draws.
+
     Raises:
         ValueError: fewer than one product.
     """
@@ -122,6 +126,10 @@ def split_of(query: str, attributes: Sequence[str]) -> Split:
 
     Every word of a held-out combination is known from training, the combination is not. All goals of a product, human
     and synthetic, want the same attributes and so fall into one split.
+
+    Args:
+        query: kind of product.
+        attributes: wanted ones, in any order.
     """
     place = zlib.crc32("|".join((query, *sorted(attributes))).encode()) % 10
     return "test" if place == 0 else "validation" if place == 1 else "train"

@@ -26,6 +26,10 @@ _BUILDING_KIBIBYTES = 2**16
 def build_once(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
     """Make a database, if it is not there; see `steppo_gym.storage.cache.make_once`.
 
+    Args:
+        path: where it will lie; its folder is made.
+        fill: makes the tables, within one transaction.
+
     Raises:
         Exception: whatever `fill` raised; nothing is left behind.
     """
@@ -46,7 +50,11 @@ def _build(fill: Callable[[sqlite3.Connection], None], path: Path) -> None:
 
 
 class Database:
-    """Reads a file of `build_once`, from any number of threads and processes; opened with the first query."""
+    """Reads a file of `build_once`, from any number of threads and processes; opened with the first query.
+
+    Args:
+        path: the file, which no one changes.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -51,6 +51,10 @@ _TABLES = (
 class GoalStore:
     """Reads the goals that `write_goals` wrote.
 
+    Args:
+        path: the database.
+        products: of the same shop.
+
     Raises:
         DataError: the database is missing or damaged.
     """

@@ -55,6 +55,9 @@ _ALL_PRODUCTS = "SELECT product FROM products ORDER BY position"
 class ProductStore:
     """Reads the products that `write_products` wrote; they are numbered in the order of their file, from 0.
 
+    Args:
+        path: the database.
+
     Raises:
         DataError: the database is missing or damaged.
     """

@@ -30,7 +30,12 @@ KEPT_SEARCHES = 256
 
 
 class ProductSearch:
-    """Searches one shop; safe in several threads."""
+    """Searches one shop; safe in several threads.
+
+    Args:
+        store: the products.
+        retriever: finds them; ids are asins.
+    """
 
     def __init__(self, store: ProductStore, retriever: Retriever) -> None:
         self._store, self._retriever = store, retriever

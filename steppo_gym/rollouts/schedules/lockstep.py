@@ -33,7 +33,13 @@ class _Half:
 
 
 class Lockstep:
-    """Plays an open rollout with a policy that answers in batches."""
+    """Plays an open rollout with a policy that answers in batches.
+
+    Args:
+        policy: writes the responses; one call has the waiting slots of one half.
+        pool: the environments.
+        rollout: what is played.
+    """
 
     def __init__(self, policy: Policy, pool: EnvPool, rollout: OpenRollout) -> None:
         self._policy, self._pool, self._rollout = policy, pool, rollout

@@ -29,7 +29,14 @@ class Timing:
 
 
 class OpenRollout:
-    """What all schedules share: which slot plays what, and how it ends."""
+    """What all schedules share: which slot plays what, and how it ends.
+
+    Args:
+        rules: how prompts are made.
+        assignments: what to play.
+        needs_expert: whether environments say what their expert would write.
+        on_episode: called with each episode when it ends.
+    """
 
     def __init__(
         self,
@@ -72,7 +79,13 @@ class OpenRollout:
         return self._open[slot].request(slot, self._positions[slot])
 
     def respond(self, slot: int, response: Response, seconds: float) -> StepCommand:
-        """Take a response; what the slot's environment has to do next."""
+        """Take a response; what the slot's environment has to do next.
+
+        Args:
+            slot: whose request it answers.
+            response: what was sampled.
+            seconds: what it took.
+        """
         return StepCommand(slot, self._open[slot].respond(response, seconds), self._needs_expert)
 
     def receive(self, results: Mapping[int, Result]) -> None:

@@ -22,7 +22,13 @@ _ONE_SECONDS = 1.0
 
 
 class Streaming:
-    """Plays an open rollout with a policy that answers requests one by one."""
+    """Plays an open rollout with a policy that answers requests one by one.
+
+    Args:
+        policy: writes the responses.
+        pool: the environments.
+        rollout: what is played.
+    """
 
     def __init__(self, policy: StreamingPolicy, pool: EnvPool, rollout: OpenRollout) -> None:
         self._policy, self._pool, self._rollout = policy, pool, rollout

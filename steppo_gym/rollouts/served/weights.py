@@ -21,7 +21,13 @@ VERSION_FILE = "weights_version.json"
 
 
 def write_weights(folder: Path, save: Callable[[Path], Any], version: int) -> None:
-    """Put new weights in the place of those in a folder, file by file and each at once; other files stay."""
+    """Put new weights in the place of those in a folder, file by file and each at once.
+
+    Args:
+        folder: it is made if need be; files that `save` does not write stay.
+        save: writes the weights into a folder.
+        version: of the weights.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as new:
         save(Path(new))
@@ -33,6 +39,10 @@ def write_weights(folder: Path, save: Callable[[Path], Any], version: int) -> No
 
 def load_weights(base_url: str, *, timeout: float = 600.0) -> None:
     """Let a server load the weights in its folder, and forget what it has computed with others.
+
+    Args:
+        base_url: where the server is, with or without the final "/v1".
+        timeout: seconds that it may take.
 
     Raises:
         InfrastructureError: it does not, or cannot forget as it is still answering somebody; boundary "model".
