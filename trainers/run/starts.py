@@ -37,10 +37,10 @@ def starting_policy(settings: RunSettings) -> tuple[Any, PreTrainedTokenizerBase
         name: Any = model_config.model_name_or_path
         check_model(name, model_config.model_revision, trust_remote_code=config.trust_remote_code)
         flags = {"revision": model_config.model_revision, "dtype": model_config.dtype or "float32"}
+        if model_config.attn_implementation:
+            flags["attn_implementation"] = model_config.attn_implementation
         given: Any = config.model_init_kwargs or {}
         config.model_init_kwargs = flags | given
-        if model_config.attn_implementation:
-            config.model_init_kwargs["attn_implementation"] = model_config.attn_implementation
         tokenizer = _tokenizer_of(name, model_config.model_revision, trust_remote_code=config.trust_remote_code)
         return _merged(settings, name) if has_adapters(name) else name, tokenizer
     folder = _warm_started(settings) if settings.start is None else settings.start.folder
