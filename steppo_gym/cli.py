@@ -164,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     memory.add_argument("--nodes", type=int, default=1, help="machines they are in (default: %(default)s)")
     memory.add_argument("--card", type=float, default=80.0, help="GB of one card (default: %(default)g)")
     memory.add_argument("flags", nargs="*", metavar="-- flag", help="of the training script, after --")
-    memory.set_defaults(run=partial(_run, "steppo_gym.trainers.run.memory:run"))
+    memory.set_defaults(run=partial(_run, "steppo_gym.trainers.memory.command:run"))
 
     comparison = commands.add_parser(
         "compare", help="a table of runs: intervals over seeds, differences, time to a score"

@@ -13,7 +13,7 @@ from steppo_gym.baselines.tables.summary import bounds
 from steppo_gym.baselines.tables.text_table import MISSING, markdown, percent, percent_interval
 
 BEGIN, END = "<!-- results: written by baselines/table.py -->", "<!-- end of results -->"
-SHOWN = (REFERENCE, "ppo", "grpo", "gigpo")
+SHOWN = (REFERENCE, "capo", "ppo", "grpo", "gigpo")
 SIGNIFICANT = 0.05
 
 
@@ -62,20 +62,17 @@ def _cell(rows: Sequence[Row], title: str) -> str:
 
 def _sentence(comparison: _Comparison) -> str:
     """What the seeds of one comparison show, by paired t tests corrected for their number."""
-    others = [row for row in comparison.rows if row.difference is not None and row.behind is not None]
-    ahead = sum(row.behind == row.difference.runs for row in others if row.difference is not None)
-    behind = sum(row.behind == 0 for row in others)
-    tests = [(row.p_value, row) for row in others if row.p_value is not None]
+    tests = [(row.p_value, row) for row in comparison.rows if row.p_value is not None]
     found = [f"{row.title} {percent(row.greedy.mean)}" for p, row in tests if p < SIGNIFICANT]
     title = comparison.protocol.title
     start = f"{title[0].upper()}{title[1:]} ({comparison.tasks} test tasks, {_seeds(comparison.rows)} seeds): "
     if not tests:
         return f"{start}nothing to compare."
-    verdict = f"{len(found)} below {SIGNIFICANT} ({', '.join(found)})" if found else f"none below {SIGNIFICANT}"
-    smallest = min(p for p, _ in tests)
+    verdict = f"below {SIGNIFICANT} for {', '.join(found)}" if found else f"none below {SIGNIFICANT}"
+    smallest, number = min(p for p, _ in tests), f"{len(tests)} comparison{'' if len(tests) == 1 else 's'}"
     return (
-        f"{start}StepPO ended above {ahead} of the {len(others)} others at every seed and above {behind} at none; "
-        f"paired t tests corrected for {len(tests)} comparisons (Holm): {verdict}, the smallest p is {smallest:.2f}."
+        f"{start}p of paired t tests against StepPO, corrected for {number} (Holm): {verdict}, the smallest "
+        f"{smallest:.2f}."
     )
 
 

@@ -43,7 +43,7 @@ def evaluate(options: argparse.Namespace) -> int:
     given = _given(options)
     saved = None
     if options.server is None:
-        saved = resolve_name("steppo_gym.trainers.run.saved_policy:SavedPolicy").open(Path(options.model))
+        saved = resolve_name("steppo_gym.trainers.results.saved_policy:SavedPolicy").open(Path(options.model))
     panel, spec = _panel_and_env(options, given, saved)
     temperature = options.temperature if options.temperature is not None else float(options.tries > 1)
     slots = options.slots or (saved and saved.num_slots) or 16

@@ -34,7 +34,7 @@ def open_player(options: argparse.Namespace, saved: Any, pool: EnvPool, temperat
 
     Args:
         options: of `steppo-gym evaluate`.
-        saved: a `steppo_gym.trainers.run.saved_policy.SavedPolicy`, None for servers.
+        saved: a `steppo_gym.trainers.results.saved_policy.SavedPolicy`, None for servers.
         pool: the environments.
         temperature: of the sampling.
     """
@@ -59,6 +59,6 @@ def open_player(options: argparse.Namespace, saved: Any, pool: EnvPool, temperat
         return
     from steppo_gym.rollouts.server_policy import ServerPolicy
 
-    codec = resolve_name("steppo_gym.trainers.run.saved_policy:load_codec")(options.tokenizer)
+    codec = resolve_name("steppo_gym.trainers.results.saved_policy:load_codec")(options.tokenizer)
     with ServerPolicy(options.server, options.model, stop_token_ids=codec.stop_token_ids, **sampling) as server:
         yield Player(server, codec, None, limit, description)

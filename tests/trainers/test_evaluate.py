@@ -241,7 +241,7 @@ def test_a_changed_task_is_not_played(tmp_path, capsys):
         (["--model", "nowhere"], "Expected the folder of a model.*got nowhere"),
         (["--model", "x", "--tries", "0"], "--tries must be at least 1, got 0"),
         (["--model", "x", "--tries", "2", "--temperature", "0"], "At temperature 0 all tries of a task are the same"),
-        (["--model", "x", "--temperature", "nan"], "--temperature must be at least 0, got nan"),
+        (["--model", "x", "--temperature", "nan"], "--temperature must be 0 or a higher number, got nan"),
         (["--model", "x", "--seed", "-1"], "--seed must be at least 0, got -1"),
         (["--model", "x", "--workers", "-1"], "--workers must be at least 0, got -1"),
         (["--model", "x", "--chat"], "--chat and --tokenizer are about a server"),

@@ -11,12 +11,12 @@ from transformers import MambaConfig, Qwen3Config, Qwen3ForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
 from steppo_gym.cli import main
+from steppo_gym.trainers.memory.command import changes
 from steppo_gym.trainers.memory.meter import Meter
 from steppo_gym.trainers.memory.plan import GIB, Needs, capacity, plan
 from steppo_gym.trainers.policy.critic import Critic
 from steppo_gym.trainers.policy.output_layer import score_few_at_a_time
 from steppo_gym.trainers.policy.slot_cache import SlotCache, grown
-from steppo_gym.trainers.run.memory import changes
 
 LORA = LoraConfig(r=8, target_modules="all-linear", task_type="CAUSAL_LM")
 SMALL = Qwen3Config(
@@ -192,7 +192,10 @@ def test_the_command_says_whether_it_fits(tmp_path, capsys):
         (["--gpus", "2", "--nodes", "3"], "got 2 and 3"),
         (["--card", "nan"], "--card must be above 0, got nan"),
         (["--model", "/no/such"], "There is no folder /no/such"),
-        (["--", "--max_completion_length", "4096"], "positions are too few for a prompt and 4096 tokens of a response"),
+        (
+            ["--", "--max_completion_length", "40000"],
+            "positions are too few for a prompt and 40000 tokens of a response",
+        ),
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(flags, said, tmp_path, capsys):

@@ -11,12 +11,12 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, Qwen3Model
 
 from steppo_gym.errors import DataError, NonFiniteError, SteppoGymError
+from steppo_gym.trainers.results.saved_policy import SavedPolicy, load_codec
 from steppo_gym.trainers.rules import StepPO
 from steppo_gym.trainers.run.arguments import parse_arguments
 from steppo_gym.trainers.run.console import quiet_libraries
 from steppo_gym.trainers.run.environments import MOST_SAID, in_one_line, open_environments
 from steppo_gym.trainers.run.launch import launch
-from steppo_gym.trainers.run.saved_policy import SavedPolicy, load_codec
 from steppo_gym.trainers.run.starts import check_model, starting_policy
 
 

@@ -18,10 +18,10 @@ from steppo_gym.rollouts.policies import Policy
 from steppo_gym.trainers.auditing.critic import TrainedCritic
 from steppo_gym.trainers.checkpoints import CRITIC_FILE
 from steppo_gym.trainers.results.adapters import has_adapters, load_with_adapters
+from steppo_gym.trainers.results.saved_policy import SavedPolicy
 from steppo_gym.trainers.rules import ALGORITHMS
 from steppo_gym.trainers.run.arguments import env_keywords
 from steppo_gym.trainers.run.presets import Preset
-from steppo_gym.trainers.run.saved_policy import SavedPolicy
 from steppo_gym.trainers.run.settings import RunArguments
 
 _EXPERT = "expert:"

@@ -12,7 +12,7 @@ from transformers import AutoConfig
 
 from steppo_gym.errors import DataError
 from steppo_gym.trainers.results.adapters import base_of, has_adapters, load_merged
-from steppo_gym.trainers.run.saved_policy import SavedPolicy, load_codec
+from steppo_gym.trainers.results.saved_policy import SavedPolicy, load_codec
 
 CARD = "README.md"
 

@@ -18,8 +18,8 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, Pre
 from steppo_gym.env import TextEnv
 from steppo_gym.errors import DataError
 from steppo_gym.rollouts.pool import EnvFactory
+from steppo_gym.trainers.reading import reading
 from steppo_gym.trainers.results.adapters import has_adapters, is_missing_folder, load_merged
-from steppo_gym.trainers.run.reading import reading
 from steppo_gym.trainers.run.settings import RunSettings, Start
 from steppo_gym.trainers.warm_start.start import start_hash
 from steppo_gym.trainers.warm_start.warm_start import warm_started_policy

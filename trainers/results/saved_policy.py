@@ -28,9 +28,9 @@ from steppo_gym.trainers.finiteness import require_finite_model
 from steppo_gym.trainers.policy.chat import ChatCodec
 from steppo_gym.trainers.policy.generation import ModelPolicy
 from steppo_gym.trainers.policy.model_limits import check_vocabulary, context_limits
+from steppo_gym.trainers.reading import reading
 from steppo_gym.trainers.results.adapters import has_adapters, load_with_adapters
 from steppo_gym.trainers.run.console import quiet_libraries
-from steppo_gym.trainers.run.reading import reading
 
 HASHED = ("*.safetensors", "*.bin", "*config.json", "tokenizer.json", "chat_template.jinja", "vocab*", "merges.txt")
 """The files of a model that decide what it writes; "training_args.bin" does not."""
