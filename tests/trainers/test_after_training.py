@@ -84,8 +84,8 @@ def test_adapters_and_merged_models_are_trained_on(adapted, merged, tmp_path):
 
 
 @pytest.mark.parametrize("flags", [["--use_peft"], ["--beta", "0.1"]])
-def test_adapters_alone_are_no_reference_and_no_base(adapted, tmp_path, flags, refused):
-    with refused(r"needs a whole model. Run `steppo-gym merge"):
+def test_adapters_alone_are_no_reference_and_no_base(adapted, tmp_path, flags):
+    with pytest.raises(SystemExit, match=r"needs a whole model. Run `steppo-gym merge"):
         run(tmp_path / "run", *flags, model_name_or_path=adapted / "final")
 
 
