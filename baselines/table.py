@@ -15,14 +15,14 @@ from pathlib import Path
 
 from steppo_gym.baselines.jobs import REPOSITORY
 from steppo_gym.baselines.protocol import Protocol
-from steppo_gym.baselines.protocols import ALFWORLD, KEY_DOOR, PROTOCOLS
+from steppo_gym.baselines.protocols import ALFWORLD, HEAD_TO_HEAD_KEY_DOOR, PROTOCOLS
 from steppo_gym.baselines.records import RESULTS, MixedProtocolsError, read_results
 from steppo_gym.baselines.tables.figures import draw_curves
 from steppo_gym.baselines.tables.listing import listing
 from steppo_gym.baselines.tables.short_block import write_short_block
 from steppo_gym.baselines.tables.summary import summary
 
-IN_THE_README = (ALFWORLD, KEY_DOOR)
+IN_THE_README = (HEAD_TO_HEAD_KEY_DOOR, ALFWORLD)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,7 +8,6 @@ import math
 
 import numpy as np
 import pytest
-from exact_key_door import ExactValues, noisy_expert
 
 from steppo_gym.audit.continuations import FIRST_STREAM, Plan, Table, audit_points
 from steppo_gym.audit.forced import ForcedPolicy
@@ -16,6 +15,7 @@ from steppo_gym.audit.intervals import mean_interval, share_interval
 from steppo_gym.audit.mixtures import NoisyExpert
 from steppo_gym.audit.points import Arm, AuditedPoint, choose_points
 from steppo_gym.envs.key_door.actions import action_text, parse_action
+from steppo_gym.envs.key_door.exact import ExactValues, noisy_expert
 from steppo_gym.envs.key_door.game import apply_action, first_state, possible_actions
 from steppo_gym.envs.key_door.generate import generate_task
 from steppo_gym.errors import DataError

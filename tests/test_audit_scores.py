@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from exact_key_door import ExactValues, noisy_expert
 
 from steppo_gym.audit.continuations import Plan, Table, audit_points
 from steppo_gym.audit.mixtures import NoisyExpert
@@ -27,6 +26,7 @@ from steppo_gym.audit.scores import (
 )
 from steppo_gym.credit.records import Credit, CreditRule
 from steppo_gym.envs.key_door.actions import parse_action
+from steppo_gym.envs.key_door.exact import ExactValues, noisy_expert
 from steppo_gym.envs.key_door.game import apply_action, first_state
 from steppo_gym.envs.key_door.generate import generate_task
 from steppo_gym.rollouts.codec import ByteCodec

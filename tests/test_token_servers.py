@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import numpy as np
 import pytest
-from completions_server import CompletionsServer, TableModel
 
 from steppo_gym.errors import InfrastructureError
 from steppo_gym.rollouts.codec import ByteCodec
@@ -21,6 +20,7 @@ from steppo_gym.rollouts.served.server_group import MAX_FAILURES, ServerGroup
 from steppo_gym.rollouts.served.weights import VERSION_FILE, load_weights, write_weights
 from steppo_gym.rollouts.server_policy import ServerPolicy
 from steppo_gym.storage import retrying_client
+from steppo_gym.testing.completions_server import CompletionsServer, TableModel
 from steppo_gym.trainers.policy.servers import PolicyServers
 
 CODEC = ByteCodec()

@@ -18,7 +18,6 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from completions_server import CompletionsServer
 from served_model import loader
 from test_token_servers import drain
 from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -32,6 +31,7 @@ from steppo_gym.rollouts.served.server_group import MAX_FAILURES, ServerGroup
 from steppo_gym.rollouts.served.weights import load_weights, write_weights
 from steppo_gym.rollouts.server_policy import ServerPolicy
 from steppo_gym.storage import retrying_client
+from steppo_gym.testing.completions_server import CompletionsServer
 
 COMMAND = os.environ.get("STEPPO_VLLM") or shutil.which("vllm")
 START_SECONDS = float(os.environ.get("STEPPO_VLLM_SECONDS", "300"))

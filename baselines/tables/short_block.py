@@ -70,10 +70,8 @@ def _sentence(comparison: _Comparison) -> str:
         return f"{start}nothing to compare."
     verdict = f"below {SIGNIFICANT} for {', '.join(found)}" if found else f"none below {SIGNIFICANT}"
     smallest, number = min(p for p, _ in tests), f"{len(tests)} comparison{'' if len(tests) == 1 else 's'}"
-    return (
-        f"{start}p of paired t tests against StepPO, corrected for {number} (Holm): {verdict}, the smallest "
-        f"{smallest:.2f}."
-    )
+    least = f"{smallest:.2f}" if smallest >= 0.005 else "below 0.005"
+    return f"{start}p of paired t tests against StepPO, corrected for {number} (Holm): {verdict}, the smallest {least}."
 
 
 def _seeds(rows: Sequence[Row]) -> str:

@@ -4,7 +4,6 @@ import json
 from http import HTTPStatus
 
 import pytest
-from scripted_chat_server import ScriptedChatServer
 
 from steppo_gym.errors import InfrastructureError
 from steppo_gym.evaluation.chat_codec import ChatTextCodec, Message, read_messages
@@ -14,6 +13,7 @@ from steppo_gym.rollouts.pool import EnvFactory, EnvPool
 from steppo_gym.rollouts.rollout import Assignment, collect
 from steppo_gym.storage import retrying_client
 from steppo_gym.storage.http_server import RefusedError
+from steppo_gym.testing.chat_server import ScriptedChatServer
 
 CODEC = ChatTextCodec()
 

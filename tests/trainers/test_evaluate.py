@@ -6,7 +6,6 @@ import shutil
 import threading
 
 import pytest
-from scripted_chat_server import ScriptedChatServer
 from trainer_runs import SMALL_RUN
 
 from steppo_gym.cli import main
@@ -18,6 +17,7 @@ from steppo_gym.rollouts.episode import read_episodes
 from steppo_gym.rollouts.policies import Response
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool
 from steppo_gym.storage import retrying_client
+from steppo_gym.testing.chat_server import ScriptedChatServer
 from steppo_gym.trainers.rules import StepPO
 from steppo_gym.trainers.run.launch import launch
 from steppo_gym.trainers.run.starts import SHIPPED

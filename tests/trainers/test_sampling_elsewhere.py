@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from completions_server import CompletionsServer
 from served_model import loader
 from trainer_runs import change, fixed_metrics, played, relative_difference, settings_of, untimed, weights
 from transformers import Qwen3ForCausalLM
 
 from steppo_gym.errors import SamplingGapError
 from steppo_gym.rollouts.pool import EnvFactory
+from steppo_gym.testing.completions_server import CompletionsServer
 from steppo_gym.trainers.ahead import Ahead, tasks_of
 from steppo_gym.trainers.policy.servers import share
 

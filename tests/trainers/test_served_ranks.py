@@ -6,12 +6,12 @@ import json
 
 import pytest
 import served_ranks
-from completions_server import CompletionsServer
 from ranks import run_ranks
 from served_model import loader
 
 from steppo_gym.rollouts.episode import read_episodes
 from steppo_gym.rollouts.served.server_group import MAX_FAILURES
+from steppo_gym.testing.completions_server import CompletionsServer
 
 
 class DyingServer(CompletionsServer):
