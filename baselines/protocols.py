@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from steppo_gym.baselines.protocol import Algorithm, GridPoint, Protocol, grid
 from steppo_gym.trainers.rules import ALGORITHMS
@@ -62,13 +63,23 @@ KEY_DOOR_LIMIT = replace(
     algorithms=(STEPPO, PPO, *CRITICS_WITHOUT_BOOTSTRAP),
 )
 
-KEY_DOOR_NEWER_RULES = replace(
+
+def untuned(protocol: Protocol, **changes: Any) -> Protocol:
+    """A changed protocol without a grid, at the learning rate and clip range that most rules chose in `key_door`."""
+    return replace(
+        protocol,
+        grid=(GridPoint(3e-4, 0.2),),
+        grid_seeds=(),
+        grid_arguments=(),
+        tuning="nothing is tuned: the learning rate and clip range that most rules chose in `key_door`",
+        **changes,
+    )
+
+
+KEY_DOOR_NEWER_RULES = untuned(
     KEY_DOOR,
     name="key_door_newer_rules",
     title="KeyDoor, newer rules beside four of the others",
-    grid=(GridPoint(3e-4, 0.2),),
-    grid_seeds=(),
-    grid_arguments=(),
     seeds=(0, 1, 2),
     algorithms=(
         *(RULES[script] for script in ("steppo", "ppo", "grpo", "gigpo")),
@@ -84,7 +95,6 @@ KEY_DOOR_NEWER_RULES = replace(
         ),
         Algorithm("bpo", "BPO, 32 episodes", "bpo", (*EIGHT, "--episodes_per_iteration", "32")),
     ),
-    tuning="nothing is tuned: the learning rate and clip range that most rules chose in `key_door`",
 )
 
 KEY_DOOR_CRITICS = replace(
@@ -164,13 +174,10 @@ HEAD_TO_HEAD_KEY_DOOR = Protocol(
 )  # fmt: skip
 """Written down in `preregistered/head_to_head.md` before its first run."""
 
-KEY_DOOR_ABLATIONS = replace(
+KEY_DOOR_ABLATIONS = untuned(
     HEAD_TO_HEAD_KEY_DOOR,
     name="key_door_ablations",
     title="KeyDoor, parts of StepPO",
-    grid=(GridPoint(3e-4, 0.2),),
-    grid_seeds=(),
-    grid_arguments=(),
     seeds=(0, 1, 2, 3, 4),
     algorithms=(
         # First of them, as what the others are compared with.
@@ -184,7 +191,6 @@ KEY_DOOR_ABLATIONS = replace(
         CRITICS_WITHOUT_BOOTSTRAP[0],
         CRITICS_IN_GROUPS[0],
     ),
-    tuning="nothing is tuned: the learning rate and clip range that most rules chose in `key_door`",
 )
 """Written down in `preregistered/ablations.md` before its first run."""
 

@@ -11,11 +11,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from steppo_gym.baselines.protocol import GridPoint, Protocol
-from steppo_gym.baselines.protocols import KEY_DOOR, PPO, STEPPO
+from steppo_gym.baselines.protocol import Protocol
+from steppo_gym.baselines.protocols import KEY_DOOR, PPO, STEPPO, untuned
 from steppo_gym.baselines.records import RESULTS
 from steppo_gym.baselines.run import run
 from steppo_gym.baselines.tables.effects import study_report
@@ -72,7 +72,7 @@ class Cell:
             f"routine_steps={passages - deciding}",
             f"thought_words={self.words}",
         )
-        return replace(
+        return untuned(
             KEY_DOOR,
             name=self.name,
             title=f"KeyDoor, {passages} passages, {deciding} deciding, {self.words} words, "
@@ -84,12 +84,8 @@ class Cell:
                 *("--critic_learning_rate", self.critic_learning_rate),
                 *("--max_completion_length", "40" if self.thought else "12", "--temperature", "1.0"),
             ),
-            grid=(GridPoint(3e-4, 0.2),),
-            grid_seeds=(),
-            grid_arguments=(),
             seeds=(0, 1, 2, 3, 4),
             algorithms=(STEPPO, PPO),
-            tuning="nothing is tuned: the learning rate and clip range that most rules chose in `key_door`",
         )
 
 

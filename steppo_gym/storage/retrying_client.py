@@ -17,6 +17,7 @@ import email.utils
 import json
 import math
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Container, Mapping
@@ -40,6 +41,12 @@ T = TypeVar("T")
 
 class UnreadableAnswerError(Exception):
     """The server's answer is not what was expected; another one may be."""
+
+
+def is_number(value: object) -> bool:
+    """Whether a value of JSON is a number that a float can hold; true and false are none."""
+    # Comparing takes whole numbers of any length, which a float does not.
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
 
 
 class RetryingClient:

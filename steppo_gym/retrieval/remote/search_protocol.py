@@ -12,7 +12,6 @@ the client prefers them, because a title with a line break does not survive in "
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 from steppo_gym.quoting import valid_text
 from steppo_gym.retrieval.corpus import join_contents, split_contents
 from steppo_gym.retrieval.retriever import MAX_QUERY_CHARACTERS, Hit, Passage
-from steppo_gym.storage.retrying_client import UnreadableAnswerError, shorten
+from steppo_gym.storage.retrying_client import UnreadableAnswerError, is_number, shorten
 
 DEFAULT_TOPK = 3
 MAX_HITS = 10_000
@@ -129,9 +128,7 @@ def _item(hit: Hit, return_scores: bool) -> dict[str, Any]:
 def _read_item(item: object) -> Hit:
     match item:
         case {"document": {"id": str() | int() as identity, **document}, "score": int() | float() as score}:
-            # Comparing takes whole numbers of any length, which a float does not.
-            good = type(identity) is not bool and type(score) is not bool and abs(score) <= sys.float_info.max
-            if good:
+            if type(identity) is not bool and is_number(score):
                 return Hit(Passage(valid_text(str(identity)), *_title_and_text(document, item)), float(score))
         case _:
             pass

@@ -9,12 +9,11 @@ ours, for servers that know which weights they have. Whatever else arrives is an
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any, TypeGuard
 
 from steppo_gym.errors import InfrastructureError
 from steppo_gym.rollouts.policies import Response
-from steppo_gym.storage.retrying_client import shorten
+from steppo_gym.storage.retrying_client import is_number, shorten
 
 
 def read_completion(
@@ -78,18 +77,13 @@ def _data(text: str) -> dict[str, Any]:
 def _log_probs(choice: dict[str, Any], num_tokens: int) -> tuple[float, ...]:
     logprobs = choice.get("logprobs")
     values = logprobs.get("token_logprobs") if isinstance(logprobs, dict) else None
-    if not isinstance(values, list) or len(values) != num_tokens or not all(map(_is_log_prob, values)):
+    if not isinstance(values, list) or len(values) != num_tokens or not all(map(is_number, values)):
         raise _error(f"Expected one log-probability for each of {num_tokens} tokens, found {shorten(values)}.")
     return tuple(map(float, values))
 
 
 def _is_token_list(value: object) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(token) is int and token >= 0 for token in value)
-
-
-def _is_log_prob(value: object) -> bool:
-    # Comparing takes whole numbers of any length, which a float does not.
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
 
 
 def _length(value: object) -> object:
