@@ -74,6 +74,7 @@ class Job:
         """The training script's arguments, but for the folder."""
         return [
             *("--env", self.protocol.env, "--start", self.protocol.start),
+            *_read_by(self.algorithm, self.protocol.defaults),
             *_read_by(self.algorithm, self.protocol.arguments),
             *self.protocol.machine_arguments,
             *(self.protocol.grid_arguments if self.stage == "grid" else ()),

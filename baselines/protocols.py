@@ -36,6 +36,8 @@ STATE_GROUPS_WITHOUT_STD = (
 """The unit of the group is then that of the reward: in a group of equal failures, a penalty of 0.02 stays small."""
 TEN_TIMES = ("--critic_learning_rate", "2e-2")
 """That of a full critic on KeyDoor, ten times."""
+BOOTSTRAP = ("--bootstrap_truncated", "True")
+"""The default of critics until `HEAD_TO_HEAD_KEY_DOOR` had shown what it does to them."""
 KEEP_LITTLE = ("--save_episodes", "False", "--save_total_limit", "1", "--report_to", "none")
 
 KEY_DOOR = Protocol(
@@ -53,6 +55,7 @@ KEY_DOOR = Protocol(
     algorithms=(*ALL_RULES, *CRITICS_IN_GROUPS),
     grid_arguments=("--evaluate_every", "4"),
     machine_arguments=(*KEEP_LITTLE, "--num_env_workers", "0", "--save_every", "4"),
+    defaults=BOOTSTRAP,
 )  # fmt: skip
 
 KEY_DOOR_LIMIT = replace(
@@ -167,6 +170,7 @@ HEAD_TO_HEAD_KEY_DOOR = Protocol(
     ),
     grid_arguments=("--evaluate_every", "4"),
     machine_arguments=(*KEEP_LITTLE, "--num_env_workers", "0", "--save_every", "4"),
+    defaults=BOOTSTRAP,
     instructions="avx2",
     one_code=True,
     score=0.7,
@@ -179,6 +183,7 @@ KEY_DOOR_ABLATIONS = untuned(
     name="key_door_ablations",
     title="KeyDoor, parts of StepPO",
     seeds=(0, 1, 2, 3, 4),
+    defaults=(),
     algorithms=(
         # First of them, as what the others are compared with.
         STEPPO,
@@ -188,7 +193,7 @@ KEY_DOOR_ABLATIONS = untuned(
         Algorithm("token_both", "credit and ratio of each token (PPO)", "ppo", ONE),
         Algorithm("lambda_90", "lambda 0.9", "steppo", (*ONE, "--gae_lambda", "0.9")),
         Algorithm("lambda_100", "lambda 1", "steppo", (*ONE, "--gae_lambda", "1.0")),
-        CRITICS_WITHOUT_BOOTSTRAP[0],
+        Algorithm("bootstrap", "bootstrap at the step limit", "steppo", (*ONE, *BOOTSTRAP)),
         CRITICS_IN_GROUPS[0],
     ),
 )
@@ -224,6 +229,7 @@ ALFWORLD = Protocol(
     algorithms=ALL_RULES,
     grid_arguments=("--evaluate_every", "6"),
     machine_arguments=(*KEEP_LITTLE, "--num_env_workers", "0", "--save_every", "4"),
+    defaults=BOOTSTRAP,
 )
 
 ALFWORLD_PRICED = replace(
@@ -271,6 +277,7 @@ def from_shipped_start(job: Protocol, name: str, learning_rate: float) -> Protoc
         grid=(GridPoint(learning_rate, 0.2),),
         start="shipped",
         seeds=(0, 1, 2, 3, 4),
+        defaults=(),
         superseded="",
     )
 
@@ -286,6 +293,7 @@ MAIN_JOB_WARM = Protocol(
     grid_seeds=(),
     seeds=(0, 1, 2),
     algorithms=(STEPPO_ALONE,),
+    defaults=BOOTSTRAP,
     superseded=WITHOUT_READING,
 )
 MAIN_JOB = from_shipped_start(MAIN_JOB_WARM, "main_job_shipped", 1e-3)
@@ -305,13 +313,23 @@ def default_job(
         seeds=(0, 1, 2),
         algorithms=(STEPPO_ALONE,),
         machine_arguments=(*KEEP_LITTLE, "--num_env_workers", "0"),
+        defaults=BOOTSTRAP,
         lists_actions=lists_actions,
         metrics=metrics,
     )
 
 
 HOTPOTQA_WARM = replace(default_job("hotpotqa", "procedural HotpotQA", "f1", "searches"), superseded=WITHOUT_READING)
-HOTPOTQA = from_shipped_start(HOTPOTQA_WARM, "hotpotqa_shipped", 1e-4)
+HOTPOTQA = from_shipped_start(HOTPOTQA_WARM, "hotpotqa_default", 1e-4)
+HOTPOTQA_BOOTSTRAP = replace(
+    HOTPOTQA,
+    name="hotpotqa_shipped",
+    defaults=BOOTSTRAP,
+    superseded=(
+        "Played when the critic's value of the state in which the step limit cut an episode off stood for the rest by "
+        "default. That state is worth 0 by default now, and so in the protocol that takes its place."
+    ),
+)
 WEBSHOP = replace(
     default_job("webshop", "the built-in WebShop", "task_score", "return", learning_rate=3e-4, lists_actions=True),
     tuning=(
@@ -333,6 +351,7 @@ _ALL = (
     MAIN_JOB,
     MAIN_JOB_WARM,
     HOTPOTQA,
+    HOTPOTQA_BOOTSTRAP,
     HOTPOTQA_WARM,
     WEBSHOP,
     PAPER_SEARCH,

@@ -52,6 +52,7 @@ def test_a_step_over_the_time_limit_is_truncated_in_the_last_known_state(context
     assert [step.reward for step in late.steps] == [0.25, 0.25, 0.0]
     assert [step.invalid_action is None for step in late.steps] == [True, True, False]
     assert "did not finish a step within step_timeout=0.4 s" in late.steps[-1].invalid_action
+    assert late.timed_out and not whole.timed_out
     # For the bootstrap: nothing is known of the state after the response, so it is the one before.
     assert late.final_prompt_ids == late.steps[-1].prompt_ids
     assert late.final_state_key == late.steps[-1].state_key == "hang-2 at 2"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from steppo_gym.rollouts.episode import Episode
 from steppo_gym.trainers.setting import check_ranges, setting
 
 CriticKind = Literal["full", "lora", "head"]
@@ -31,9 +32,9 @@ class CriticConfig:
         "for none.",
     )
     bootstrap_truncated: bool = setting(
-        True,
-        "Value of the state an episode was cut off in: the critic's, as if it went on; off: 0, for success that counts "
-        "only within the limit.",
+        False,
+        "Value of the state in which the step limit or the longest prompt cut an episode off: the critic's, as if it "
+        "went on. Off: 0, as success counts within the limits only.",
     )
 
     def __post_init__(self) -> None:
@@ -43,3 +44,11 @@ class CriticConfig:
         check_ranges(self, {"critic_learning_rate": 0, "critic_warmup_iterations": 0}, finite=["critic_learning_rate"])
         if self.value_clip_range is not None and not self.value_clip_range > 0:
             raise ValueError(f"value_clip_range must be above 0, or None, got {self.value_clip_range}.")
+
+
+def has_final_value(episode: Episode, *, bootstrap_truncated: bool) -> bool:
+    """Whether the critic's value of the state an episode was cut off in stands for what would have come.
+
+    It always does where a step ran out of time: a machine that stood still is no reason to unlearn anything.
+    """
+    return episode.ended == "truncated" and (bootstrap_truncated or episode.timed_out)

@@ -50,7 +50,7 @@ from steppo_gym.rollouts.pool import EnvFactory
 from steppo_gym.rollouts.rollout import Assignment, Rollout
 from steppo_gym.trainers.branches import Branches, branch_metrics, play_branches
 from steppo_gym.trainers.credit_file import CreditRecorder
-from steppo_gym.trainers.critic_config import CriticConfig
+from steppo_gym.trainers.critic_config import CriticConfig, has_final_value
 from steppo_gym.trainers.dropout import disable_dropout
 from steppo_gym.trainers.evaluation import EvaluationSet
 from steppo_gym.trainers.finiteness import (
@@ -299,8 +299,9 @@ class StepTrainer(SamplingTrainer):
         values = np.zeros(0)
         if self.rule.critic is not None:
             values = self._forward.values(rows, self.rule.critic, num_steps, num_tokens, len(episodes))
-            if not self.critic_config.bootstrap_truncated:
-                values[len(values) - len(episodes) :] = 0.0
+            bootstrap = self.critic_config.bootstrap_truncated
+            have_value = np.array([has_final_value(e, bootstrap_truncated=bootstrap) for e in episodes], bool)
+            values[len(values) - len(episodes) :][~have_value] = 0.0
         sampled, corrects = sampled_log_probs(episodes), self.args.off_policy_correction != "none"
         recompute = self.low_precision or self.args.recomputes_log_probs or self.samples_elsewhere or corrects
         old = self._forward.log_probs(rows, num_tokens) if recompute or sampled is None else sampled

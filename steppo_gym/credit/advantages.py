@@ -84,14 +84,13 @@ def step_advantages(
 ) -> tuple[Array, Array]:
     """StepPO: GAE whose decisions are whole responses, over several episodes (arXiv:2604.18401, step-level GAE).
 
-    Deviation from the released code: truncated episodes bootstrap with the value of the state they stopped in, where
-    that code takes 0 for every ending.
+    The released code takes 0 for every ending; here the state that an episode stopped in can have a value.
 
     Args:
         rewards: (N,) float, reward of each step.
         values: (N,) float, V at the last prompt token of each step.
-        final_values: (E,) float, for each episode 0.0 if it terminated, the critic's value of the state it stopped in
-            if it was truncated.
+        final_values: (E,) float, of the state that each episode stopped in: 0.0 if nothing could come after it, else
+            what the critic says.
         steps_per_episode: (E,) int, sums to N; an episode may have no steps.
         gamma: discount per step.
         lam: the lambda of GAE.

@@ -86,6 +86,8 @@ class Episode:
     """The seed `reset` was called with."""
     group: int = 0
     """Episodes of one task that are compared with each other share a group."""
+    timed_out: bool = False
+    """Whether the environment did not finish the last step in time: truncated, but not by the task's own limit."""
     final_state_key: str | None = None
     """Key of the state the episode stopped in, None if it failed (and in files that were written before there was one).
     Where a step ran out of time it is the last state that is known."""
@@ -112,7 +114,7 @@ class Episode:
 
     def to_json(self) -> str:
         """One line of JSON without a line break; `Episode.from_json` gives back an equal record."""
-        record = _plain(self, skip=("steps", "final_prompt_ids", "failure"))
+        record = _plain(self, skip=("steps", "final_prompt_ids", "timed_out", "failure"))
         previous: tuple[int, ...] = ()
         record["steps"] = []
         for step in self.steps:
@@ -122,6 +124,8 @@ class Episode:
             previous = step.prompt_ids + step.response_ids
         if self.final_prompt_ids is not None:
             record["final"] = _prompt_to_json(self.final_prompt_ids, previous)
+        if self.timed_out:
+            record["timed_out"] = True
         if self.failure is not None:
             record["failure"] = {"boundary": self.failure.boundary, "message": self.failure.message}
         return json.dumps(record, allow_nan=False)

@@ -138,7 +138,7 @@ class OpenEpisode:
         num_steps = len(self._steps) + (0 if start is None else start.num_steps)
         reward = self._rules.environment.invalid_action_reward * max(self._rules.environment.max_steps - num_steps, 1)
         self._steps.append(self._step(self._state, reward, timeout.message, 0.0))
-        return self._record("truncated", self._state, final_prompt_ids=self._prompt_ids)
+        return self._record("truncated", self._state, final_prompt_ids=self._prompt_ids, timed_out=True)
 
     def _begin(self, state: StepResult) -> Episode | None:
         start = self.assignment.start
@@ -179,6 +179,7 @@ class OpenEpisode:
         last: StepResult | None,
         *,
         final_prompt_ids: tuple[int, ...] | None = None,
+        timed_out: bool = False,
         failure: Failure | None = None,
     ) -> Episode:
         return Episode(
@@ -186,6 +187,7 @@ class OpenEpisode:
             steps=tuple(self._steps),
             ended=ended,
             final_prompt_ids=final_prompt_ids,
+            timed_out=timed_out,
             success=last is not None and last.success,
             metrics={} if last is None else last.metrics,
             failure=failure,

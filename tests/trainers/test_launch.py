@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -148,7 +148,7 @@ def test_the_configuration_is_written_down(finished):
     assert record["config"]["seed"] == 5 and record["config"]["ratio"] == "geometric"
     assert record["config"]["learning_rate"] == PRESETS["key_door"].small_policy_settings["learning_rate"]
     assert record["rule"] == {"gamma": 0.99, "gae_lambda": 0.95, "whiten_advantages": True}
-    assert record["critic"]["bootstrap_truncated"] is True
+    assert record["critic"]["bootstrap_truncated"] is False
     assert record["preset"]["env_id"] == "steppo/KeyDoor-v0"
 
 
@@ -397,4 +397,7 @@ def test_an_audit_reads_the_values_that_training_would(finished, tmp_path):
         found = TrainedCritic(model, tmp_path / CRITIC_FILE, unit, kind=None, bootstrap_truncated=bootstrap)([episode])
         assert found[: len(places)] == pytest.approx(values[places], abs=1e-5)
         assert bootstrap or found.tolist()[-1] == 0.0
+    late = replace(episode, timed_out=True)
+    found = TrainedCritic(model, tmp_path / CRITIC_FILE, "step", kind=None, bootstrap_truncated=False)([late])
+    assert found == pytest.approx(values[[2, 5, 7]], abs=1e-5)
     assert np.abs(values).max() > 1e-4

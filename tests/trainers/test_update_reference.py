@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -125,8 +127,10 @@ def test_training_goes_on_after_an_iteration_of_failures(make_trainer, task_ids)
     assert change(policy, weights(trainer.model)).norm() > 0
 
 
-@pytest.mark.parametrize("bootstrap", [True, False])
-def test_truncated_episodes_bootstrap_unless_told_not_to_and_terminated_ones_do_not(make_trainer, bootstrap):
+@pytest.mark.parametrize(("bootstrap", "timed_out"), [(True, False), (False, False), (False, True)])
+def test_truncated_episodes_bootstrap_if_told_to_or_out_of_time_and_terminated_ones_do_not(
+    make_trainer, monkeypatch, bootstrap, timed_out
+):
     trainer = make_trainer(
         episodes_per_iteration=16,
         gamma=GAMMA,
@@ -134,6 +138,15 @@ def test_truncated_episodes_bootstrap_unless_told_not_to_and_terminated_ones_do_
         whiten_advantages=False,
         bootstrap_truncated=bootstrap,
     )
+    if timed_out:
+        play = trainer.play
+
+        def play_out_of_time(*args, **kwargs):
+            rollout = play(*args, **kwargs)
+            late = [replace(e, timed_out=e.ended == "truncated") for e in rollout.episodes]
+            return replace(rollout, episodes=late)
+
+        monkeypatch.setattr(trainer, "play", play_out_of_time)
     with torch.no_grad():
         trainer.critic.head.bias.fill_(0.5)
     trainer.train()
@@ -148,11 +161,12 @@ def test_truncated_episodes_bootstrap_unless_told_not_to_and_terminated_ones_do_
         return step_advantages(rewards, constant, final_values, steps_per_episode=lengths, gamma=GAMMA, lam=LAMBDA)
 
     final_values = {True: np.where(truncated, 0.5, 0.0), False: np.zeros(16)}
-    advantages, targets = credit(final_values[bootstrap])
+    has_value = bootstrap or timed_out
+    advantages, targets = credit(final_values[has_value])
     logged = trainer.state.log_history[0]
     assert logged["value_mean"] == pytest.approx(0.5)
     assert logged["value_target_mean"] == pytest.approx(targets.mean(), rel=1e-5)
     assert logged["advantage_mean"] == pytest.approx(advantages.mean(), rel=1e-5)
     assert logged["advantage_std"] == pytest.approx(advantages.std(ddof=1), rel=1e-5)
-    for wrong in (final_values[not bootstrap], np.full(16, 0.5)):
+    for wrong in (final_values[not has_value], np.full(16, 0.5)):
         assert abs(logged["value_target_mean"] - credit(wrong)[1].mean()) > 1e-3

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from steppo_gym.credit.records import Unit
 from steppo_gym.rollouts.episode import Episode
-from steppo_gym.trainers.critic_config import CriticKind
+from steppo_gym.trainers.critic_config import CriticKind, has_final_value
 from steppo_gym.trainers.policy.critic import Critic, default_kind
 
 Tokens = tuple[int, ...]
@@ -27,7 +27,7 @@ class TrainedCritic:
         file: its weights.
         kind: what is trained of it.
         unit: whether it was trained on steps or on tokens.
-        bootstrap_truncated: whether the state that an episode was cut off in has a value, or counts 0.
+        bootstrap_truncated: as in training, see `has_final_value`.
 
     Raises:
         ValueError: the weights are those of a critic of another kind.
@@ -51,8 +51,9 @@ class TrainedCritic:
             for value in self._values(step.prompt_ids, step.response_ids if self.unit == "token" else ())
         ]
         for episode in episodes:
-            final = episode.final_prompt_ids if self.bootstrap_truncated else None
-            values.append(self._values(final, ())[0] if final else 0.0)
+            final = episode.final_prompt_ids
+            has_value = has_final_value(episode, bootstrap_truncated=self.bootstrap_truncated)
+            values.append(self._values(final, ())[0] if final and has_value else 0.0)
         return np.array(values, np.float64)
 
     @torch.no_grad()
