@@ -71,7 +71,7 @@ class Protocol:
     machine_arguments: tuple[str, ...] = field(default=())
     """Flags that change speed and what is kept on disk, not results."""
     defaults: tuple[str, ...] = field(default=())
-    """Flags whose defaults have changed since its first line, with the values that they had: every run still has them."""
+    """Flags whose defaults have changed since its first line, with the values that they had and its runs still have."""
     lists_actions: bool = True
     """Whether the task lists its admissible actions, so that random ones can be played."""
     metrics: tuple[str, ...] = ()
