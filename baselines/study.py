@@ -85,6 +85,7 @@ class Cell:
                 *("--max_completion_length", "40" if self.thought else "12", "--temperature", "1.0"),
             ),
             seeds=(0, 1, 2, 3, 4),
+            defaults=(),
             algorithms=(STEPPO, PPO),
         )
 
