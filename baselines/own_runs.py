@@ -120,9 +120,12 @@ def read_runs(folders: Sequence[Path]) -> list[RunResult]:
     """
     results = [_read(run) for run in open_runs(folders)]
     for name in TASK:
-        found = sorted({result.settings.get(name, "") for result in results})
+        found: dict[str, list[str]] = {}
+        for result in results:
+            found.setdefault(result.settings.get(name, ""), []).append(result.run.name)
         if len(found) > 1:
-            raise DataError(f"These runs differ in {name}: {', '.join(found)}. Runs on other tasks are not compared.")
+            told = "; ".join(f"{value or 'nothing'} in {', '.join(names)}" for value, names in found.items())
+            raise DataError(f"These runs differ in {name}: {told}. Runs on other tasks are not compared.")
     return results
 
 
