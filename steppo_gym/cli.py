@@ -14,6 +14,7 @@ Examples:
     steppo-gym plot runs/key_door-* --output curves.svg
     steppo-gym merge runs/key_door-steppo-seed0
     steppo-gym evaluate --model runs/key_door-steppo-seed0 --panel key_door-test
+    steppo-gym compare evaluations/one evaluations/other
     steppo-gym panel check key_door-test
     steppo-gym audit runs/key_door-steppo-seed0 --env key_door
 """
@@ -167,12 +168,12 @@ def _parser() -> argparse.ArgumentParser:
     memory.set_defaults(run=partial(_run, "steppo_gym.trainers.memory.command:run"))
 
     comparison = commands.add_parser(
-        "compare", help="a table of runs: intervals over seeds, differences, time to a score"
+        "compare", help="a table of runs: intervals over seeds, differences, time to a score; or two evaluations"
     )
-    comparison.add_argument("runs", nargs="+", type=Path, metavar="run", help="the folder of a run")
     comparison.add_argument(
-        "--score", type=float, default=0.5, help="greedy success from 0 to 1 (default: %(default)s)"
+        "runs", nargs="+", type=Path, metavar="run", help="the folder of a run, or of an evaluation"
     )
+    comparison.add_argument("--score", type=float, help="greedy success from 0 to 1 (default: 0.5)")
     comparison.add_argument("--reference", metavar="ROW", help="what the others are compared with; default: the first")
     comparison.set_defaults(run=partial(_run, "steppo_gym.baselines.own_runs:compare"))
 
