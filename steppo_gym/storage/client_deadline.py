@@ -53,25 +53,29 @@ class Deadline:
         Raises:
             UnsupportedVersionError: httpx keeps its connections elsewhere, so that nothing would keep to it.
         """
-        # There is no public way. `timeout` is of single reads, also where a request has it as an extension; httpx has
-        # no argument for what httpcore calls the backend of a pool; and with a transport of one's own, on a pool that
-        # has one, it would no longer read the proxies of the environment and would have to be written again.
-        try:
-            pools = [
-                transport._pool
-                for transport in (client._transport, *client._mounts.values())
-                if isinstance(transport, httpx.HTTPTransport)
-            ]
-            known = bool(pools) and all(isinstance(p._network_backend, httpcore.NetworkBackend) for p in pools)
-        except AttributeError:
-            known = False
-        if not known:
+        pools = _pools(client)
+        if not pools:
             raise UnsupportedVersionError(
                 f"httpx {httpx.__version__} cannot be given a deadline: its connections are not where those of 0.28 "
                 "are. Run `pip install 'httpx<0.29'`."
             )
         for pool in pools:
             pool._network_backend = _Backend(self)
+
+
+def _pools(client: httpx.Client) -> list[Any]:
+    """Where a client keeps connections, none if that is not known of this version.
+
+    There is no public way. `timeout` is of single reads, also where a request has it as an extension; httpx has no
+    argument for what httpcore calls the backend of a pool; and with a transport of one's own, on a pool that has one, it
+    would no longer read the proxies of the environment.
+    """
+    try:
+        transports = (client._transport, *client._mounts.values())
+        pools: list[Any] = [one._pool for one in transports if isinstance(one, httpx.HTTPTransport)]
+        return pools if all(isinstance(pool._network_backend, httpcore.NetworkBackend) for pool in pools) else []
+    except AttributeError:
+        return []
 
 
 class _Backend(httpcore.NetworkBackend):
