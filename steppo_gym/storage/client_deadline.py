@@ -67,8 +67,8 @@ def _pools(client: httpx.Client) -> list[Any]:
     """Where a client keeps connections, none if that is not known of this version.
 
     There is no public way. `timeout` is of single reads, also where a request has it as an extension; httpx has no
-    argument for what httpcore calls the backend of a pool; and with a transport of one's own, on a pool that has one, it
-    would no longer read the proxies of the environment.
+    argument for what httpcore calls the backend of a pool; and with a transport of one's own, on a pool that has one,
+    it would no longer read the proxies of the environment.
     """
     try:
         transports = (client._transport, *client._mounts.values())
