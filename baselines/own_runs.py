@@ -2,6 +2,7 @@
 
     steppo-gym compare runs/key_door-steppo-seed* runs/key_door-grpo-seed* --score 0.5
     steppo-gym plot runs/key_door-* --output curves.svg
+    steppo-gym compare evaluations/one evaluations/other
 
 Runs that differ in nothing but their seed are one row; the statistics are those of the benchmark. What would not be a
 comparison, runs on other tasks, is refused.
@@ -28,6 +29,8 @@ from steppo_gym.baselines.tables.estimates import (
 from steppo_gym.baselines.tables.run_curves import Curve, draw
 from steppo_gym.baselines.tables.text_table import MISSING, markdown, percent_interval
 from steppo_gym.errors import DataError
+from steppo_gym.evaluation import comparing
+from steppo_gym.evaluation.results import read_settings
 from steppo_gym.view.run_folder import SCORES, UNTOLD, Run, open_runs
 
 OF_A_SEED = (*UNTOLD, "seed")
@@ -85,11 +88,16 @@ class RunResult:
 
 
 def compare(options: argparse.Namespace) -> int:
-    """Print a table of runs."""
-    if not 0 <= options.score <= 1:
-        raise ValueError(f"--score is a share from 0 to 1, got {options.score:g}.")
+    """Print a table of runs, or the difference of two evaluations."""
+    if any(read_settings(folder) is not None for folder in options.runs):
+        if (options.score, options.reference) != (None, None):
+            raise ValueError("--score and --reference are about runs, these are evaluations.")
+        return comparing.compare(options.runs)
+    score = 0.5 if options.score is None else options.score
+    if not 0 <= score <= 1:
+        raise ValueError(f"--score is a share from 0 to 1, got {score:g}.")
     groups = grouped(read_runs(options.runs))
-    print(table(groups, score=options.score, reference=options.reference))
+    print(table(groups, score=score, reference=options.reference))
     return 0
 
 
@@ -120,9 +128,12 @@ def read_runs(folders: Sequence[Path]) -> list[RunResult]:
     """
     results = [_read(run) for run in open_runs(folders)]
     for name in TASK:
-        found = sorted({result.settings.get(name, "") for result in results})
+        found: dict[str, list[str]] = {}
+        for result in results:
+            found.setdefault(result.settings.get(name, ""), []).append(result.run.name)
         if len(found) > 1:
-            raise DataError(f"These runs differ in {name}: {', '.join(found)}. Runs on other tasks are not compared.")
+            told = "; ".join(f"{value or 'nothing'} in {', '.join(names)}" for value, names in found.items())
+            raise DataError(f"These runs differ in {name}: {told}. Runs on other tasks are not compared.")
     return results
 
 

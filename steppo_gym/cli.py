@@ -14,6 +14,7 @@ Examples:
     steppo-gym plot runs/key_door-* --output curves.svg
     steppo-gym merge runs/key_door-steppo-seed0
     steppo-gym evaluate --model runs/key_door-steppo-seed0 --panel key_door-test
+    steppo-gym compare evaluations/one evaluations/other
     steppo-gym panel check key_door-test
     steppo-gym audit runs/key_door-steppo-seed0 --env key_door
 """
@@ -31,9 +32,10 @@ from typing import TypeVar, cast
 
 import gymnasium
 
+from steppo_gym.audit.arguments import add_audit_command
 from steppo_gym.command_line import CommandParser
 from steppo_gym.env import TextEnv
-from steppo_gym.env_arguments import env_argument
+from steppo_gym.env_arguments import add_env_arguments, env_argument
 from steppo_gym.errors import SteppoGymError
 from steppo_gym.evaluation.arguments import add_evaluation_commands
 from steppo_gym.play import play
@@ -96,14 +98,14 @@ def _parser() -> argparse.ArgumentParser:
     game.add_argument("--task_id", help="default: a random task")
     game.add_argument("--seed", type=int)
     game.add_argument("--expert", action="store_true", help="watch the expert")
-    _add_env_arguments(game)
+    add_env_arguments(game)
     game.set_defaults(run=_play)
 
     check = commands.add_parser("check", help="check that an environment keeps the contract")
     check.add_argument("env_id", metavar="env", help="for example key_door; module:id for an environment of yours")
     check.add_argument("--tag", default="action", help="the tag that holds an action (default: %(default)s)")
     check.add_argument("--episodes", type=int, default=3, help="tasks each rule is checked on (default: %(default)s)")
-    _add_env_arguments(check)
+    add_env_arguments(check)
     check.set_defaults(run=_check)
 
     index = commands.add_parser("index", help="build the search index of a corpus, if it is not there")
@@ -167,12 +169,12 @@ def _parser() -> argparse.ArgumentParser:
     memory.set_defaults(run=partial(_run, "steppo_gym.trainers.memory.command:run"))
 
     comparison = commands.add_parser(
-        "compare", help="a table of runs: intervals over seeds, differences, time to a score"
+        "compare", help="a table of runs: intervals over seeds, differences, time to a score; or two evaluations"
     )
-    comparison.add_argument("runs", nargs="+", type=Path, metavar="run", help="the folder of a run")
     comparison.add_argument(
-        "--score", type=float, default=0.5, help="greedy success from 0 to 1 (default: %(default)s)"
+        "runs", nargs="+", type=Path, metavar="run", help="the folder of a run, or of an evaluation"
     )
+    comparison.add_argument("--score", type=float, help="greedy success from 0 to 1 (default: 0.5)")
     comparison.add_argument("--reference", metavar="ROW", help="what the others are compared with; default: the first")
     comparison.set_defaults(run=partial(_run, "steppo_gym.baselines.own_runs:compare"))
 
@@ -183,50 +185,8 @@ def _parser() -> argparse.ArgumentParser:
     drawing.set_defaults(run=partial(_run, "steppo_gym.baselines.own_runs:plot"))
 
     add_evaluation_commands(commands, _run)
-    _add_audit(commands)
+    add_audit_command(commands, _run)
     return parser
-
-
-def _add_audit(commands: argparse._SubParsersAction[CommandParser]) -> None:
-    audit = commands.add_parser("audit", help="measure what steps were worth, and which rules of credit see it")
-    audit.add_argument(
-        "source", help="folder of a run or a model, a name on the hub, or expert:NOISE (a share, 0 to 1)"
-    )
-    audit.add_argument("--env", help="as in training: key_door, alfworld, ..., or module:id; default: that of the run")
-    audit.add_argument("--split", help="default: the training split")
-    _add_env_arguments(audit)
-    audit.add_argument("--output", help="folder; an audit in it is gone on with (default: audits/ENV-SOURCE)")
-    numbers = {
-        "iteration": (None, "audit the recorded episodes of this iteration of a run, by the policy that played them"),
-        "tasks": (None, "tasks, each a group (default: 8)"),
-        "episodes_per_task": (None, "episodes played of each, from which batches are drawn (default: 16)"),
-        "points": (60, "decision points, drawn from all steps"),
-        "continuations": (16, "episodes played on from each point with each response"),
-        "alternatives": (3, "responses tried beside the one that was taken"),
-        "group_size": (None, "episodes of a group in a batch (default: 8, with --iteration the run's)"),
-        "groups": (None, "groups of a batch (default: 8, with --iteration the run's)"),
-        "batches": (100, "batches that are drawn"),
-        "max_response_tokens": (None, "default: that of the run, 256 for a model"),
-        "slots": (32, "environments that are played side by side"),
-        "workers": (0, "processes of environments"),
-        "seed": (0, "of everything that is drawn"),
-    }
-    for name, (default, said) in numbers.items():
-        shown = "" if default is None else " (default: %(default)s)"
-        audit.add_argument(f"--{name}", type=int, default=default, help=said + shown)
-    audit.add_argument("--gamma", type=float, default=1.0, help="discount of values (default: %(default)s)")
-    audit.add_argument("--temperature", type=float, default=1.0, help="of a model's sampling (default: %(default)s)")
-    audit.add_argument(
-        "--threshold", type=float, default=0.1, help="difference in value that matters (default: %(default)s)"
-    )
-    audit.add_argument("--quiet", action="store_true", help="no progress bar")
-    audit.set_defaults(run=partial(_run, "steppo_gym.trainers.auditing.command:audit"))
-
-
-def _add_env_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--env_args", action="extend", nargs="+", default=[], metavar="NAME=VALUE", help="keywords of the environment"
-    )
 
 
 def _add_index_options(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from typing import Any
 
@@ -23,3 +24,10 @@ def env_argument(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except (ValueError, RecursionError):
         return name, value
+
+
+def add_env_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that takes them."""
+    parser.add_argument(
+        "--env_args", action="extend", nargs="+", default=[], metavar="NAME=VALUE", help="keywords of the environment"
+    )

@@ -6,14 +6,16 @@ import gzip
 import json
 import time
 
+import httpx
 import pytest
 from byte_server import sending
 
 from steppo_gym.envs.paper_search.semantic_scholar.client import SemanticScholar
-from steppo_gym.errors import InfrastructureError
+from steppo_gym.errors import InfrastructureError, UnsupportedVersionError
 from steppo_gym.retrieval import Passage
 from steppo_gym.retrieval.remote.client import SearchClient
 from steppo_gym.storage import retrying_client
+from steppo_gym.storage.client_deadline import Deadline
 
 
 @pytest.fixture(autouse=True)
@@ -176,3 +178,17 @@ def test_a_key_that_no_header_holds_is_refused_and_not_shown(key):
 
 def test_a_day_beyond_the_calendar_is_no_time_to_wait():
     assert retrying_client.read_retry_after("Mon, 01 Jan 99999999999999 00:00:00 GMT") is None
+
+
+@pytest.mark.parametrize("place", ["_mounts", "_transport", "_transport._pool", "_transport._pool._network_backend"])
+def test_a_client_that_would_keep_to_no_deadline_is_refused(place):
+    with httpx.Client() as client:
+        Deadline().bind(client)
+        *path, last = place.split(".")
+        owner = client
+        for name in path:
+            owner = getattr(owner, name)
+        kept = owner.__dict__.pop(last)
+        with pytest.raises(UnsupportedVersionError, match=r"httpx .* cannot be given a deadline.*'httpx<0\.29'"):
+            Deadline().bind(client)
+        setattr(owner, last, kept)

@@ -102,7 +102,7 @@ def test_labels_say_what_tells_groups_of_one_algorithm_apart(tmp_path):
 
 def test_what_is_no_comparison_is_refused(tmp_path, folders):
     other = write(tmp_path / "windows", "StepPO", 9, [0.5], env="windows")
-    with pytest.raises(DataError, match=r"differ in run.env: doors, windows\. Runs on other tasks are not compared"):
+    with pytest.raises(DataError, match=r"in run.env: doors in a1, a2, a3, b2, b3; windows in windows\. Runs on"):
         read_runs([*folders, other])
     twice = write(tmp_path / "again", "StepPO", 1, [0.5])
     with pytest.raises(DataError, match=r"the same seed: a1, again\. Name one of them"):

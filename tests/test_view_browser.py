@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from headless_browser import PHONE, Browser, chromium
 from test_view_server import serving
@@ -23,6 +25,9 @@ TRUTH = [
     measured(1, 2, (0.0, -0.1, 0.1), verdict="open"),
     measured(1, 0, (-0.375, -0.5, -0.25), "<action>take lamp</action>", HOSTILE),
 ]
+RUN_ROWS = ("tbody tr:nth-of-type(1)", "tbody tr:nth-of-type(2)")
+BEFORE = {"greedy": {"test": {"success": 0.1}}, "sampled": {"test": {"success": 0.2}}}
+AFTER = {"greedy": {"test": {"success": 0.3}, "rare": {"success": 0.2}}, "sampled": {"test": {"success": 0.7}}}
 LONG = [played("maze", [(f"corridor {n}", "walk") for n in range(95)], group=0)]
 
 
@@ -39,7 +44,13 @@ def folders(tmp_path_factory):
     first = write_run(base / "first", {"iteration-0001": LONG, "iteration-0002": GROUP})
     audit = write_audit(base / "audit", GROUP, TRUTH)
     write_credit(audit / "episodes.credit.npz", GROUP, 2)
-    return first, write_run(base / "second", {"iteration-0001": hostile}, algorithm="GRPO"), audit
+    second = write_run(base / "second", {"iteration-0001": hostile}, algorithm="GRPO")
+    for run in (first, second):
+        (run / "evaluation_before.json").write_text(json.dumps(BEFORE))
+        with (run / "metrics.jsonl").open("a") as metrics:
+            metrics.write(json.dumps({"update": 1, "iteration": 1.0, "eval_test_success": 0.4}) + "\n")
+    (first / "summary.json").write_text(json.dumps({"after": AFTER}))
+    return first, second, audit
 
 
 @pytest.fixture(scope="module", params=["server", "file"])
@@ -74,6 +85,12 @@ def test_runs_stand_side_by_side(browser, page):
     rows = browser.texts("section:nth-of-type(2) tbody tr")
     assert rows == ["algorithmStepPOGRPO"]
     assert browser.script("return document.querySelectorAll('.charts path.line').length") >= 2
+    head, first, second = (browser.texts(f"section:nth-of-type(1) {row} > *") for row in ("thead tr", *RUN_ROWS))
+    cells = [dict(zip(head, row, strict=True)) for row in (first, second)]
+    assert [cell["success in the last iteration"] for cell in cells] == ["10.0 %", "5.0 %"]
+    # Where training is over it is what it came to, else what was last measured.
+    evaluated = [cell["greedy success in the last evaluation"] for cell in cells]
+    assert evaluated == ["test 30.0 %, after training; rare 20.0 %, after training", "test 40.0 %, iteration 1"]
     before = len(browser.all(".charts figure"))
     browser.script(
         "const s = document.getElementById('metric'); s.value = 'entropy'; s.dispatchEvent(new Event('change'))"

@@ -23,8 +23,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import TrainerState, TrainingArguments
 
-from steppo_gym.errors import CheckpointError
+from steppo_gym.errors import CheckpointError, SteppoGymError
 from steppo_gym.trainers.policy.critic import Critic
+from steppo_gym.trainers.reading import in_one_line
 
 UNFINISHED, MARK = "unfinished", "complete.json"
 CRITIC_FILE = "critic.safetensors"
@@ -67,23 +68,27 @@ def writing_checkpoint(
 
 
 @contextlib.contextmanager
-def reading_checkpoint(checkpoint: Path) -> Iterator[None]:
+def reading_checkpoint(checkpoint: Path, file: str = "") -> Iterator[None]:
     """What is in a file of the right size may still be damaged.
+
+    Args:
+        checkpoint: its folder.
+        file: in it, where one alone is read.
 
     Raises:
         CheckpointError: in place of what the readers of its files raise.
     """
     try:
         yield
-    except (SafetensorError, UnpicklingError, EOFError, KeyError, RuntimeError, ValueError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
+    except (SteppoGymError, OSError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
         # PyTorch's own text would have pickles from anywhere be trusted.
-        first = "this is no file of PyTorch" if isinstance(error, UnpicklingError) else str(error).strip()
-        reason = (first.splitlines() or [""])[0].rstrip(".")
+        own = "UnpicklingError: this is no file of PyTorch"
+        said = own if isinstance(error, UnpicklingError) else in_one_line(error).rstrip(".")
         raise CheckpointError(
-            f"{checkpoint} cannot be read: {type(error).__name__}: {reason}. If damaged, remove it: --resume goes "
-            "on from the one before."
+            f"{checkpoint / file} cannot be read: {said}. If damaged, remove {checkpoint.name}: --resume goes on from "
+            "the one before."
         ) from error
 
 

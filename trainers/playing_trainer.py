@@ -99,7 +99,7 @@ class PlayingTrainer(RecordedTrainer):
             return BackendPolicy(lambda prompts: self._generate_with_trl(prompts, temperature))
         return self._own_policy(model, temperature, seed, num_slots=self.args.num_slots)
 
-    def _probe(self, model: Any) -> Policy:
+    def _probe(self, model: Any) -> ModelPolicy:
         """For `check_sampling`."""
         return self._own_policy(model, self.temperature, self.args.seed, num_slots=3, most_tokens=PROBE_TOKENS)
 

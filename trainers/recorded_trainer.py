@@ -15,6 +15,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from steppo_gym.rollouts.episode import Episode, write_episodes
 from steppo_gym.trainers.checkpoints import (
+    CRITIC_FILE,
     STATE_FILE,
     fault,
     load_critic,
@@ -145,9 +146,15 @@ class RecordedTrainer(GRPOTrainer):
                 self._load_sharded(self.sharded, Path(checkpoint))
             else:
                 super()._load_optimizer_and_scheduler(checkpoint)
-                if self.critic is not None:
-                    load_critic(self.accelerator.unwrap_model(self.critic), Path(checkpoint))
+        if self.sharded is None and self.critic is not None:
+            with reading_checkpoint(Path(checkpoint), CRITIC_FILE):
+                load_critic(self.accelerator.unwrap_model(self.critic), Path(checkpoint))
         self._step = self.state.global_step * self.args.gradient_accumulation_steps
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        file = f"rng_state_{self.args.process_index}.pth" if self.args.world_size > 1 else "rng_state.pth"
+        with reading_checkpoint(Path(checkpoint or ""), file):
+            super()._load_rng_state(checkpoint)
 
     def _load_sharded(self, sharded: ShardedModels, folder: Path) -> None:
         """The state of optimizer and schedule; the weights are there already."""

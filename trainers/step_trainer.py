@@ -12,6 +12,7 @@ checkpoints. What is replaced, and the private methods of TRL 1.16 and transform
 | `evaluate` | play held-out tasks instead of computing a loss |
 | `_save_checkpoint`, `_get_output_dir` | a checkpoint is complete or not there (checkpoints.py) |
 | `_load_optimizer_and_scheduler` | the critic's weights |
+| `_load_rng_state` | a damaged file is named |
 | `_save`, `_load_from_checkpoint`, `_save_optimizer_and_scheduler`, `_defer_fsdp_gradient_reduction` | sharded models |
 | `_send_telemetry` | nothing is sent |
 | called: `_generate_single_turn` | vLLM |
@@ -26,24 +27,21 @@ processes changes it.
 
 from __future__ import annotations
 
-import contextlib
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.utils import add_fused_lm_head
 
 from steppo_gym.credit.averages import loss_weights
 from steppo_gym.credit.records import CreditRule, Records
-from steppo_gym.credit.rows import Row, build_rows, collate, padding_share, token_budget_batches
+from steppo_gym.credit.rows import Row, build_rows, padding_share, token_budget_batches
 from steppo_gym.credit.whitening import merge_moments, moments, whiten
 from steppo_gym.rollouts.episode import Episode
 from steppo_gym.rollouts.pool import EnvFactory
@@ -54,7 +52,6 @@ from steppo_gym.trainers.critic_config import CriticConfig, has_final_value
 from steppo_gym.trainers.dropout import disable_dropout
 from steppo_gym.trainers.evaluation import EvaluationSet
 from steppo_gym.trainers.finiteness import (
-    require_finite,
     require_finite_credit,
     require_finite_model,
     require_finite_rewards,
@@ -67,23 +64,20 @@ from steppo_gym.trainers.policy.critic import Critic, default_kind
 from steppo_gym.trainers.policy.model_limits import check_vocabulary, context_limits
 from steppo_gym.trainers.policy.output_layer import score_few_at_a_time
 from steppo_gym.trainers.policy.sampling_check import check_gap, check_sampling, computes_in_16_bits, rows_gap
-from steppo_gym.trainers.sampling_trainer import SamplingTrainer
-from steppo_gym.trainers.sharding.layout import as_number
 from steppo_gym.trainers.sharding.models import ShardedModels, build_sharded, refuse_unsharded
 from steppo_gym.trainers.step_config import StepConfig, check_rule
 from steppo_gym.trainers.step_data import (
     Iteration,
-    Slice,
     largest_reward,
-    padding_row,
     sampled_log_probs,
     split_rows,
 )
 from steppo_gym.trainers.step_forward import Models, StepForward, UpdateTotals
 from steppo_gym.trainers.trl_settings import check_distribution, check_trl_version, no_reward_function
+from steppo_gym.trainers.updating_trainer import UpdatingTrainer
 
 
-class StepTrainer(SamplingTrainer):
+class StepTrainer(UpdatingTrainer):
     """Trains a policy on episodes of text environments, with credit assigned to steps or tokens by a rule.
 
     Args:
@@ -191,7 +185,7 @@ class StepTrainer(SamplingTrainer):
         self.add_callback(self._credit_recorder)
         self.add_callback(OptimizerClock(self.phases))
         self._pools = {}
-        self._iteration: Iteration | None = None
+        self._iteration = None
         self._totals, self._sums = UpdateTotals(1.0, 1.0), UpdateSums()
         self.set_up_sampling()
         if not self.use_vllm and self._servers is None:
@@ -223,8 +217,6 @@ class StepTrainer(SamplingTrainer):
         self.critic, self.ref_model = sharded.critic, sharded.reference
         if self.ref_model is not None:
             add_fused_lm_head(self.ref_model, temperature=self.temperature)
-
-    # Iterations
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["prompt"]
@@ -333,83 +325,3 @@ class StepTrainer(SamplingTrainer):
             reference_log_probs=reference,
             reward_scale=max(1.0, *self.gather(largest_reward(episodes))),
         )
-
-    # Updates
-
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """Gradients of one slice, in micro-batches that fit the token budget."""
-        model.train()
-        part: Slice = self._prepare_inputs(inputs)
-        started = time.perf_counter()
-        assert self._iteration is not None
-        if self._step % self.args.gradient_accumulation_steps == 0:
-            self._totals = self._begin_update(self._iteration)
-        rows = part.rows or (padding_row(self.pad_token_id),)
-        batches = self._forward.micro_batches(rows)
-        total = torch.zeros((), device=self.accelerator.device)
-        for position, batch in enumerate(batches):
-            with self._synchronised_if(position == len(batches) - 1, model):
-                tensors = collate(batch, self.pad_token_id)
-                with self.phases.phase("forward"):
-                    loss = self._forward.loss(model, tensors, self._iteration, self._totals, self._sums)
-                with self.phases.phase("backward"):
-                    self.accelerator.backward(loss)
-            total += loss.detach()
-        require_finite(total, f"the loss, with rewards up to {self._iteration.reward_scale:g},", self.position())
-        self._step += 1
-        self._current_train_step_time += time.perf_counter() - started
-        if self._step % self.args.gradient_accumulation_steps == 0:
-            self._end_update()
-        return total
-
-    def _begin_update(self, iteration: Iteration) -> UpdateTotals:
-        if self.critic is not None:
-            # Trainer zeroes only the policy.
-            self.critic.zero_grad()
-        first = self._step % self.slices_per_pass
-        window = iteration.slices[first : first + self.args.gradient_accumulation_steps]
-        self._sums = UpdateSums()
-        return self._forward.begin_update(iteration, window, self.gather)
-
-    def _end_update(self) -> None:
-        sums = UpdateSums.merge(self.gather(self._sums))
-        self._record(sums.metrics(has_critic=self.critic is not None, has_reference=bool(self.args.beta)))
-        self._record({"update_seconds": self._current_train_step_time})
-        if (self.state.global_step + 1) % self.args.updates_in_iteration == 0:
-            self._record(self.phases.since_last())
-        self._current_train_step_time = 0.0
-
-    @contextlib.contextmanager
-    def _synchronised_if(self, last: bool, model: Any) -> Iterator[None]:
-        """Let the processes exchange gradients only in the last backward pass of an update.
-
-        Sharded models do so in each, so that no process holds a whole gradient.
-        """
-        with contextlib.ExitStack() as stack:
-            if not last:
-                stack.enter_context(self.accelerator.no_sync(model))
-            if self.critic is not None and not (last and self.accelerator.sync_gradients):
-                stack.enter_context(self.accelerator.no_sync(self.critic))
-            yield
-
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """One optimiser; the critic is its last parameter group, so scheduler and checkpoints cover it."""
-        created = self.optimizer is None
-        optimizer = super().create_optimizer(model)
-        if created and self.critic is not None:
-            learned = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
-            settings = {"lr": self.critic_config.critic_learning_rate, "weight_decay": 0.0}
-            optimizer.add_param_group({"params": learned, **settings})
-        return optimizer
-
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """The norm of the policy's gradient; the critic's is clipped here. Both are looked at before the update."""
-        norms = {"policy": as_number(super()._get_grad_norm(model, grad_norm))}
-        if self.critic is not None:
-            limit = self.args.max_grad_norm or math.inf
-            norms["critic"] = as_number(self.accelerator.clip_grad_norm_(self.critic.parameters(), limit)) or 0.0
-            self._record({"critic_grad_norm": float(norms["critic"])})
-        # Under float16 the scaler itself passes over such an update.
-        for name, norm in norms.items() if self.accelerator.scaler is None else ():
-            require_finite(norm, f"the norm of the {name}'s gradient", self.position())
-        return norms["policy"]

@@ -13,12 +13,13 @@ and a client is a Gymnasium episode over a socket, one session of its own:
         result = client.step(TextAction(response="<action>read note</action>"))
         print(result.observation.text, result.reward, result.observation.truncated)
 
-OpenEnv knows `done` alone; which of the two ends it was is a field of our observation, as are the state keys.
+OpenEnv knows `done` alone; which of the two ends it was is a field of our observation, as are the state keys. Whether
+the task is solved and its scores come with the last observation alone.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, cast
 from uuid import uuid4
 
 import gymnasium
@@ -50,8 +51,8 @@ class TextObservation(Observation):
         default=None, description="What can be done now, where it can be listed."
     )
     invalid_action: str | None = Field(default=None, description="Why the response was no action; null if it was one.")
-    success: bool = Field(default=False, description="Whether the task is solved.")
-    metrics: dict[str, float] = Field(default_factory=dict, description="The task's own scores.")
+    success: bool | None = Field(default=None, description="Whether the task is solved; null before the end.")
+    metrics: dict[str, float] = Field(default_factory=dict, description="The task's own scores; empty before the end.")
     system_prompt: str = Field(default="", description="What the agent is told once; after a reset alone.")
 
 
@@ -178,9 +179,10 @@ def text_app(env_id: str, *, max_concurrent_envs: int = 64, **arguments: Any) ->
     )
 
 
-def _observation(text: str, info: dict[str, Any], **given: Any) -> TextObservation:
-    kept: tuple[Literal["task_id", "state_key", "invalid_action", "success", "metrics"], ...]
-    kept = ("task_id", "state_key", "invalid_action", "success", "metrics")
+def _observation(text: str, info: dict[str, Any], *, done: bool = False, **given: Any) -> TextObservation:
+    """What the client gets. An agent may read all of it, so scores come with the last one alone."""
     actions = info["admissible_actions"]
-    known = {name: info[name] for name in kept}
-    return TextObservation(text=text, admissible_actions=None if actions is None else list(actions), **known, **given)
+    known = {name: info[name] for name in ("task_id", "state_key", "invalid_action")}
+    scores = {"success": info["success"], "metrics": info["metrics"]} if done else {}
+    shown = None if actions is None else list(actions)
+    return TextObservation(text=text, admissible_actions=shown, done=done, **known, **scores, **given)

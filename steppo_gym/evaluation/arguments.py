@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from steppo_gym.env_arguments import add_env_arguments
+
 
 def add_evaluation_commands(commands: Any, run: Callable[[str, argparse.Namespace], int]) -> None:
     """Add both commands.
@@ -73,6 +75,4 @@ def _add_panel(kinds: Any, run: Callable[[str, argparse.Namespace], int]) -> Non
 
 def _add_env(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="PATH", help="official files, for panels of them")
-    parser.add_argument(
-        "--env_args", action="extend", nargs="+", default=[], metavar="NAME=VALUE", help="keywords of the environment"
-    )
+    add_env_arguments(parser)

@@ -7,6 +7,7 @@ There are no token ids and no log-probabilities of what was sampled, so nothing 
 tool-call format the environment's tools are sent as `tools`; the calls of an answer become the
 `<tool_call>{..}</tool_call>` texts that environments read, and go back as calls, with what the environment said as the
 tool's answer. Texts of `reasoning_content` are not read: an environment reads what the model says, not what it thinks.
+Observations are sent as they are: whether the text of a special token in one becomes that token is the server's to say.
 """
 
 from __future__ import annotations

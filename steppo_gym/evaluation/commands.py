@@ -28,13 +28,11 @@ from steppo_gym.evaluation.panels import (
 )
 from steppo_gym.evaluation.players import Player, open_player
 from steppo_gym.evaluation.playing import Playing
-from steppo_gym.evaluation.results import print_results, results, settle_folder
+from steppo_gym.evaluation.results import SUMMARY_FILE, print_results, results, settle_folder
 from steppo_gym.registration import env_id_of, find_modules_here
 from steppo_gym.rollouts.codec import byte_tokenizer
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool
 from steppo_gym.rollouts.rollout import require_played
-
-SUMMARY_FILE = "summary.json"
 
 
 def evaluate(options: argparse.Namespace) -> int:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from steppo_gym.errors import DataError
-from steppo_gym.evaluation.scores import evaluation_metrics, success_interval
+from steppo_gym.evaluation.scores import SuccessInterval, evaluation_metrics, success_interval
 from steppo_gym.rollouts.episode import Episode
 
-CONFIG_FILE = "config.json"
+CONFIG_FILE, SUMMARY_FILE = "config.json", "summary.json"
 
 
 def settle_folder(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -25,11 +25,8 @@ def settle_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     path = folder / CONFIG_FILE
     wanted = json.loads(json.dumps(settings))
     if path.exists():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8")).get("evaluation")
-        except (ValueError, AttributeError):
-            found = None
-        if not isinstance(found, dict):
+        found = read_settings(folder)
+        if found is None:
             raise DataError(f"{folder} holds something else than an evaluation. Name another --out.")
         for name, value in wanted.items():
             if found.get(name) != value:
@@ -40,6 +37,15 @@ def settle_folder(folder: Path, settings: Mapping[str, Any]) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"evaluation": wanted}, indent=2) + "\n", encoding="utf-8")
+
+
+def read_settings(folder: Path) -> dict[str, Any] | None:
+    """The settings of the evaluation in a folder, None if there is none."""
+    try:
+        found = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")).get("evaluation")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def results(settings: Mapping[str, Any], episodes: Sequence[Episode], *, tries: int) -> dict[str, Any]:
@@ -71,10 +77,7 @@ def print_results(summary: Mapping[str, Any]) -> None:
     tries = f", {summary['tries']} tries each" if summary["tries"] > 1 else ""
     mode = "greedy" if summary["temperature"] == 0 else f"temperature {summary['temperature']:g}"
     print(f"{summary['panel']} ({summary['tasks']} tasks{tries}, {mode}), panel hash {summary['panel_hash'][:12]}")
-    print(
-        f"  success       {100 * success['mean']:.1f} %  [{100 * success['low']:.1f}, {100 * success['high']:.1f}]  "
-        f"{success['method']}"
-    )
+    print(f"  success       {percent(SuccessInterval(**success))}  {success['method']}")
     if summary["tries"] > 1:
         print(f"  in any try    {100 * summary['solved_in_any_try']:.1f} %")
     print(f"  return        {scores['return']:.3f}")
@@ -85,3 +88,8 @@ def print_results(summary: Mapping[str, Any]) -> None:
             f"  failed        {summary['failed_episodes']} episodes, counted as not solved and left out of the other "
             f"lines; first: {summary['first_failure'].rstrip('.')}. The same command plays them again."
         )
+
+
+def percent(success: SuccessInterval) -> str:
+    """A success rate with its interval."""
+    return f"{100 * success.mean:.1f} %  [{100 * success.low:.1f}, {100 * success.high:.1f}]"

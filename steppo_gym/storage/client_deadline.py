@@ -20,6 +20,8 @@ from typing import Any
 import httpcore
 import httpx
 
+from steppo_gym.errors import UnsupportedVersionError
+
 
 class Deadline:
     """A moment for each thread, after which its reads and writes time out; none until it is set."""
@@ -46,12 +48,34 @@ class Deadline:
         return left if timeout is None else min(left, timeout)
 
     def bind(self, client: httpx.Client) -> None:
-        """Have a client's connections keep to it, those through proxies as well; before the first request."""
-        # httpx has no argument for what httpcore calls the backend of a pool, and with a transport of one's own it
-        # would no longer read the proxies of the environment.
-        for transport in (client._transport, *client._mounts.values()):
-            if isinstance(transport, httpx.HTTPTransport):
-                transport._pool._network_backend = _Backend(self)
+        """Have a client's connections keep to it, those through proxies as well; before the first request.
+
+        Raises:
+            UnsupportedVersionError: httpx keeps its connections elsewhere, so that nothing would keep to it.
+        """
+        pools = _pools(client)
+        if not pools:
+            raise UnsupportedVersionError(
+                f"httpx {httpx.__version__} cannot be given a deadline: its connections are not where those of 0.28 "
+                "are. Run `pip install 'httpx<0.29'`."
+            )
+        for pool in pools:
+            pool._network_backend = _Backend(self)
+
+
+def _pools(client: httpx.Client) -> list[Any]:
+    """Where a client keeps connections, none if that is not known of this version.
+
+    There is no public way. `timeout` is of single reads, also where a request has it as an extension; httpx has no
+    argument for what httpcore calls the backend of a pool; and with a transport of one's own, on a pool that has one,
+    it would no longer read the proxies of the environment.
+    """
+    try:
+        transports = (client._transport, *client._mounts.values())
+        pools: list[Any] = [one._pool for one in transports if isinstance(one, httpx.HTTPTransport)]
+        return pools if all(isinstance(pool._network_backend, httpcore.NetworkBackend) for pool in pools) else []
+    except AttributeError:
+        return []
 
 
 class _Backend(httpcore.NetworkBackend):

@@ -44,6 +44,7 @@ def serve():
 def replay(client, played, seed):
     result = client.reset(seed=seed, task_id=played.task_id)
     assert result.observation.text == played.first
+    assert (result.observation.success, result.observation.metrics) == (None, {})
     return [client.step(TextAction(response=response)) for response in played.responses]
 
 
@@ -68,6 +69,8 @@ def test_an_expert_plays_the_same_episode(serve, env_id, arguments, task_id, blu
     assert [r.done for r in results] == [False] * (len(results) - 1) + [True]
     assert results[-1].observation.truncated is (played.ending == "truncated")
     assert results[-1].observation.success is played.success
+    assert [r.observation.success for r in results[:-1]] == [None] * (len(results) - 1)
+    assert [bool(r.observation.metrics) for r in results] == [r.done for r in results]
     assert len({r.observation.state_key for r in results}) > 1
 
 

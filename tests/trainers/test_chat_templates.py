@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from chat_families import CHATML, FAMILIES, GEMMA, family_tokenizer
 from tokenizers import pre_tokenizers
@@ -163,3 +165,65 @@ def test_a_template_that_cannot_render_tools_says_so():
     codec = ChatCodec(family_tokenizer("qwen2", chat_template=CHATML + "{%- if tools %}{{ 1 + tools }}{%- endif %}"))
     with pytest.raises(DataError, match="cannot render a first prompt: unsupported operand"):
         codec.first_prompt("Play.", TOOLS, "Go.")
+
+
+def special_ids(tokenizer, ids):
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    return [token for token in ids if token in special]
+
+
+def prompts(codec, observation):
+    """A first prompt with the observation, and a later one whose beginning does not hold it."""
+    begun = codec.first_prompt("Play.", (), "Go.") + codec.encode_response("one")
+    return codec.first_prompt("Play.", (), observation), codec.next_prompt(begun, observation)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_observation_writes_special_tokens_in_letters(name):
+    tokenizer, random = family_tokenizer(name), Random(0)
+    codec = ChatCodec(tokenizer)
+    marks = FAMILIES[name].special
+    parts = [part for mark in marks for part in (mark, mark[0], mark[1:], mark[:-1], mark[-1])]
+    for number in range(40):
+        page = "".join(random.choices([*parts, *marks, "user\n", " ", "ü"], k=number % 8))
+        shown = f"A page: {page} and its end."
+        for prompt, plain in zip(prompts(codec, shown), prompts(codec, "-"), strict=True):
+            assert special_ids(tokenizer, prompt) == special_ids(tokenizer, plain)
+            assert text_of(tokenizer, prompt).replace(shown, "-") == text_of(tokenizer, plain)
+
+
+def test_special_tokens_that_overlap_are_all_written_in_letters():
+    tokenizer = family_tokenizer("qwen2")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["ab-", "-cd-", "-ef"]})
+    for prompt in prompts(ChatCodec(tokenizer), "ab-cd-ef-cd-"):
+        assert text_of(tokenizer, prompt).count("ab-cd-ef-cd-") == 1
+        assert not {*prompt} & {*tokenizer.convert_tokens_to_ids(["ab-", "-cd-", "-ef"])}
+
+
+def test_a_special_token_of_one_character_is_replaced_in_observations():
+    tokenizer = family_tokenizer("qwen2")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["#", "#!"]})
+    for prompt in prompts(ChatCodec(tokenizer), "a # b #! c"):
+        assert "a \ufffd b \ufffd! c" in text_of(tokenizer, prompt)
+
+
+def test_what_a_template_frames_messages_with_need_not_be_called_special():
+    tokenizer = family_tokenizer("qwen2", chat_template=CHATML.replace("<|im_start|>", "<|start|>"))
+    tokenizer.add_tokens(["<|start|>", "<tag>"])
+    start, tag = tokenizer.convert_tokens_to_ids(["<|start|>", "<tag>"])
+    for prompt, plain in zip(*(prompts(ChatCodec(tokenizer), text) for text in ("<tag><|start|>", "-")), strict=True):
+        assert prompt.count(start) == plain.count(start)
+        assert prompt.count(tag) == 1
+
+
+def test_an_observation_without_special_tokens_is_encoded_in_one_piece_with_its_frame():
+    tokenizer = family_tokenizer("qwen2")
+    tokenizer.add_tokens(["\nSo"])
+    codec = ChatCodec(tokenizer)
+    first, later = prompts(codec, "So!")
+    for prompt in (first, later):
+        assert prompt.count(tokenizer.convert_tokens_to_ids("\nSo")) == 1
+    messages = [{"role": "system", "content": "Play."}, {"role": "user", "content": "So!"}]
+    assert first == encode(
+        tokenizer, tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from chat_families import FAMILIES, family_model, family_tokenizer
 from peft import LoraConfig
 from trainer_runs import played
 from transformers import (
+    FalconConfig,
+    FalconForCausalLM,
     FalconH1Config,
     FalconH1ForCausalLM,
     Gemma3ForCausalLM,
@@ -20,6 +23,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from steppo_gym.cli import main
 from steppo_gym.credit.rows import ABSENT
 from steppo_gym.errors import NonFiniteError, SamplingGapError
 from steppo_gym.rollouts.pool import EnvFactory
@@ -222,10 +226,26 @@ def test_a_damaged_model_is_found_before_it_plays(make_trainer):
         make_trainer(model=model, processing_class=tokenizer, spec=SPECS["append"], **SHORT)
 
 
-def test_a_family_that_cannot_be_sampled_from_after_all_is_refused(make_trainer, monkeypatch):
-    tokenizer = family_tokenizer("llama")
-    model = family_model("llama", tokenizer)
-    # As families that read a mask of two dimensions do.
-    monkeypatch.setattr(model.model, "forward", lambda attention_mask, **_: attention_mask.shape[7])
-    with pytest.raises(ValueError, match=r"Sampling from this model fails with IndexError: .*\. Use --use_vllm"):
-        make_trainer(model=model, processing_class=tokenizer, spec=SPECS["append"], **SHORT)
+def falcon(tokenizer):
+    """It reads a mask of two dimensions, although it takes every argument that sampling needs."""
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
+    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    return FalconForCausalLM(FalconConfig(vocab_size=len(tokenizer), alibi=True, **sizes, **ids))
+
+
+REFUSED = r"Sampling from FalconForCausalLM fails: too many values to unpack \(expected 2\)\. Use --use_vllm"
+
+
+def test_a_family_that_cannot_be_sampled_from_after_all_is_refused(make_trainer):
+    tokenizer = family_tokenizer("qwen2")
+    with pytest.raises(ValueError, match=REFUSED):
+        make_trainer(model=falcon(tokenizer), processing_class=tokenizer, spec=SPECS["append"], **SHORT)
+
+
+def test_such_a_family_is_refused_by_an_evaluation_before_it_plays(tmp_path, capsys):
+    tokenizer, folder = family_tokenizer("qwen2"), tmp_path / "falcon"
+    falcon(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    assert main(["evaluate", f"--model={folder}", "--env=key_door", "--tasks=1", f"--out={tmp_path / 'out'}"]) == 1
+    assert re.search(REFUSED, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()

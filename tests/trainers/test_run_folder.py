@@ -205,7 +205,12 @@ def test_a_run_that_was_ended_goes_on_as_if_it_had_not_been(moment, ending, whol
             None,
             "checkpoint-4 cannot be read: UnpicklingError: .*--resume goes on from",
         ),
-        ("checkpoint-4/critic.safetensors", None, "checkpoint-4 cannot be read: SafetensorError"),
+        ("checkpoint-4/critic.safetensors", None, "checkpoint-4/critic.safetensors cannot be read: SafetensorError"),
+        (
+            "checkpoint-4/rng_state.pth",
+            None,
+            "checkpoint-4/rng_state.pth cannot be read: UnpicklingError: .* remove checkpoint-4: --resume goes on from",
+        ),
         ("metrics.jsonl", "{bad}\n", "metrics.jsonl, line 1: this is no JSON .* Remove the line"),
         ("metrics.jsonl", "[1]\n", "metrics.jsonl, line 1: this is no entry of a run's metrics"),
         ("evaluation_before.json", '{"greedy"', "evaluation_before.json is missing or damaged. Start anew"),

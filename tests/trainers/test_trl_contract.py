@@ -18,8 +18,9 @@ from steppo_gym.trainers.recorded_trainer import RecordedTrainer
 from steppo_gym.trainers.sampling_trainer import SamplingTrainer
 from steppo_gym.trainers.step_trainer import StepTrainer
 from steppo_gym.trainers.trl_settings import check_trl_version
+from steppo_gym.trainers.updating_trainer import UpdatingTrainer
 
-PARTS = (RecordedTrainer, PlayingTrainer, SamplingTrainer, StepTrainer)
+PARTS = (RecordedTrainer, PlayingTrainer, SamplingTrainer, UpdatingTrainer, StepTrainer)
 LISTED = set(re.findall(r"`(_\w+|training_step|create_optimizer|evaluate|eos_token_ids)`", step_trainer.__doc__))
 
 

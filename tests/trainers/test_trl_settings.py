@@ -14,7 +14,7 @@ from trl.generation import vllm_generation
 from trl.trainer import callbacks
 from trl.trainer.grpo_config import GRPOConfig
 
-from steppo_gym.trainers import step_trainer
+from steppo_gym.trainers import step_trainer, updating_trainer
 from steppo_gym.trainers.step_config import StepConfig
 from steppo_gym.trainers.trl_settings import COMPUTED, SAMPLING, USED, fields_without_effect
 
@@ -54,7 +54,7 @@ def kept_source():
     modules = (
         transformers.trainer, transformers.trainer_callback, transformers.trainer_utils, transformers.training_args,
         transformers.trainer_optimizer, transformers.integrations.integration_utils, trl.trainer.grpo_trainer,
-        callbacks, vllm_generation, step_trainer,
+        callbacks, vllm_generation, step_trainer, updating_trainer,
     )  # fmt: skip
     for module in modules:
         text = inspect.getsource(module)

@@ -20,6 +20,7 @@ DESCENT = {
     "critic_learning_rate": 0.02,
     "gamma": GAMMA,
     "gae_lambda": LAMBDA,
+    "bootstrap_truncated": True,
     # So small that the critic's gradient is clipped.
     "max_grad_norm": 0.3,
 }

@@ -11,11 +11,12 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, Qwen3Model
 
 from steppo_gym.errors import DataError, NonFiniteError, SteppoGymError
+from steppo_gym.trainers.reading import MOST_SAID, in_one_line, reading
 from steppo_gym.trainers.results.saved_policy import SavedPolicy, load_codec
 from steppo_gym.trainers.rules import StepPO
 from steppo_gym.trainers.run.arguments import parse_arguments
 from steppo_gym.trainers.run.console import quiet_libraries
-from steppo_gym.trainers.run.environments import MOST_SAID, in_one_line, open_environments
+from steppo_gym.trainers.run.environments import open_environments
 from steppo_gym.trainers.run.launch import launch
 from steppo_gym.trainers.run.starts import check_model, starting_policy
 
@@ -161,3 +162,6 @@ def test_long_errors_are_cut():
     assert in_one_line(ValueError("a\n b")) == "a b"
     assert in_one_line(SteppoGymError()) == "SteppoGymError"
     assert len(in_one_line(RuntimeError("x" * 9999))) == MOST_SAID + 4
+    with pytest.raises(DataError) as caught, reading("The file"):
+        raise KeyError("x" * 9999)
+    assert str(caught.value).startswith("The file cannot be read: KeyError: 'xxx") and len(str(caught.value)) < 600

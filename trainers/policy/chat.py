@@ -8,11 +8,19 @@ They are found once, by rendering a short conversation and taking what follows t
 Templates differ in what they know. Where one has no system role, the system prompt stands in front of the first
 observation; where a message ends with another token than the end of the sequence, that token ends responses. All this
 is found out when a codec is made, and what cannot be served is refused there.
+
+What an environment shows is text that others may have written, a passage or a product's description. Where it holds
+the text of a special token, "<|im_end|>", the policy reads these letters and not the token, so that no observation ends
+its message or speaks in another role. `split_special_tokens` of transformers does the same for a whole text, which
+here would hit the template's own tokens; so the text is cut inside of each of them and encoded piece by piece. An
+observation without any is encoded in one piece with what is around it. What a template writes in plain letters
+("user: ") is no token and cannot be told from an observation that writes the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jinja2 import TemplateError
@@ -28,6 +36,8 @@ _FAULTS = (TemplateError, TypeError, ValueError)
 """What a template raises: on purpose, or by an operation on what it does not expect."""
 
 _SYSTEM, _REPLY, _NEXT = "steppo gym system marker", "steppo gym reply marker", "steppo gym observation marker"
+_CUT = "\ud800"
+"""Where an observation is cut: half of a surrogate pair, which no text that can be encoded holds."""
 
 
 class ChatCodec:
@@ -65,6 +75,7 @@ class ChatCodec:
             )
         self._special = {*tokenizer.all_special_ids}
         self._special |= {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}  # type: ignore[attr-defined]
+        self._mark(self._special)
         self._shows_tools = NO_SYSTEM_PROMPT in str(tokenizer.chat_template)
         """Or leaves them out on purpose; False as long as that is not known."""
         self._system_in_observation = self._lacks_system_role()
@@ -73,6 +84,9 @@ class ChatCodec:
         self.stop_token_ids: tuple[int, ...] = (end, *(token for token in stop_token_ids if token != end))
         """Tokens that end a response; the first is the template's own."""
         self._silent = {end, *frame} | (self._special & set(stop_token_ids))
+        # Some tokenizers do not call special what their templates frame messages with.
+        frames = {*self._encode(self._end + self._after.replace(_NEXT, ""))} & {*tokenizer.added_tokens_decoder}  # type: ignore[attr-defined]
+        self._mark(self._special | frames)
         self._check_beginning()
 
     def first_prompt(self, system_prompt: str, tools: Sequence[dict[str, Any]], observation: str) -> tuple[int, ...]:
@@ -81,7 +95,7 @@ class ChatCodec:
         Raises:
             DataError: the template cannot render them, or leaves the tools out.
         """
-        messages = self._first_messages(system_prompt, observation)
+        messages = self._first_messages(system_prompt, self._cut(observation))
         try:
             text = self._render(messages, tools)
         except _FAULTS as error:
@@ -98,7 +112,7 @@ class ChatCodec:
     def next_prompt(self, context: tuple[int, ...], observation: str) -> tuple[int, ...]:
         """The context as it is, the end of its last message unless sampled already, and the observation."""
         # Encoded together with the token it follows: some tokenizers put a blank in front of a text's beginning.
-        message = self._encode(self._end + self._after.replace(_NEXT, observation))
+        message = self._encode(self._end + self._after.replace(_NEXT, self._cut(observation)))
         # A response that stopped at the end-of-message token has sampled it.
         return (*context, *message[context[-1:] == (self.stop_token_ids[0],) :])
 
@@ -187,5 +201,21 @@ class ChatCodec:
         )
         return str(text)
 
+    def _mark(self, token_ids: Iterable[int]) -> None:
+        """Have these tokens cut wherever an observation holds their texts."""
+        self._marks = {*map(str, self.tokenizer.convert_ids_to_tokens([*token_ids]))}
+        rests: dict[str, list[str]] = {}
+        for mark in sorted(self._marks):
+            rests.setdefault(mark[0], []).append(re.escape(mark[1:]))
+        # By first characters, which are searched for quickly: there may be thousands of tokens.
+        starts = (f"{re.escape(first)}(?={'|'.join(others)})" for first, others in rests.items())
+        self._starts = re.compile("|".join(starts))
+
+    def _cut(self, observation: str) -> str:
+        """The observation, cut behind the first character of each mark; one of a single character becomes U+FFFD."""
+        return self._starts.sub(lambda found: ("\ufffd" if found[0] in self._marks else found[0]) + _CUT, observation)
+
     def _encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        """The tokens of a text, piece by piece where there are cuts in it."""
+        pieces = text.split(_CUT)
+        return [token for piece in pieces for token in self.tokenizer.encode(piece, add_special_tokens=False)]

@@ -20,7 +20,9 @@ from steppo_gym.errors import SamplingGapError
 from steppo_gym.rollouts.codec import Codec
 from steppo_gym.rollouts.episode import Episode, Step
 from steppo_gym.rollouts.policies import Policy, Request
+from steppo_gym.trainers.policy.generation import ModelPolicy
 from steppo_gym.trainers.policy.model_limits import OTHERWISE
+from steppo_gym.trainers.reading import in_one_line
 
 Array = npt.NDArray[np.float64]
 
@@ -53,11 +55,9 @@ def sampling_gap(sampled: Array, trained: Array) -> float:
 
 
 def check_sampling(
-    policy: Policy, codec: Codec, train_log_probs: Callable[[Sequence[Row], int], Array], *, low_precision: bool
+    policy: ModelPolicy, codec: Codec, train_log_probs: Callable[[Sequence[Row], int], Array], *, low_precision: bool
 ) -> float:
-    """Sample a few short conversations and compare them with a training forward.
-
-    One slot goes on, one starts over and one rests, so that rows of unequal length stand side by side and move.
+    """Sample a few short conversations, see `try_sampling`, and compare them with a training forward.
 
     Args:
         policy: samples `PROBE_TOKENS` at the most; has three slots at least and gives log-probabilities.
@@ -70,20 +70,36 @@ def check_sampling(
 
     Raises:
         SamplingGapError: it is above the bound.
-        ValueError: the model raises something when it is sampled from.
+        ValueError: see `try_sampling`.
     """
-    try:
-        episodes = _conversations(policy, codec)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:
-        # A family that takes the arguments and does something else with them.
-        raise ValueError(f"Sampling from this model fails with {type(error).__name__}: {error}. {OTHERWISE}") from error
+    episodes = try_sampling(policy, codec)
     steps = [step for episode in episodes for step in episode.steps]
     sampled = np.array([log_prob for step in steps for log_prob in step.log_probs or ()])
     gap = sampling_gap(sampled, train_log_probs(build_rows(episodes), len(sampled)))
     check_gap(gap, low_precision=low_precision)
     return gap
+
+
+def try_sampling(policy: ModelPolicy, codec: Codec) -> list[Episode]:
+    """Sample a few short conversations; a policy that did this is not the one to go on with.
+
+    One slot goes on, one starts over and one rests, so that rows of unequal length stand side by side and move.
+
+    Args:
+        policy: has three slots at least.
+        codec: of the policy.
+
+    Raises:
+        ValueError: the model raises something when it is sampled from; one line that names its family.
+    """
+    try:
+        return _conversations(policy, codec)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        # A family that takes the arguments and does something else with them.
+        name = type(policy.model).__name__
+        raise ValueError(f"Sampling from {name} fails: {in_one_line(error).rstrip('.')}. {OTHERWISE}") from error
 
 
 def rows_gap(

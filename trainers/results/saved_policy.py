@@ -28,6 +28,7 @@ from steppo_gym.trainers.finiteness import require_finite_model
 from steppo_gym.trainers.policy.chat import ChatCodec
 from steppo_gym.trainers.policy.generation import ModelPolicy
 from steppo_gym.trainers.policy.model_limits import check_vocabulary, context_limits
+from steppo_gym.trainers.policy.sampling_check import try_sampling
 from steppo_gym.trainers.reading import reading
 from steppo_gym.trainers.results.adapters import has_adapters, load_with_adapters
 from steppo_gym.trainers.run.console import quiet_libraries
@@ -39,6 +40,8 @@ _DOWNLOADED = ("*.safetensors", "*.json", "*.jinja", "*.model", "vocab*", "merge
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _PLAIN_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 _MAX_RESPONSE_TOKENS = 512
+_TRIED_TOKENS = 2
+"""Of a response before anything is played: the first comes of reading a prompt, the second of what the cache holds."""
 _PARTS = ("preset", "config", "model")
 """Of the `config.json` of a run."""
 
@@ -163,16 +166,17 @@ class SavedPolicy:
         pad_token_id = int(codec.tokenizer.eos_token_id if own is None else own)  # type: ignore[arg-type]
         require_finite_model(model, str(self.folder))
         check_vocabulary(model, pad_token_id, codec)
-        policy = ModelPolicy(
+        sampler = partial(
+            ModelPolicy,
             model,
-            num_slots=num_slots,
             stop_token_ids=codec.stop_token_ids,
             pad_token_id=pad_token_id,
-            max_response_tokens=limit,
             temperature=temperature,
             seed=seed,
             autocast=self._autocast(model.device.type),
         )
+        try_sampling(sampler(num_slots=3, max_response_tokens=min(limit, _TRIED_TOKENS)), codec)
+        policy = sampler(num_slots=num_slots, max_response_tokens=limit)
         return policy, codec, context_limits(model, self._setting("max_prompt_tokens"), limit)[0]
 
     def _setting(self, name: str) -> Any:

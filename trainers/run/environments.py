@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import gymnasium
-
-from steppo_gym.errors import SteppoGymError
 from steppo_gym.registration import find_modules_here
-from steppo_gym.rollouts.env_host import EnvDescription, EnvHost, describe_error
+from steppo_gym.rollouts.env_host import EnvDescription, EnvHost
 from steppo_gym.trainers.evaluation import EvaluationSet, first_tasks
+from steppo_gym.trainers.reading import in_one_line
 from steppo_gym.trainers.run.arguments import script_name
 from steppo_gym.trainers.run.checks import refuse
 from steppo_gym.trainers.run.settings import RunSettings
-
-MOST_SAID = 500
-"""Characters of an error of somebody else's code: a model that does not fit its weights names all of them."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +45,3 @@ def _validation(settings: RunSettings) -> list[EvaluationSet]:
 
 def _held_out(settings: RunSettings, splits: Sequence[str], number: int) -> list[EvaluationSet]:
     return [first_tasks(split, settings.preset.spec(split, settings.env_kwargs), number) for split in splits]
-
-
-def in_one_line(error: Exception) -> str:
-    """What an error of somebody else's code says; with type and place unless it is one that explains itself."""
-    explained = (SteppoGymError, gymnasium.error.Error, ImportError, ValueError, TypeError, OSError)
-    said = str(error) if isinstance(error, explained) else describe_error(error)
-    line = " ".join(said.split()) or type(error).__name__
-    return line if len(line) <= MOST_SAID else f"{line[:MOST_SAID]} ..."

@@ -22,11 +22,12 @@ from steppo_gym.storage.json_lines import write_whole
 from steppo_gym.trainers.checkpoints import update_of
 from steppo_gym.trainers.collapse import CollapseWatch
 from steppo_gym.trainers.evaluation import EvaluationSet, evaluation_metrics
+from steppo_gym.trainers.reading import in_one_line
 from steppo_gym.trainers.results.card import write_card
 from steppo_gym.trainers.run.allocator import keep_freed_memory
 from steppo_gym.trainers.run.arguments import parse_arguments, script_name
 from steppo_gym.trainers.run.console import Console, quiet_libraries, settle_callbacks
-from steppo_gym.trainers.run.environments import Environments, in_one_line, open_environments
+from steppo_gym.trainers.run.environments import Environments, open_environments
 from steppo_gym.trainers.run.interruption import Interrupted, Interruption, ending_in_one_line
 from steppo_gym.trainers.run.report import (
     BEFORE_FILE,

@@ -18,15 +18,26 @@ async function showOverview(source) {
 
 function runTable(runs) {
   const setting = (run, ...names) => names.map((name) => run.settings[name]).find((value) => value !== undefined) ?? "–";
-  const last = (run, name) => (run.curves[name] || []).at(-1)?.[1];
   return section("Runs", table(
-    ["", "algorithm", "task", "seed", "iterations", "success", "episodes"],
+    ["", "algorithm", "task", "seed", "iterations", "success in the last iteration", "greedy success in the last evaluation", "episodes"],
     runs.map((run, i) => [
       [element("span", { class: `swatch c${i % 8}` }), run.name], setting(run, "algorithm"), setting(run, "run.env"),
-      setting(run, "config.seed"), short((run.curves.success || []).at(-1)?.[0], 0), percent(last(run, "success")),
+      setting(run, "config.seed"), short((run.curves.success || []).at(-1)?.[0], 0), percent((run.curves.success || []).at(-1)?.[1]),
+      lastEvaluation(run),
       run.files.length ? element("a", { href: address(run.name, openedFirst(run)) }, "look at them") : "none",
     ]),
   ));
+}
+
+/** By split: after training, while it goes on in training, and before there is any of these before training. */
+function lastEvaluation(run) {
+  const around = (when) => Object.entries(run.evaluations)
+    .map(([file, scores]) => [file.match(`^${when}-(.*)-greedy\\.jsonl$`), scores.success])
+    .filter(([file]) => file).map(([file, success]) => `${file[1]} ${percent(success)}, ${when} training`);
+  const during = Object.entries(run.curves)
+    .map(([name, points]) => [name.match(/^eval_(.*)_success$/), points.at(-1)])
+    .filter(([name, point]) => name && point).map(([name, [at, success]]) => `${name[1]} ${percent(success)}, iteration ${short(at, 0)}`);
+  return [around("after"), during, around("before")].find((found) => found.length)?.join("; ") ?? "none";
 }
 
 /** The newest iteration, or what there is. */

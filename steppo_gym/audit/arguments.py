@@ -1,0 +1,52 @@
+"""Flags of `steppo-gym audit`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from steppo_gym.env_arguments import add_env_arguments
+
+
+def add_audit_command(commands: Any, run: Callable[[str, argparse.Namespace], int]) -> None:
+    """Add the command.
+
+    Args:
+        commands: what `ArgumentParser.add_subparsers` returned.
+        run: runs the function of a name, "module:function", with the options.
+    """
+    audit = commands.add_parser("audit", help="measure what steps were worth, and which rules of credit see it")
+    audit.add_argument(
+        "source", help="folder of a run or a model, a name on the hub, or expert:NOISE (a share, 0 to 1)"
+    )
+    audit.add_argument("--env", help="as in training: key_door, alfworld, ..., or module:id; default: that of the run")
+    audit.add_argument("--split", help="default: the training split")
+    add_env_arguments(audit)
+    audit.add_argument("--output", help="folder; an audit in it is gone on with (default: audits/ENV-SOURCE)")
+    numbers = {
+        "iteration": (None, "audit the recorded episodes of this iteration of a run, by the policy that played them"),
+        "tasks": (None, "tasks, each a group (default: 8)"),
+        "episodes_per_task": (None, "episodes played of each, from which batches are drawn (default: 16)"),
+        "points": (60, "decision points, drawn from all steps"),
+        "continuations": (16, "episodes played on from each point with each response"),
+        "alternatives": (3, "responses tried beside the one that was taken"),
+        "group_size": (None, "episodes of a group in a batch (default: 8, with --iteration the run's)"),
+        "groups": (None, "groups of a batch (default: 8, with --iteration the run's)"),
+        "batches": (100, "batches that are drawn"),
+        "max_response_tokens": (None, "default: that of the run, 256 for a model"),
+        "slots": (32, "environments that are played side by side"),
+        "workers": (0, "processes of environments"),
+        "seed": (0, "of everything that is drawn"),
+    }
+    for name, (default, said) in numbers.items():
+        shown = "" if default is None else " (default: %(default)s)"
+        audit.add_argument(f"--{name}", type=int, default=default, help=said + shown)
+    audit.add_argument("--gamma", type=float, default=1.0, help="discount of values (default: %(default)s)")
+    audit.add_argument("--temperature", type=float, default=1.0, help="of a model's sampling (default: %(default)s)")
+    audit.add_argument(
+        "--threshold", type=float, default=0.1, help="difference in value that matters (default: %(default)s)"
+    )
+    audit.add_argument("--quiet", action="store_true", help="no progress bar")
+    audit.set_defaults(run=partial(run, "steppo_gym.trainers.auditing.command:audit"))
