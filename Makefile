@@ -26,11 +26,12 @@ train: $(INSTALLED)
 	$(RUN)/python trainers/steppo.py --env alfworld $(ARGS)
 
 # Types are checked beside the tests: set-up and style apart, no core is idle. What is wrong with them is said at the end.
+# "logical", as "auto" counts physical cores: a rented machine of two, which are threads of one, would get one worker.
 test: style
 	@mkdir -p build
 	@echo "pytest $(ARGS) beside pyright"
 	@$(TYPES) >build/types.txt 2>&1 & types=$$!; trap "kill $$types 2>/dev/null" INT TERM; \
-	$(RUN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS); \
+	$(RUN)/python -m pytest -q --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS); \
 	tests=$$?; wait $$types; types=$$?; cat build/types.txt; exit $$((tests ? tests : types))
 
 style: $(INSTALLED)

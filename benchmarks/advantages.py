@@ -86,7 +86,7 @@ def loop_gae(rewards: list[float], values: list[float], final_value: float, gamm
     return advantages
 
 
-def loop_normalized(x: list[float], groups: Sequence[Hashable], std: bool = True) -> list[float]:
+def loop_normalized(x: list[float], groups: Sequence[Hashable]) -> list[float]:
     """Each entry relative to its group."""
     members = defaultdict(list)
     for value, group in zip(x, groups, strict=True):
@@ -97,16 +97,15 @@ def loop_normalized(x: list[float], groups: Sequence[Hashable], std: bool = True
         if len(others) == 1:
             out.append(0.0)
             continue
-        centered = value - statistics.fmean(others)
-        out.append(centered / (float(np.std(others, ddof=1)) + 1e-6) if std else centered)
+        out.append((value - statistics.fmean(others)) / (float(np.std(others, ddof=1)) + 1e-6))
     return out
 
 
-def loop_step(b: Batch, gamma: float = GAMMA, lam: float = LAMBDA) -> list[float]:
+def loop_step(b: Batch) -> list[float]:
     """StepPO."""
     out: list[float] = []
     for (first, last), final in zip(b.bounds, b.final_values.tolist(), strict=True):
-        out += loop_gae(b.rewards[first:last].tolist(), b.step_values[first:last].tolist(), final, gamma, lam)
+        out += loop_gae(b.rewards[first:last].tolist(), b.step_values[first:last].tolist(), final, GAMMA, LAMBDA)
     return out
 
 

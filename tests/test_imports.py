@@ -78,6 +78,8 @@ PUBLIC_MODULES = {
     "steppo_gym.trainers.run": ("launch",),
 }
 """Packages that export nothing and whose modules are imported from instead."""
+MOST_EQUAL_LINES = 9
+"""That two places of the package may share, imports and blank lines not counted."""
 MOST_MODULES = 14
 """In one folder, `__init__.py` not counted; `trainers/` has a script for each algorithm beside them."""
 
@@ -173,6 +175,28 @@ def test_no_folder_of_the_package_is_too_full_to_read():
     assert counts.pop("trainers") > MOST_MODULES, "without its scripts it no longer needs to be left out"
     full = {folder: count for folder, count in counts.items() if count > MOST_MODULES}
     assert not full, f"more than {MOST_MODULES} modules: lay some into a room of their own"
+
+
+def lines_without_imports(path):
+    """Numbers and text of the lines that say something."""
+    text = path.read_text(encoding="utf-8")
+    imports = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    left_out = {number for node in imports for number in range(node.lineno, node.end_lineno + 1)}
+    numbered = enumerate(map(str.strip, text.splitlines()), start=1)
+    return [(number, line) for number, line in numbered if line and number not in left_out]
+
+
+def test_nothing_is_written_twice():
+    length, first, again = MOST_EQUAL_LINES + 1, {}, []
+    for name, path in modules_by_name().items():
+        lines = lines_without_imports(path)
+        for begin in range(len(lines) - length + 1):
+            numbers, texts = zip(*lines[begin : begin + length], strict=True)
+            where = f"{name}:{numbers[0]}"
+            if first.setdefault(texts, where) != where:
+                again.append(f"{first[texts]} and {where}")
+    assert len(first) > 10_000
+    assert not again
 
 
 def packages_with_exports():

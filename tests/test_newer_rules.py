@@ -34,7 +34,7 @@ booleans = st.booleans()
 CLOSE = {"rtol": 1e-7, "atol": 1e-7}
 
 
-def for_all(*strategies, max_examples=500):
+def for_all(*strategies, max_examples=150):
     return lambda test: settings(deadline=None, max_examples=max_examples)(given(*strategies)(test))
 
 

@@ -22,7 +22,6 @@ class NoisyExpert:
         noise: the share, 0 to 1. A drawn action may happen to be the expert's.
         seed: of the draws.
         action_format: the environment's.
-        name: of the tag or the tool that takes an action.
 
     Raises:
         ValueError: `noise` is no share.
@@ -30,12 +29,10 @@ class NoisyExpert:
 
     needs_expert = True
 
-    def __init__(
-        self, codec: Codec, noise: float, *, seed: int = 0, action_format: ActionFormat = "tag", name: str = "action"
-    ) -> None:
+    def __init__(self, codec: Codec, noise: float, *, seed: int = 0, action_format: ActionFormat = "tag") -> None:
         if not 0 <= noise <= 1:
             raise ValueError(f"noise must be between 0 and 1, got {noise}.")
-        self.codec, self.noise, self.seed, self.name = codec, noise, seed, name
+        self.codec, self.noise, self.seed = codec, noise, seed
         self.action_format: ActionFormat = action_format
 
     def respond(self, requests: Sequence[Request]) -> list[Response]:
@@ -52,7 +49,7 @@ class NoisyExpert:
         if self.noise and not request.admissible_actions:
             raise ValueError("NoisyExpert needs an environment that lists its admissible actions; this one lists none.")
         written = [
-            format_text(action, self.action_format, tag=self.name, tool=self.name)
+            format_text(action, self.action_format, tag="action", tool="action")
             for action in request.admissible_actions or ()
         ]
         rng = np.random.default_rng([self.seed, *request.stream])

@@ -46,8 +46,8 @@ class TokenModel(Protocol):
 class TableModel:
     """Log-probabilities that follow from the last token alone, drawn once."""
 
-    def __init__(self, seed: int, num_tokens: int = 32, spread: float = 1.0) -> None:
-        logits = np.random.default_rng(seed).normal(0.0, spread, (num_tokens, num_tokens))
+    def __init__(self, seed: int, num_tokens: int = 32) -> None:
+        logits = np.random.default_rng(seed).normal(size=(num_tokens, num_tokens))
         self.table = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
     def log_probs(self, token_ids: Sequence[int]) -> npt.NDArray[np.float64]:

@@ -74,8 +74,9 @@ def test_the_merged_model_is_the_one_with_adapters(adapted, tmp_path):
 
 
 def test_adapters_and_merged_models_are_trained_on(adapted, merged, tmp_path):
-    first = run(tmp_path / "one", rule=GRPO, model_name_or_path=adapted / "final", context="append", num_generations=2)
-    second = run(tmp_path / "two", *ADAPTERS, model_name_or_path=merged, context="append")
+    untested = {"context": "append", "test_tasks": 0, "validation_tasks": 0}
+    first = run(tmp_path / "one", rule=GRPO, model_name_or_path=adapted / "final", num_generations=2, **untested)
+    second = run(tmp_path / "two", *ADAPTERS, model_name_or_path=merged, **untested)
     assert first["updates"] == second["updates"] == 1
     # Whole weights in one case, adapters on the merged model in the other.
     assert not (tmp_path / "one" / "final" / ADAPTER_CONFIG).exists()

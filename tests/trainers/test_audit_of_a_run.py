@@ -14,7 +14,7 @@ from steppo_gym.trainers.run.launch import launch
 from steppo_gym.view.episode_file import EpisodeFile
 from steppo_gym.view.run_folder import open_runs
 
-SIZES = ["--points", "5", "--continuations", "3", "--alternatives", "1", "--batches", "6", "--quiet"]
+SIZES = ["--points", "5", "--continuations", "3", "--alternatives", "1", "--batches", "2", "--quiet"]
 
 
 @pytest.fixture(scope="module")

@@ -122,7 +122,7 @@ def test_episodes_from_other_states_are_trained_and_stand_in_no_file_of_credit(m
 def test_recording_changes_nothing_that_is_trained(make_trainer):
     trained = []
     for settings in ({"record_credit": 8}, {"record_credit": 0}, {"save_episodes": False}):
-        trainer = make_trainer(iterations=2, **SETTINGS, **settings)
+        trainer = make_trainer(iterations=2, episodes_per_iteration=4, **SETTINGS, **settings)
         before = weights(trainer.model)
         trainer.train()
         trained.append(change(before, weights(trainer.model)))

@@ -54,7 +54,7 @@ RULES = {
 }
 
 
-def for_all(*strategies, max_examples=500):
+def for_all(*strategies, max_examples=150):
     return lambda test: settings(max_examples=max_examples)(given(*strategies)(test))
 
 

@@ -10,7 +10,7 @@ from steppo_gym.trainers.policy.small_policy import SmallPolicyConfig, build_mod
 from steppo_gym.trainers.warm_start.warm_start import WarmStartConfig, demonstration_rows, imitate
 
 
-def greedy_success(trainer, number=100):
+def greedy_success(trainer, number=50):
     """On tasks that are neither demonstrated nor trained on."""
     assignments = [Assignment(f"train-{task}", seed=0) for task in range(500, 500 + number)]
     episodes = trainer.play(trainer.spec, assignments, temperature=0.0, seed=0).episodes
@@ -22,10 +22,11 @@ def test_a_fault_of_the_demonstrations_is_unlearnt(make_trainer, spec, task_ids,
     messages = MessageCodec()
     hasty = demonstrate(replace(spec, kwargs={**spec.kwargs, "expert": "hasty"}), task_ids, messages, seed=0)
     rows = [row for d in hasty for row in demonstration_rows(d, messages, codec, observation_weight=0.3)]
-    imitate(model, rows, WarmStartConfig(num_updates=150), pad_token_id=tokenizer.pad_token_id, seed=0, progress=False)
+    brief = WarmStartConfig(num_updates=150, batch_size=8)
+    imitate(model, rows, brief, pad_token_id=tokenizer.pad_token_id, seed=0, progress=False)
     trainer = make_trainer(
         model=model,
-        iterations=6,
+        iterations=3,
         episodes_per_iteration=64,
         updates_per_iteration=8,
         learning_rate=5e-4,

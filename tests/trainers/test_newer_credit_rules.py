@@ -58,7 +58,7 @@ def key_door_episodes():
 booleans, weights, anchors = st.booleans(), st.floats(0.0, 2.0), st.sampled_from(["state", "observation"])
 
 
-def for_all(*strategies, max_examples=500):
+def for_all(*strategies, max_examples=150):
     return lambda test: settings(deadline=None, max_examples=max_examples)(given(*strategies)(test))
 
 

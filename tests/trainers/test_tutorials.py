@@ -17,10 +17,13 @@ from steppo_gym.cli import main
 
 TUTORIALS = Path(__file__).parents[2] / "docs" / "tutorials"
 MODEL = "Qwen/Qwen3-0.6B"
-COMMON = "--iterations 1 --episodes_per_iteration 8 --updates_per_iteration 1 --max_completion_length 3 --num_slots 8"
+COMMON = (
+    "--iterations 1 --episodes_per_iteration 8 --updates_per_iteration 1 --max_completion_length 3 --num_slots 8 "
+    "--num_env_workers 0 --report_to none"
+)
 # Only what is smaller is put behind a command; the last of two equal flags counts.
 SMALLER = {
-    "train": f"{COMMON} --num_env_workers 0 --test_tasks 2 --validation_tasks 2 --report_to none",
+    "train": f"{COMMON} --env_args max_steps=4 --test_tasks 2 --validation_tasks 2",
     "made": "--demonstrations 24 --warm_start_updates 4",
     "evaluate": "--tasks 2 --max_tokens 3 --workers 0 --quiet",
     "audit": "--tasks 2 --episodes_per_task 2 --points 2 --continuations 2 --alternatives 1 --group_size 2 --groups 2 "

@@ -58,7 +58,6 @@ def run_pass(
     tokens: int,
     dtype: torch.dtype,
     autocast: bool,
-    backward: bool = True,
 ) -> Pass:
     """The pass of a model with the configuration's number of layers over one row.
 
@@ -68,20 +67,17 @@ def run_pass(
         tokens: T.
         dtype: of the weights.
         autocast: whether matrix products are in bfloat16.
-        backward: without it, as in sampling.
     """
-    two, three = (_measure(config, n, make, tokens, dtype, autocast, backward) for n in (2, 3))
+    two, three = (_measure(config, n, make, tokens, dtype, autocast) for n in (2, 3))
     more = config.get_text_config().num_hidden_layers - 2
     return Pass(*(a + more * (b - a) for a, b in zip(two, three, strict=True)))
 
 
-def _measure(
-    config: Any, layers: int, make: Any, tokens: int, dtype: torch.dtype, autocast: bool, backward: bool
-) -> tuple[int, int]:
+def _measure(config: Any, layers: int, make: Any, tokens: int, dtype: torch.dtype, autocast: bool) -> tuple[int, int]:
     with init_empty_weights(include_buffers=False):
         policy = AutoModelForCausalLM.from_config(shallow(config, layers), dtype=dtype, attn_implementation=CAUSAL)
     model, compute = make(policy)
-    with FakeTensorMode(), torch.set_grad_enabled(backward):
+    with FakeTensorMode():
         _without_memory(policy, model)
         ids = torch.zeros(1, tokens, dtype=torch.long)
         gradients = [torch.empty_like(p) for p in model.parameters() if p.requires_grad]
@@ -92,8 +88,7 @@ def _measure(
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                 out = compute(ids)
             kept = meter.now
-            if backward:
-                out.float().sum().backward()
+            out.float().sum().backward()
         return kept, meter.peak
 
 

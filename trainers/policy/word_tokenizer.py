@@ -24,13 +24,12 @@ _BYTE_SCORE = -100.0
 """Log-probability of a byte, far below any word's, so that known words are never spelt."""
 
 
-def build_word_tokenizer(texts: Sequence[str], special_tokens: Sequence[str], min_count: int = 2) -> Tokenizer:
+def build_word_tokenizer(texts: Sequence[str], special_tokens: Sequence[str]) -> Tokenizer:
     """A tokenizer that knows the words of some texts. Lossless for any text.
 
     Args:
         texts: observations and responses of the task.
         special_tokens: get the first ids.
-        min_count: rarer words are spelt.
     """
     pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -43,7 +42,7 @@ def build_word_tokenizer(texts: Sequence[str], special_tokens: Sequence[str], mi
         for passage in TAG.split(text):
             counts.update(piece for piece, _ in pre_tokenizer.pre_tokenize_str(passage))
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = sorted(word for word, count in counts.items() if count >= min_count and len(word) > 1)
+    words = sorted(word for word, count in counts.items() if count > 1 and len(word) > 1)
     vocabulary = [(token, 0.0) for token in special_tokens] + [(byte, _BYTE_SCORE) for byte in alphabet]
     # The longer the better: one word beats two that make it up.
     vocabulary += [(word, -1.0) for word in words]

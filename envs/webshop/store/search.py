@@ -68,13 +68,11 @@ class ProductSearch:
         return tuple(hit.passage.id for hit in hits)
 
 
-def open_search(store: ProductStore, *, progress: bool = True) -> ProductSearch:
+def open_search(store: ProductStore) -> ProductSearch:
     """Search over a store, of which the index is built once and cached.
 
     Raises:
         DataError: the index is damaged.
     """
-    retriever = open_retriever_streamed(
-        store.passages, corpus=store.corpus, num_passages=store.num_products, progress=progress
-    )
+    retriever = open_retriever_streamed(store.passages, corpus=store.corpus, num_passages=store.num_products)
     return ProductSearch(store, retriever)

@@ -39,11 +39,6 @@ class ServerGroup:
         self._num_under_way = [0] * len(servers)
         self._failures = [0] * len(servers)
 
-    @property
-    def num_live(self) -> int:
-        """Servers that are still asked."""
-        return len(self._live)
-
     def submit(self, request: Request) -> None:
         """Hand the request to the slot's server."""
         number = request.slot % len(self._servers)

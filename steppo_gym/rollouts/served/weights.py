@@ -37,18 +37,18 @@ def write_weights(folder: Path, save: Callable[[Path], Any], version: int) -> No
             shutil.move(path, folder / path.name)
 
 
-def load_weights(base_url: str, *, timeout: float = 600.0) -> None:
+def load_weights(base_url: str) -> None:
     """Let a server load the weights in its folder, and forget what it has computed with others.
 
     Args:
         base_url: where the server is, with or without the final "/v1".
-        timeout: seconds that it may take.
 
     Raises:
-        InfrastructureError: it does not, or cannot forget as it is still answering somebody; boundary "model".
+        InfrastructureError: it does not within ten minutes, or cannot forget as it is still answering somebody;
+            boundary "model".
     """
     url = base_url.rstrip("/").removesuffix("/v1")
-    client = RetryingClient(url, "model", timeout=timeout, max_retries=2, max_concurrency=1)
+    client = RetryingClient(url, "model", timeout=600.0, max_retries=2, max_concurrency=1)
     try:
         client.request("POST", "/collective_rpc", lambda status, text: None, body={"method": "reload_weights"})
         client.request("POST", "/reset_prefix_cache", _check_forgotten, body={})
