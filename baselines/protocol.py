@@ -88,6 +88,8 @@ class Protocol:
     """The tasks of the learning curve: "validation" leaves the test tasks alone until training has ended."""
     start: str = "warm"
     """What runs begin as: each seed's own warm start, or "shipped" for what comes with the package."""
+    comparison: str = ""
+    """Protocols with the same one are the tasks of one comparison, with a table over all of them."""
     superseded: str = ""
     """Why another protocol took its place. Its runs stay in RESULTS.md, whose summary leaves it out."""
 

@@ -175,6 +175,7 @@ HEAD_TO_HEAD_KEY_DOOR = Protocol(
     one_code=True,
     score=0.7,
     watched="validation",
+    comparison="head to head",
 )  # fmt: skip
 """Written down in `preregistered/head_to_head.md` before its first run."""
 

@@ -14,6 +14,7 @@ from baseline_lines import GRPO, POINT, PROTOCOL, STEPPO, control_line, grid_lin
 from steppo_gym.baselines.jobs import Job
 from steppo_gym.baselines.protocol import Algorithm
 from steppo_gym.baselines.protocols import PROTOCOLS
+from steppo_gym.baselines.recompute import over_tasks as recompute_over_tasks
 from steppo_gym.baselines.recompute import recompute
 from steppo_gym.baselines.records import (
     RESULTS,
@@ -32,6 +33,7 @@ from steppo_gym.baselines.tables.effort import effort_table
 from steppo_gym.baselines.tables.estimates import Estimate
 from steppo_gym.baselines.tables.figures import draw_curves
 from steppo_gym.baselines.tables.listing import listing
+from steppo_gym.baselines.tables.over_tasks import aggregate, over_tasks
 from steppo_gym.baselines.tables.short_block import BEGIN, END, short_block, write_short_block
 from steppo_gym.baselines.tables.summary import bounds, summary, table
 from steppo_gym.baselines.tables.text_table import percent
@@ -247,6 +249,59 @@ def test_another_recomputation_comes_to_the_same_numbers(name):
         if row.difference is not None:
             assert bounds_of(row.difference) == pytest.approx(theirs["difference"], abs=1e-9)
             assert row.p_value == pytest.approx(theirs["p_holm"], abs=1e-9)
+
+
+PARTS = tuple(
+    replace(PROTOCOL, name=name, title=f"{name}, small", comparison="small ones", env=name)
+    for name in ("one", "two", "three")
+)
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Path:
+    """Two complete tasks of a comparison, and a third that lacks a run; the second has a rule of its own."""
+    heights = {STEPPO: (0.9, 0.5, 0.8, 0.6), GRPO: (0.7, 0.4, 0.9, 0.4), OTHER: (0.1, 0.1, 0.1, 0.1)}
+    for protocol in PARTS:
+        rules = (STEPPO, GRPO, OTHER) if protocol.name == "two" else (STEPPO, GRPO)
+        for rule in rules:
+            for seed, height in enumerate(heights[rule]):
+                if (protocol.name, rule, seed) != ("three", GRPO, 3):
+                    line = matrix_line(rule, seed, height * (0.5 if protocol.name == "two" else 1), protocol=protocol)
+                    append_line(results_file(tmp_path, protocol, "matrix"), line)
+    return tmp_path
+
+
+OTHER = replace(GRPO, key="other", title="Other")
+
+
+def test_a_comparison_has_a_table_over_its_complete_tasks(tasks: Path):
+    one, two, three = PARTS
+    two = replace(two, algorithms=(STEPPO, OTHER, GRPO))
+    (text,) = over_tasks(tasks, [two, one, three])
+    header, ours, theirs = cells(text)
+    assert header == ["", "two", "one", "mean", "IQM", "greedy - StepPO", "P(above StepPO)"]
+    assert ours[:3] == ["StepPO", "35.0", "70.0"] and ours[3].startswith("52.5 [") and ours[5:] == ["-", "-"]
+    assert theirs[0] == "GRPO" and theirs[5].startswith("-7.5 [")
+    assert "**Small ones, over 2 tasks**" in text and "Not complete and left out: three." in text
+    assert text in summary(tasks, [two, one, three])
+    # One complete task is no aggregate, nor are protocols of no comparison.
+    assert over_tasks(tasks, [one, three]) == []
+    assert over_tasks(tasks, [replace(part, comparison="") for part in PARTS]) == []
+
+
+def test_another_recomputation_over_tasks_comes_to_the_same_numbers(tasks: Path):
+    lines = [read_results(tasks, protocol, "matrix") for protocol in PARTS[:2]]
+    other = recompute_over_tasks(lines)
+    runs = {
+        key: [[line["success_after"] for line in own if line["algorithm"] == key] for own in lines] for key in other
+    }
+    found = aggregate(runs)
+    assert set(found) == {"steppo", "grpo"}
+    for key, row in found.items():
+        for name in ("mean", "iqm", "difference", "above"):
+            estimate = getattr(row, name)
+            if key != "steppo" or name in ("mean", "iqm"):
+                assert (estimate.mean, estimate.low, estimate.high) == pytest.approx(other[key][name], abs=1e-12)
 
 
 def test_lines_without_a_curve_leave_gaps():

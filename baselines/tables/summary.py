@@ -11,6 +11,7 @@ from steppo_gym.baselines.records import read_results
 from steppo_gym.baselines.tables.comparison import Line, Row, by_algorithm, compare, has_own_budget, metric, warm_starts
 from steppo_gym.baselines.tables.effort import effort_table
 from steppo_gym.baselines.tables.estimates import FEWEST_FOR_AN_INTERVAL, Estimate, estimate
+from steppo_gym.baselines.tables.over_tasks import over_tasks
 from steppo_gym.baselines.tables.text_table import MISSING, decimal_interval, markdown, percent, percent_interval
 
 HEADER = (
@@ -20,17 +21,18 @@ HEADER = (
 
 
 def summary(results: Path, protocols: Iterable[Protocol]) -> str:
-    """The tables of all protocols that have results, but for superseded ones.
+    """Tables over the tasks of comparisons, then those of all protocols that have results, but for superseded ones.
 
     Raises:
         MixedProtocolsError: lines do not belong together.
     """
+    protocols = list(protocols)
     tables = [
         table(protocol, lines, read_results(results, protocol, "control"))
         for protocol in protocols
         if not protocol.superseded and (lines := read_results(results, protocol, "matrix"))
     ]
-    return "\n".join(tables)
+    return "\n".join([*over_tasks(results, protocols), *tables])
 
 
 def bounds(counts: Collection[int]) -> str:
