@@ -100,7 +100,10 @@ def record(job: Job, folder: Path, commit: str) -> dict[str, Any]:
         "environment_steps": round(sum(by_iteration["environment_steps"])),
         "by_iteration": by_iteration,
         "explained_variance": [entry.get("explained_variance") for entry in training],
+        "start": config.get("start"),
+        # Not where the repository lay.
         "config": config["run"]
+        | {"start": job.protocol.start_of(job.seed)}
         | {name: config["config"][name] for name in SETTINGS}
         | config["rule"]
         | (config["critic"] or {}),

@@ -8,6 +8,7 @@ from typing import Any
 
 from steppo_gym.baselines.protocol import Protocol
 from steppo_gym.baselines.records import read_results
+from steppo_gym.baselines.tables.by_start import start_table
 from steppo_gym.baselines.tables.comparison import Line, Row, by_algorithm, compare, has_own_budget, metric, warm_starts
 from steppo_gym.baselines.tables.effort import effort_table
 from steppo_gym.baselines.tables.estimates import FEWEST_FOR_AN_INTERVAL, Estimate, estimate
@@ -64,6 +65,8 @@ def table(protocol: Protocol, lines: Sequence[Line], controls: Sequence[Line]) -
         parts += ["Other scores, greedy:", _metrics(protocol, lines)]
     if protocol.score is not None:
         parts += [f"What it took to that score on the {protocol.watched} tasks:", effort_table(protocol, lines)]
+    if protocol.starts:
+        parts += ["Greedy success minus StepPO's by the start of the runs:", start_table(protocol, lines)]
     if any(line["curve"] for line in lines):
         tasks = "" if protocol.watched == "test" else f" on the {protocol.watched} tasks"
         parts.append(f"[Learning curves](figures/{protocol.name}.svg){tasks} of all runs.")
