@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from steppo_gym.baselines.protocol import Algorithm, GridPoint, Protocol
+from steppo_gym.baselines.compared.protocol import Algorithm, GridPoint, Protocol
 from steppo_gym.trainers.critic_config import CriticConfig
 from steppo_gym.trainers.rules import ALGORITHMS
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from steppo_gym.baselines.head_to_head import HEAD_TO_HEAD, HEAD_TO_HEAD_KEY_DOOR
-from steppo_gym.baselines.protocol import Algorithm, GridPoint, Protocol, grid
-from steppo_gym.baselines.rows import BOOTSTRAP, EIGHT, KEEP_LITTLE, ONE, RULES
+from steppo_gym.baselines.compared.head_to_head import HEAD_TO_HEAD, HEAD_TO_HEAD_KEY_DOOR
+from steppo_gym.baselines.compared.protocol import Algorithm, GridPoint, Protocol, grid
+from steppo_gym.baselines.compared.rows import BOOTSTRAP, EIGHT, KEEP_LITTLE, ONE, RULES
 
 ALL_RULES = tuple(
     RULES[script] for script in ("steppo", "ppo", "grpo", "gigpo", "rloo", "reinforce_pp", "gspo", "gagpo", "hgpo")

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.jobs import REPOSITORY, Job
-from steppo_gym.baselines.protocol import Protocol
 from steppo_gym.storage.json_lines import append_text, read_lines
 from steppo_gym.trainers.phases import PHASES
 

@@ -15,8 +15,8 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.jobs import INSTRUCTIONS, REPOSITORY
-from steppo_gym.baselines.protocol import Protocol
 from steppo_gym.baselines.protocols import PROTOCOLS
 
 UPDATES = 400

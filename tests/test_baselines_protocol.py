@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from baseline_lines import GRPO, POINT, PROTOCOL, STEPPO, grid_line
 
-from steppo_gym.baselines.head_to_head import HEAD_TO_HEAD, HEAD_TO_HEAD_WEBSHOP
+from steppo_gym.baselines.compared.head_to_head import HEAD_TO_HEAD, HEAD_TO_HEAD_WEBSHOP
+from steppo_gym.baselines.compared.protocol import Algorithm, GridPoint, Protocol, grid
 from steppo_gym.baselines.jobs import Job, grid_jobs, matrix_jobs, missing
-from steppo_gym.baselines.protocol import Algorithm, GridPoint, Protocol, grid
 from steppo_gym.baselines.protocols import PROTOCOLS
 from steppo_gym.baselines.records import RESULTS, read_results
 from steppo_gym.baselines.selection import IncompleteGridError, choose

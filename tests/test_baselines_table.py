@@ -11,8 +11,8 @@ from statistics import fmean
 import pytest
 from baseline_lines import GRPO, POINT, PROTOCOL, STEPPO, control_line, grid_line, matrix_line
 
+from steppo_gym.baselines.compared.protocol import Algorithm, Protocol
 from steppo_gym.baselines.jobs import Job
-from steppo_gym.baselines.protocol import Algorithm, Protocol
 from steppo_gym.baselines.protocols import PROTOCOLS
 from steppo_gym.baselines.recompute import over_tasks as recompute_over_tasks
 from steppo_gym.baselines.recompute import recompute

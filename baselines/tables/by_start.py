@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from steppo_gym.baselines.protocol import Protocol
+from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.tables.comparison import REFERENCE, Line, by_algorithm
 from steppo_gym.baselines.tables.estimates import holm, paired_t_test
 from steppo_gym.baselines.tables.text_table import MISSING, markdown, percent

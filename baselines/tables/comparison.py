@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from steppo_gym.baselines.protocol import GridPoint, Protocol
+from steppo_gym.baselines.compared.protocol import GridPoint, Protocol
 from steppo_gym.baselines.records import MixedProtocolsError
 from steppo_gym.baselines.tables.estimates import (
     Estimate,

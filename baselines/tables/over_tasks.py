@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from steppo_gym.baselines.protocol import Protocol
+from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.records import read_results
 from steppo_gym.baselines.tables.comparison import REFERENCE, Line, by_algorithm, check
 from steppo_gym.baselines.tables.estimates import Estimate

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from steppo_gym.baselines.protocol import Protocol
+from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.records import read_results
 from steppo_gym.baselines.tables.by_start import start_table
 from steppo_gym.baselines.tables.comparison import Line, Row, by_algorithm, compare, has_own_budget, metric, warm_starts

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
+from benchmark_scripts import load_benchmark
 
-from steppo_gym.baselines.other_processor import differences, main
+other_processor = load_benchmark("other_processor")
+differences, main = other_processor.differences, other_processor.main
 
 
 def test_metrics_differ_by_their_last_bit():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from steppo_gym.baselines.protocol import Algorithm
+from steppo_gym.baselines.compared.protocol import Algorithm
 from steppo_gym.trainers.rules import ALGORITHMS
 
 ONE = ("--num_generations", "1")

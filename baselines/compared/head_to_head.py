@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from steppo_gym.baselines.protocol import Algorithm, Protocol, grid
-from steppo_gym.baselines.rows import BOOTSTRAP, KEEP_LITTLE, with_options
+from steppo_gym.baselines.compared.protocol import Algorithm, Protocol, grid
+from steppo_gym.baselines.compared.rows import BOOTSTRAP, KEEP_LITTLE, with_options
 
 _STEP_CRITIC = (
     "--gae_lambda 0.95",

@@ -1,6 +1,6 @@
 """Repeat a very small run on another processor, an emulated Intel Haswell, and compare its numbers and weights.
 
-    python baselines/other_processor.py
+    python benchmarks/other_processor.py
 
 It needs `qemu-x86_64` (Debian's package qemu-user) and some minutes. The run is a warm start, two updates of StepPO on
 KeyDoor, and evaluations, held to AVX2 like the head-to-head comparison. It is also run here without being held to
