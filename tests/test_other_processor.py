@@ -22,5 +22,5 @@ def test_metrics_differ_by_their_last_bit():
 
 def test_without_an_emulator_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setenv("PATH", "")
-    main()
+    main([])
     assert "Skipped: there is no qemu-x86_64 here" in capsys.readouterr().out
