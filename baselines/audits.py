@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.jobs import REPOSITORY, Job
 from steppo_gym.baselines.processes import BusyError, exclusive
-from steppo_gym.baselines.protocol import Protocol
 from steppo_gym.baselines.protocols import (
     ALFWORLD,
     HEAD_TO_HEAD_KEY_DOOR,

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from steppo_gym.actions import ActionFormat
-from steppo_gym.baselines.protocol import Protocol
+from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.records import checked_out_commit
 from steppo_gym.rollouts.codec import ByteCodec
 from steppo_gym.rollouts.policies import ExpertPolicy, Policy, RandomPolicy

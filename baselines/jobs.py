@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from steppo_gym.baselines.protocol import Algorithm, GridPoint, Protocol
+from steppo_gym.baselines.compared.protocol import Algorithm, GridPoint, Protocol
 from steppo_gym.trainers.critic_config import CriticConfig
 from steppo_gym.trainers.rules import ALGORITHMS
 
@@ -73,7 +73,7 @@ class Job:
     def arguments(self) -> list[str]:
         """The training script's arguments, but for the folder."""
         return [
-            *("--env", self.protocol.env, "--start", self.protocol.start),
+            *("--env", self.protocol.env, "--start", self._start),
             *_read_by(self.algorithm, self.protocol.defaults),
             *_read_by(self.algorithm, self.protocol.arguments),
             *self.protocol.machine_arguments,
@@ -83,6 +83,11 @@ class Job:
             *("--learning_rate", str(self.point.learning_rate), "--epsilon", str(self.point.epsilon)),
             *("--seed", str(self.seed), *self._watching),
         ]
+
+    @property
+    def _start(self) -> str:
+        start = self.protocol.start_of(self.seed)
+        return str(REPOSITORY / start) if self.protocol.starts else start
 
     @property
     def _watching(self) -> tuple[str, ...]:

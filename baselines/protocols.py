@@ -5,16 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from steppo_gym.baselines.protocol import Algorithm, GridPoint, Protocol, grid
-from steppo_gym.trainers.rules import ALGORITHMS
+from steppo_gym.baselines.compared.head_to_head import HEAD_TO_HEAD, HEAD_TO_HEAD_KEY_DOOR
+from steppo_gym.baselines.compared.protocol import Algorithm, GridPoint, Protocol, grid
+from steppo_gym.baselines.compared.rows import BOOTSTRAP, EIGHT, KEEP_LITTLE, ONE, RULES
 
-ONE = ("--num_generations", "1")
-EIGHT = ("--num_generations", "8")
-
-RULES = {
-    script: Algorithm(script, rule.title(), script, EIGHT if rule.needs_groups else ONE)
-    for script, rule in ALGORITHMS.items()
-}
 ALL_RULES = tuple(
     RULES[script] for script in ("steppo", "ppo", "grpo", "gigpo", "rloo", "reinforce_pp", "gspo", "gagpo", "hgpo")
 )
@@ -36,10 +30,6 @@ STATE_GROUPS_WITHOUT_STD = (
 """The unit of the group is then that of the reward: in a group of equal failures, a penalty of 0.02 stays small."""
 TEN_TIMES = ("--critic_learning_rate", "2e-2")
 """That of a full critic on KeyDoor, ten times."""
-BOOTSTRAP = ("--bootstrap_truncated", "True")
-"""The default of critics until `HEAD_TO_HEAD_KEY_DOOR` had shown what it does to them."""
-KEEP_LITTLE = ("--save_episodes", "False", "--save_total_limit", "1", "--report_to", "none")
-
 KEY_DOOR = Protocol(
     name="key_door",
     title="KeyDoor",
@@ -132,51 +122,6 @@ KEY_DOOR_OVERLAP = replace(
     ),
 )
 
-
-def with_options(key: str, *options: str) -> Algorithm:
-    """A rule with choices of its own for the grid, each as on a command line."""
-    return replace(RULES[key], options=tuple(tuple(option.split()) for option in options))
-
-
-_STEP_CRITIC = (
-    "--gae_lambda 0.95",
-    "--gae_lambda 0.95 --bootstrap_truncated False",
-    "--gae_lambda 1.0 --bootstrap_truncated False",
-)
-# A step of KeyDoor has about five tokens, and 0.99 ** 5 is 0.95.
-_TOKEN_CRITIC = tuple(option.replace("0.95", "0.99") for option in _STEP_CRITIC)
-_GROUP_SIZES = ("--num_generations 4", "--num_generations 8", "--num_generations 16")
-_STATE_GROUPS = ("--num_generations 8", "--num_generations 16", "--num_generations 8 --normalize_std False")
-
-HEAD_TO_HEAD_KEY_DOOR = Protocol(
-    name="head_to_head_key_door",
-    title="KeyDoor, head to head",
-    env="key_door",
-    arguments=(
-        "--iterations", "8", "--episodes_per_iteration", "128", "--updates_per_iteration", "8",
-        "--evaluate_every", "1", "--test_tasks", "200", "--validation_tasks", "200",
-        "--critic_learning_rate", "2e-3", "--max_completion_length", "12", "--temperature", "1.0",
-    ),
-    grid=grid((2e-4, 5e-4), (0.2,)),
-    grid_seeds=(100, 101, 102),
-    seeds=tuple(range(10)),
-    algorithms=(
-        with_options("steppo", *_STEP_CRITIC),
-        with_options("capo", *_STEP_CRITIC),
-        with_options("ppo", *_TOKEN_CRITIC),
-        *(with_options(key, *_GROUP_SIZES) for key in ("grpo", "rloo", "gspo")),
-        with_options("reinforce_pp", "--gamma 1.0", "--gamma 0.995", "--gamma 0.99"),
-        *(with_options(key, *_STATE_GROUPS) for key in ("gigpo", "hgpo", "gagpo")),
-    ),
-    grid_arguments=("--evaluate_every", "4"),
-    machine_arguments=(*KEEP_LITTLE, "--num_env_workers", "0", "--save_every", "4"),
-    defaults=BOOTSTRAP,
-    instructions="avx2",
-    one_code=True,
-    score=0.7,
-    watched="validation",
-)  # fmt: skip
-"""Written down in `preregistered/head_to_head.md` before its first run."""
 
 KEY_DOOR_ABLATIONS = untuned(
     HEAD_TO_HEAD_KEY_DOOR,
@@ -356,7 +301,7 @@ _ALL = (
     WEBSHOP,
     PAPER_SEARCH,
     PAPER_SEARCH_LABELED,
-    HEAD_TO_HEAD_KEY_DOOR,
+    *HEAD_TO_HEAD,
     KEY_DOOR_ABLATIONS,
     KEY_DOOR,
     KEY_DOOR_LIMIT,

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.jobs import REPOSITORY, Job
-from steppo_gym.baselines.protocol import Protocol
 from steppo_gym.storage.json_lines import append_text, read_lines
 from steppo_gym.trainers.phases import PHASES
 
@@ -100,7 +100,10 @@ def record(job: Job, folder: Path, commit: str) -> dict[str, Any]:
         "environment_steps": round(sum(by_iteration["environment_steps"])),
         "by_iteration": by_iteration,
         "explained_variance": [entry.get("explained_variance") for entry in training],
+        "start": config.get("start"),
+        # Not where the repository lay.
         "config": config["run"]
+        | {"start": job.protocol.start_of(job.seed)}
         | {name: config["config"][name] for name in SETTINGS}
         | config["rule"]
         | (config["critic"] or {}),

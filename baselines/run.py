@@ -16,10 +16,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from steppo_gym.baselines.compared.protocol import Algorithm, GridPoint, Protocol
 from steppo_gym.baselines.controls import CONTROLS, control_seeds, play_control
 from steppo_gym.baselines.jobs import Job, Stage, grid_jobs, matrix_jobs, missing, stage_folder
 from steppo_gym.baselines.processes import BusyError, Failure, exclusive, run_jobs
-from steppo_gym.baselines.protocol import Algorithm, GridPoint, Protocol
 from steppo_gym.baselines.protocols import PROTOCOLS
 from steppo_gym.baselines.records import (
     RESULTS,

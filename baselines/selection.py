@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from steppo_gym.baselines.compared.protocol import Algorithm, GridPoint, Protocol
 from steppo_gym.baselines.jobs import grid_jobs, is_of, missing
-from steppo_gym.baselines.protocol import Algorithm, GridPoint, Protocol
 from steppo_gym.baselines.tables.estimates import area_under_curve
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from steppo_gym.baselines.protocol import Protocol
+from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.protocols import KEY_DOOR, PPO, STEPPO, untuned
 from steppo_gym.baselines.records import RESULTS
 from steppo_gym.baselines.run import run

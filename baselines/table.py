@@ -13,8 +13,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.jobs import REPOSITORY
-from steppo_gym.baselines.protocol import Protocol
 from steppo_gym.baselines.protocols import ALFWORLD, HEAD_TO_HEAD_KEY_DOOR, PROTOCOLS
 from steppo_gym.baselines.records import RESULTS, MixedProtocolsError, read_results
 from steppo_gym.baselines.tables.figures import draw_curves

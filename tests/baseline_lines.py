@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from steppo_gym.baselines.compared.protocol import Algorithm, GridPoint, Protocol, grid
 from steppo_gym.baselines.jobs import Job
-from steppo_gym.baselines.protocol import Algorithm, GridPoint, Protocol, grid
 
 STEPPO = Algorithm("steppo", "StepPO", "steppo", ("--num_generations", "1"))
 GRPO = Algorithm("grpo", "GRPO", "grpo", ("--num_generations", "8"))

@@ -19,6 +19,7 @@ from steppo_gym.baselines.tables.estimates import (
     probability_of_improvement,
     t_interval,
 )
+from steppo_gym.baselines.tables.over_tasks import aggregate
 
 shares = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=8)
 
@@ -125,3 +126,48 @@ def test_area_by_hand():
 )
 def test_time_left(durations, running, waiting, num_processes, expected):
     assert seconds_left(durations, running, waiting, num_processes) == expected
+
+
+# Success of two rules, three tasks by five seeds.
+RUNS = {
+    "steppo": [[0.50, 0.62, 0.41, 0.58, 0.70], [0.81, 0.79, 0.85, 0.90, 0.77], [0.93, 0.90, 0.96, 0.88, 0.91]],
+    "ppo": [[0.55, 0.49, 0.39, 0.66, 0.52], [0.70, 0.79, 0.72, 0.75, 0.74], [0.91, 0.92, 0.90, 0.93, 0.89]],
+}
+
+
+def test_measures_over_tasks_are_those_of_rliable():
+    # rliable 1.2.0: aggregate_iqm, aggregate_mean, probability_of_improvement(ppo, steppo), and get_interval_estimates
+    # with 50,000 and 20,000 resamples of its own.
+    ours, theirs = aggregate(RUNS).values()
+    for found, expected in (
+        (ours.iqm, (0.8022222222222223, 0.76777778, 0.83)),
+        (ours.mean, (0.7673333333333333, 0.734, 0.8)),
+        (theirs.iqm, (0.7444444444444445, 0.71666667, 0.76777778)),
+        (theirs.mean, (0.7239999999999999, 0.69733333, 0.75133333)),
+        (theirs.above, (0.29333333333333333, 0.12, 0.48)),
+    ):
+        assert found is not None and found.mean == pytest.approx(expected[0], abs=1e-12)
+        assert (found.low, found.high) == pytest.approx(expected[1:], abs=0.01)
+    assert ours.difference is None and ours.above is None
+
+
+def test_differences_over_tasks_stay_with_their_seeds():
+    # Seeds differ much, the rules by 0.1 at each: the difference has no spread, the means have.
+    shifted = {"steppo": RUNS["steppo"], "ppo": [[value - 0.1 for value in task] for task in RUNS["steppo"]]}
+    _, found = aggregate(shifted).values()
+    assert found.difference is not None and found.difference.mean == pytest.approx(-0.1)
+    assert (found.difference.low, found.difference.high) == pytest.approx((-0.1, -0.1))
+    assert found.mean.high - found.mean.low > 0.05
+
+
+def test_runs_are_resampled_within_their_task():
+    # Tasks of 0 and 1 without spread: whatever is drawn, a task keeps its weight.
+    found = aggregate({"steppo": [[0.0] * 4, [1.0] * 4]})["steppo"]
+    assert (found.mean.mean, found.mean.low, found.mean.high) == (0.5, 0.5, 0.5)
+
+
+def test_rules_with_other_numbers_of_runs_have_no_aggregate():
+    with pytest.raises(
+        ValueError, match=r"Rules need the same tasks and seeds, got \{'steppo': \(3, 5\), 'ppo': \(2, 5\)\}"
+    ):
+        aggregate(RUNS | {"ppo": RUNS["ppo"][:2]})

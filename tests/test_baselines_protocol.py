@@ -14,10 +14,14 @@ from pathlib import Path
 import pytest
 from baseline_lines import GRPO, POINT, PROTOCOL, STEPPO, grid_line
 
+from steppo_gym.baselines.compared.head_to_head import HEAD_TO_HEAD, HEAD_TO_HEAD_WEBSHOP
+from steppo_gym.baselines.compared.protocol import Algorithm, GridPoint, Protocol, grid
 from steppo_gym.baselines.jobs import Job, grid_jobs, matrix_jobs, missing
-from steppo_gym.baselines.protocol import Algorithm, GridPoint, Protocol, grid
 from steppo_gym.baselines.protocols import PROTOCOLS
+from steppo_gym.baselines.records import RESULTS, read_results
 from steppo_gym.baselines.selection import IncompleteGridError, choose
+from steppo_gym.baselines.starts import commands
+from steppo_gym.baselines.starts import main as make_starts
 from steppo_gym.trainers.critic_config import CriticConfig
 from steppo_gym.trainers.rules import ALGORITHMS
 from steppo_gym.trainers.run.arguments import parse_arguments
@@ -177,6 +181,55 @@ def test_another_start_is_another_protocol():
     assert shipped.hash != PROTOCOL.hash
     (job,) = jobs_of(replace(shipped, algorithms=(STEPPO,)), "matrix")
     assert job.arguments[:4] == ["--env", "key_door", "--start", "shipped"]
+
+
+def test_seeds_begin_with_the_starts_in_turn(repository: Path):
+    shared = replace(PROTOCOL, starts=("trainers/starts/a", "baselines/starts/a-1"))
+    assert [shared.start_of(seed) for seed in (0, 1, 2, 101)] == [shared.starts[seed % 2] for seed in (0, 1, 2, 101)]
+    assert PROTOCOL.start_of(7) == "warm" and replace(PROTOCOL, start="shipped").start_of(7) == "shipped"
+    jobs = matrix_jobs(shared, {STEPPO: POINT}, (2, 3))
+    assert [flags_of(job.arguments)["--start"] for job in jobs] == [str(repository / start) for start in shared.starts]
+    assert len({PROTOCOL.hash, shared.hash, replace(shared, starts=shared.starts[::-1]).hash}) == 3
+
+
+@pytest.mark.parametrize("protocol", [*HEAD_TO_HEAD[1:], HEAD_TO_HEAD_WEBSHOP], ids=lambda protocol: protocol.name)
+def test_options_are_those_that_the_first_task_chose_for_every_rule(protocol: Protocol):
+    first = HEAD_TO_HEAD[0]
+    lines = read_results(RESULTS, first, "grid")
+    for algorithm in protocol.algorithms:
+        (option,) = algorithm.options
+        chosen = flags_of(list(choose(first, first.algorithm(algorithm.key), lines).option))
+        # What has become the default since.
+        assert chosen.pop("--bootstrap_truncated", "False") == "False" and flags_of(list(option)) == chosen
+    assert len(grid_jobs(protocol, protocol.algorithms, protocol.grid_seeds)) == 6 * len(protocol.algorithms)
+    # Whichever seeds: each start begins as many runs of the table as any other.
+    assert sorted(map(protocol.start_of, protocol.seeds)) == sorted(2 * protocol.starts)
+    assert protocol.comparison == first.comparison and protocol.seeds == first.seeds
+    # A run whose environments are not those of its start is refused.
+    for job in jobs_of(protocol, "matrix"):
+        settings = parse_arguments(ALGORITHMS[job.algorithm.script], job.arguments)
+        (recipe,) = settings.preset.starts.values()
+        assert (settings.env_kwargs, settings.run.invalid_action_reward) == (recipe.env_kwargs, 0.0)
+
+
+def test_the_starts_of_a_comparison_that_are_not_there_are_made_from_its_first(tmp_path: Path, monkeypatch):
+    protocol = HEAD_TO_HEAD_WEBSHOP
+    monkeypatch.setattr("steppo_gym.baselines.starts.REPOSITORY", tmp_path)
+    (tmp_path / protocol.starts[2]).mkdir(parents=True)
+    (tmp_path / protocol.starts[2] / "card.json").write_text("{}")
+    made = [command[3:] for command in commands(protocol)]
+    assert [flags_of(command) for command in made] == [
+        {
+            "--env": "webshop",
+            "--seed": str(seed),
+            "--from": "trainers/starts/webshop",
+            "--updates": "400",
+            "--out": f"baselines/starts/webshop-{seed}",
+        }
+        for seed in (1, 3, 4)
+    ]
+    with pytest.raises(SystemExit):
+        make_starts(["key_door"])
 
 
 OPTIONS = (("--gae_lambda", "0.9"), ("--gae_lambda", "1.0", "--whiten_advantages", "False"))

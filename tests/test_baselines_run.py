@@ -16,9 +16,9 @@ import pytest
 from baseline_lines import GRPO, POINT, PROTOCOL, STEPPO, grid_line
 from forked import fork
 
+from steppo_gym.baselines.compared.protocol import Algorithm
 from steppo_gym.baselines.jobs import Job, matrix_jobs, stage_folder
 from steppo_gym.baselines.processes import BusyError, exclusive, job_record, may_resume, next_job
-from steppo_gym.baselines.protocol import Algorithm
 from steppo_gym.baselines.protocols import PROTOCOLS
 from steppo_gym.baselines.records import (
     MixedProtocolsError,

@@ -11,9 +11,10 @@ from statistics import fmean
 import pytest
 from baseline_lines import GRPO, POINT, PROTOCOL, STEPPO, control_line, grid_line, matrix_line
 
+from steppo_gym.baselines.compared.protocol import Algorithm, Protocol
 from steppo_gym.baselines.jobs import Job
-from steppo_gym.baselines.protocol import Algorithm
 from steppo_gym.baselines.protocols import PROTOCOLS
+from steppo_gym.baselines.recompute import over_tasks as recompute_over_tasks
 from steppo_gym.baselines.recompute import recompute
 from steppo_gym.baselines.records import (
     RESULTS,
@@ -32,6 +33,7 @@ from steppo_gym.baselines.tables.effort import effort_table
 from steppo_gym.baselines.tables.estimates import Estimate
 from steppo_gym.baselines.tables.figures import draw_curves
 from steppo_gym.baselines.tables.listing import listing
+from steppo_gym.baselines.tables.over_tasks import aggregate, over_tasks
 from steppo_gym.baselines.tables.short_block import BEGIN, END, short_block, write_short_block
 from steppo_gym.baselines.tables.summary import bounds, summary, table
 from steppo_gym.baselines.tables.text_table import percent
@@ -249,6 +251,85 @@ def test_another_recomputation_comes_to_the_same_numbers(name):
             assert row.p_value == pytest.approx(theirs["p_holm"], abs=1e-9)
 
 
+def started_line(algorithm: Algorithm, seed: int, success: float, protocol: Protocol) -> dict:
+    """A run from the start whose turn it is."""
+    place = seed % len(protocol.starts)
+    start = {"name": protocol.starts[place], "sha256": f"{place}"}
+    same = {"success_before": 0.1 * place, "sampled_success_before": 0.2}
+    return matrix_line(algorithm, seed, success, protocol=protocol) | same | {"start": start}
+
+
+def test_runs_from_few_starts_are_compared_by_start_as_well():
+    protocol = replace(PROTOCOL, starts=("a", "b", "c"))
+    ours = [started_line(STEPPO, seed, 0.5, protocol) for seed in range(6)]
+    theirs = [started_line(GRPO, seed, 0.5 + (0.1, 0.2, 0.3, 0.1, 0.2, 0.6)[seed], protocol) for seed in range(6)]
+    text = table(protocol, [*ours, *theirs], [])
+    (row,) = (row for row in cells(text.partition("by the start of the runs:")[2])[1:] if row[0] == "GRPO")
+    # Means .1, .2, .45 over their two seeds each: t = .25 / (.1803 / sqrt(3)) = 2.4019, df 2.
+    assert row == ["GRPO", "+10.0", "+20.0", "+45.0", f"{1 - 2.4019 / (2 + 2.4019**2) ** 0.5:.2f}"]
+    # Three policies, not six.
+    (start,) = (row for row in cells(text) if row[0] == "warm start")
+    assert (start[3], start[-1]) == ("10.0 (0.0 to 20.0)", "3")
+    other = theirs[-1] | {"start": {"name": "c", "sha256": "9"}}
+    with pytest.raises(
+        MixedProtocolsError, match="The runs of seed 5, which should start from the same policy, differ"
+    ):
+        table(protocol, [*ours, *theirs[:-1], other], [])
+
+
+PARTS = tuple(
+    replace(PROTOCOL, name=name, title=f"{name}, small", comparison="small ones", env=name)
+    for name in ("one", "two", "three")
+)
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Path:
+    """Two complete tasks of a comparison, and a third that lacks a run; the second has a rule of its own."""
+    heights = {STEPPO: (0.9, 0.5, 0.8, 0.6), GRPO: (0.7, 0.4, 0.9, 0.4), OTHER: (0.1, 0.1, 0.1, 0.1)}
+    for protocol in PARTS:
+        rules = (STEPPO, GRPO, OTHER) if protocol.name == "two" else (STEPPO, GRPO)
+        for rule in rules:
+            for seed, height in enumerate(heights[rule]):
+                if (protocol.name, rule, seed) != ("three", GRPO, 3):
+                    line = matrix_line(rule, seed, height * (0.5 if protocol.name == "two" else 1), protocol=protocol)
+                    append_line(results_file(tmp_path, protocol, "matrix"), line)
+    return tmp_path
+
+
+OTHER = replace(GRPO, key="other", title="Other")
+
+
+def test_a_comparison_has_a_table_over_its_complete_tasks(tasks: Path):
+    one, two, three = PARTS
+    two = replace(two, algorithms=(STEPPO, OTHER, GRPO))
+    (text,) = over_tasks(tasks, [two, one, three])
+    header, ours, theirs = cells(text)
+    assert header == ["", "two", "one", "mean", "IQM", "greedy - StepPO", "P(above StepPO)"]
+    assert ours[:3] == ["StepPO", "35.0", "70.0"] and ours[3].startswith("52.5 [") and ours[5:] == ["-", "-"]
+    assert theirs[0] == "GRPO" and theirs[5].startswith("-7.5 [")
+    assert "**Small ones, over 2 tasks**" in text and "Not complete and left out: three." in text
+    assert text in summary(tasks, [two, one, three])
+    # One complete task is no aggregate, nor are protocols of no comparison.
+    assert over_tasks(tasks, [one, three]) == []
+    assert over_tasks(tasks, [replace(part, comparison="") for part in PARTS]) == []
+
+
+def test_another_recomputation_over_tasks_comes_to_the_same_numbers(tasks: Path):
+    lines = [read_results(tasks, protocol, "matrix") for protocol in PARTS[:2]]
+    other = recompute_over_tasks(lines)
+    runs = {
+        key: [[line["success_after"] for line in own if line["algorithm"] == key] for own in lines] for key in other
+    }
+    found = aggregate(runs)
+    assert set(found) == {"steppo", "grpo"}
+    for key, row in found.items():
+        for name in ("mean", "iqm", "difference", "above"):
+            estimate = getattr(row, name)
+            if key != "steppo" or name in ("mean", "iqm"):
+                assert (estimate.mean, estimate.low, estimate.high) == pytest.approx(other[key][name], abs=1e-12)
+
+
 def test_lines_without_a_curve_leave_gaps():
     lines = [line | {"curve": None, "seconds_per_update": None} for line in LINES]
     row = next(row for row in cells(table(PROTOCOL, lines, [])) if row[0] == "GRPO")
@@ -415,7 +496,8 @@ def test_a_line_pools_splits_and_has_null_for_a_mean_over_nothing(tmp_path: Path
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     shared = dict.fromkeys(SETTINGS, 1)
     config = {
-        "run": {"env": "key_door"},
+        "run": {"env": "key_door", "start": "/somewhere/a"},
+        "start": {"name": "a", "sha256": "1"},
         "config": shared | {"x": 1},
         "rule": {"gamma": 0.9},
         "critic": {"value_clip_range": None},
@@ -451,7 +533,11 @@ def test_a_line_pools_splits_and_has_null_for_a_mean_over_nothing(tmp_path: Path
     # The line's 64 episodes over two iterations.
     assert recorded["environment_steps"] == 32 * 5 + 100 + 7
     assert recorded["explained_variance"] == [None, 0.4]
-    assert recorded["config"] == {"env": "key_door", **shared, "gamma": 0.9, "value_clip_range": None}
+    assert recorded["start"] == {"name": "a", "sha256": "1"}
+    # Not where it lay.
+    assert recorded["config"] == {
+        "env": "key_door", "start": "warm", **shared, "gamma": 0.9, "value_clip_range": None
+    }  # fmt: skip
 
 
 def test_lines_are_json_without_nan(tmp_path: Path):

@@ -24,7 +24,7 @@ import transformers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from steppo_gym.command_line import CommandParser
-from steppo_gym.errors import SteppoGymError
+from steppo_gym.errors import DataError, SteppoGymError
 from steppo_gym.evaluation.scores import evaluation_metrics, task_metrics
 from steppo_gym.rollouts.open_episode import Assignment
 from steppo_gym.rollouts.pool import EnvPool
@@ -34,6 +34,7 @@ from steppo_gym.trainers.policy.chat import ChatCodec
 from steppo_gym.trainers.policy.generation import ModelPolicy
 from steppo_gym.trainers.policy.small_policy import stop_token_ids
 from steppo_gym.trainers.run.presets import PRESETS, Preset
+from steppo_gym.trainers.run.settings import Start
 from steppo_gym.trainers.run.starts import CARD, SHIPPED, read_start
 from steppo_gym.trainers.warm_start.start import StartRecipe, make_start, start_hash
 
@@ -52,6 +53,7 @@ class Making:
     seed: int
     tasks: int
     command: str
+    origin: Start | None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -66,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = options.name or next(iter(preset.starts))
     if name not in preset.starts:
         parser.error(f"--name must be one of {', '.join(preset.starts)}, got {name!r}")
+    if options.origin is not None and (options.updates is None or options.out is None):
+        parser.error("--from needs --out, and --updates: for how long the policy learns to read again")
     out = options.out or SHIPPED / name
     if (out / CARD).exists() and not options.remake:
         print(f"{read_start(out).folder} is complete; --remake makes it again.")
@@ -73,19 +77,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Sums come out the same whatever the machine's cores, and environments need no more.
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
-    making = Making(
-        options.env,
-        name,
-        preset,
-        _shortened(preset.starts[name], options.demonstrations, options.updates),
-        options.seed,
-        options.tasks,
-        _command(options, name),
-    )
     try:
+        origin = None if options.origin is None else _origin(options.origin, preset, preset.starts[name])
+        making = Making(
+            options.env,
+            name if origin is None else out.name,
+            preset,
+            _shortened(preset.starts[name], options.demonstrations, options.updates, whole_fault=origin is not None),
+            options.seed,
+            options.tasks,
+            _command(options, name),
+            origin,
+        )
         _make(making, out)
     except SteppoGymError as error:
         sys.exit(f"{parser.prog}: {error}")
+
+
+def _origin(folder: Path, preset: Preset, recipe: StartRecipe) -> Start:
+    """The start that is gone on with.
+
+    Raises:
+        DataError: there is none in the folder, or it was made for other environments.
+    """
+    origin, wanted = read_start(folder), {"id": preset.env_id, "kwargs": dict(recipe.env_kwargs)}
+    if origin.environment != wanted:
+        raise DataError(f"--from: {folder} was made for {origin.environment}, expected one for {wanted}.")
+    return origin
 
 
 def _parser() -> CommandParser:
@@ -95,6 +113,14 @@ def _parser() -> CommandParser:
     parser.add_argument("--name", help="which start of the task; default: its first")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: where the package's own starts lie")
     parser.add_argument("--seed", type=int, default=0, help="of everything (default: %(default)s)")
+    parser.add_argument(
+        "--from",
+        dest="origin",
+        type=Path,
+        metavar="FOLDER",
+        help="a start that is gone on with, instead of a new policy: it reads again for --updates, then learns the "
+        "whole fault; with other seeds these are other starts of one reader",
+    )
     parser.add_argument("--remake", action="store_true", help="make it again although it is there")
     parser.add_argument("--demonstrations", type=int, help="episodes of each phase; default: the recipe's")
     parser.add_argument("--updates", type=int, help="of the reading phase; default: the recipe's")
@@ -106,18 +132,26 @@ def _parser() -> CommandParser:
 
 def _command(options: Any, name: str) -> str:
     """The command that makes the same bytes, wherever they go."""
-    chosen = {"demonstrations": options.demonstrations, "updates": options.updates, "tasks": options.tasks}
+    chosen = {
+        "from": options.origin,
+        "demonstrations": options.demonstrations,
+        "updates": options.updates,
+        "tasks": options.tasks,
+    }
     given = "".join(f" --{flag} {value}" for flag, value in chosen.items() if value is not None)
     return f"python -m steppo_gym.trainers.make_start --env {options.env} --name {name} --seed {options.seed}{given}"
 
 
-def _shortened(recipe: StartRecipe, demonstrations: int | None, updates: int | None) -> StartRecipe:
-    """The recipe with other budgets; that of the fault keeps its share."""
+def _shortened(
+    recipe: StartRecipe, demonstrations: int | None, updates: int | None, *, whole_fault: bool = False
+) -> StartRecipe:
+    """The recipe with other budgets; that of the fault keeps its share, unless it is to be whole."""
     reading, fault = recipe.reading, recipe.fault
     if updates is not None:
         share = fault.num_updates / reading.num_updates
-        fault = replace(fault, num_updates=max(1, round(share * updates)))
         reading = replace(reading, num_updates=updates)
+        if not whole_fault:
+            fault = replace(fault, num_updates=max(1, round(share * updates)))
     if demonstrations is not None:
         reading, fault = (replace(phase, num_demonstrations=demonstrations) for phase in (reading, fault))
     return replace(recipe, reading=reading, fault=fault)
@@ -127,7 +161,10 @@ def _make(making: Making, out: Path) -> None:
     work = out.with_name(f"{out.name}.making")
     preset, recipe = making.preset, making.recipe
     say = partial(print, flush=True)
-    reader, start = make_start(work, preset.env_id, preset.train_split, recipe, seed=making.seed, say=say)
+    origin = None if making.origin is None else making.origin.folder
+    reader, start = make_start(
+        work, preset.env_id, preset.train_split, recipe, seed=making.seed, origin=origin, say=say
+    )
     sets = [
         first_tasks(split, preset.spec(split, recipe.env_kwargs), making.tasks) for split in preset.validation_splits
     ]
@@ -144,6 +181,7 @@ def _make(making: Making, out: Path) -> None:
         "tasks": making.tasks,
         "environment": {"id": preset.env_id, "kwargs": dict(recipe.env_kwargs)},
         "seed": making.seed,
+        **({"from": {"name": making.origin.name, "sha256": making.origin.sha256}} if making.origin else {}),
         "recipe": asdict(recipe),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         "instructions": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from steppo_gym.audit.scores import rank_correlation
-from steppo_gym.baselines.protocol import Protocol
+from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.records import read_results
 from steppo_gym.baselines.tables.estimates import area_under_curve
 from steppo_gym.baselines.tables.text_table import MISSING, decimal, markdown

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from steppo_gym.baselines.protocol import GridPoint, Protocol
+from steppo_gym.baselines.compared.protocol import GridPoint, Protocol
 from steppo_gym.baselines.records import MixedProtocolsError
 from steppo_gym.baselines.tables.estimates import (
     Estimate,
@@ -98,6 +98,9 @@ def check(lines: Sequence[Line]) -> None:
         own = [line for line in lines if line["seed"] == seed]
         for name in ("success_before", "sampled_success_before"):
             _same(name, f"the runs of seed {seed}, which should start from the same policy,", own)
+        # Lines are older than this.
+        known = [{"start": line.get("start")} for line in own]
+        _same("start", f"the runs of seed {seed}, which should start from the same policy,", known)
 
 
 def has_own_budget(line: Line) -> bool:
@@ -105,9 +108,12 @@ def has_own_budget(line: Line) -> bool:
     return bool({"--episodes_per_iteration", "--updates_per_iteration"} & set(line["arguments"]))
 
 
-def warm_starts(lines: Sequence[Line]) -> dict[int, Line]:
-    """One line for each seed: all runs of a seed start from the same policy."""
-    return {line["seed"]: line for line in sorted(lines, key=lambda line: line["seed"])}
+def warm_starts(lines: Sequence[Line]) -> dict[int | str, Line]:
+    """One line for each policy that runs began with: one a seed, unless seeds share one that was made before."""
+    return {
+        line["start"]["sha256"] if line.get("start") else line["seed"]: line
+        for line in sorted(lines, key=lambda line: line["seed"])
+    }
 
 
 def metric(line: Line, when: str, name: str) -> float:

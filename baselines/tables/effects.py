@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from steppo_gym.baselines.protocol import Protocol
+from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.records import read_results
 from steppo_gym.baselines.tables.comparison import Line, check
 from steppo_gym.baselines.tables.estimates import holm, student_quantile, two_sided_p

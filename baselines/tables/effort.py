@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean, median
 
-from steppo_gym.baselines.protocol import Protocol
+from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.tables.comparison import REFERENCE, Line, by_algorithm
 from steppo_gym.baselines.tables.estimates import first_time, probability_of_improvement
 from steppo_gym.baselines.tables.text_table import MISSING, markdown, percent

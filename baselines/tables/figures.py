@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from steppo_gym.baselines.protocol import Protocol
+from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.tables.comparison import REFERENCE, Line, by_algorithm
 from steppo_gym.baselines.tables.estimates import estimate
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from steppo_gym.baselines.compared.protocol import Algorithm, Protocol
 from steppo_gym.baselines.jobs import grid_jobs, missing
-from steppo_gym.baselines.protocol import Algorithm, Protocol
 from steppo_gym.baselines.records import read_results
 from steppo_gym.baselines.selection import choose, grid_scores
 from steppo_gym.baselines.tables.comparison import Line, by_algorithm, metric

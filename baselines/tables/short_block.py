@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from steppo_gym.baselines.protocol import Protocol
+from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.records import read_results
 from steppo_gym.baselines.tables.comparison import REFERENCE, Row, compare
 from steppo_gym.baselines.tables.summary import bounds

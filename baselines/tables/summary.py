@@ -6,11 +6,13 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from steppo_gym.baselines.protocol import Protocol
+from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.records import read_results
+from steppo_gym.baselines.tables.by_start import start_table
 from steppo_gym.baselines.tables.comparison import Line, Row, by_algorithm, compare, has_own_budget, metric, warm_starts
 from steppo_gym.baselines.tables.effort import effort_table
 from steppo_gym.baselines.tables.estimates import FEWEST_FOR_AN_INTERVAL, Estimate, estimate
+from steppo_gym.baselines.tables.over_tasks import over_tasks
 from steppo_gym.baselines.tables.text_table import MISSING, decimal_interval, markdown, percent, percent_interval
 
 HEADER = (
@@ -20,17 +22,18 @@ HEADER = (
 
 
 def summary(results: Path, protocols: Iterable[Protocol]) -> str:
-    """The tables of all protocols that have results, but for superseded ones.
+    """Tables over the tasks of comparisons, then those of all protocols that have results, but for superseded ones.
 
     Raises:
         MixedProtocolsError: lines do not belong together.
     """
+    protocols = list(protocols)
     tables = [
         table(protocol, lines, read_results(results, protocol, "control"))
         for protocol in protocols
         if not protocol.superseded and (lines := read_results(results, protocol, "matrix"))
     ]
-    return "\n".join(tables)
+    return "\n".join([*over_tasks(results, protocols), *tables])
 
 
 def bounds(counts: Collection[int]) -> str:
@@ -62,6 +65,8 @@ def table(protocol: Protocol, lines: Sequence[Line], controls: Sequence[Line]) -
         parts += ["Other scores, greedy:", _metrics(protocol, lines)]
     if protocol.score is not None:
         parts += [f"What it took to that score on the {protocol.watched} tasks:", effort_table(protocol, lines)]
+    if protocol.starts:
+        parts += ["Greedy success minus StepPO's by the start of the runs:", start_table(protocol, lines)]
     if any(line["curve"] for line in lines):
         tasks = "" if protocol.watched == "test" else f" on the {protocol.watched} tasks"
         parts.append(f"[Learning curves](figures/{protocol.name}.svg){tasks} of all runs.")

@@ -55,6 +55,30 @@ def test_equal_settings_make_equal_bytes_and_others_do_not(tmp_path):
     assert start_hash(other_fault[0]) == start_hash(reader)
 
 
+def test_a_start_can_be_made_from_another(tmp_path):
+    first = make(tmp_path / "first")[1]
+    again = replace(TINY, reading=replace(READING, num_updates=3))
+
+    def made(name, seed, said=None):
+        said = [].append if said is None else said.append
+        return make_start(tmp_path / name, KEY_DOOR, "train", again, seed=seed, origin=first, say=said)
+
+    one, two, same = made("one", 1), made("two", 2), made("same", 1)
+    assert start_hash(one[1]) == start_hash(same[1])
+    assert len({start_hash(folder) for folder in (first, one[0], one[1], two[1])}) == 4
+    # The same tokenizer, and weights a few updates away: a new policy would share neither.
+    assert (one[1] / "tokenizer.json").read_bytes() == (first / "tokenizer.json").read_bytes()
+    began, ended, new = (load_file(f / "model.safetensors") for f in (first, one[0], make(tmp_path / "new", seed=1)[0]))
+    distance = {which: sum((began[n] - w[n]).norm() for n in began) for which, w in (("from", ended), ("new", new))}
+    assert 0 < distance["from"] < distance["new"] / 2
+    # What was begun from one is not gone on with from another.
+    shutil.copytree(tmp_path / "one", tmp_path / "other")
+    shutil.copytree(one[1], first, dirs_exist_ok=True)
+    said = []
+    made("other", 1, said)
+    assert "begun anew" in said[0]
+
+
 def test_the_hash_is_of_names_and_contents(tmp_path):
     _, start = make(tmp_path / "one")
     usual = start_hash(start)
@@ -194,6 +218,33 @@ def test_a_start_is_made_once(made, capsys):
     main([*COMMAND, "--out", str(made)])
     assert "is complete; --remake makes it again" in capsys.readouterr().out
     assert (made / "card.json").stat().st_mtime_ns == before
+
+
+def test_the_card_of_one_made_from_another_names_it(made, tmp_path, capsys):
+    out = tmp_path / "alfworld-easy-1"
+    with pytest.MonkeyPatch.context() as patch:
+        preset = PRESETS["alfworld"]
+        recipe = preset.starts["alfworld-easy"]
+        quick = replace(recipe, fault=replace(recipe.fault, num_updates=2, batch_size=2))
+        patch.setitem(PRESETS, "alfworld", replace(preset, starts={"alfworld-easy": quick}))
+        patch.setitem(PRESETS["alfworld"].small_policy_settings, "max_completion_length", 2)
+        main([*COMMAND, "--seed", "1", "--from", str(made), "--out", str(out)])
+    card = json.loads((out / "card.json").read_text())
+    assert card["name"] == "alfworld-easy-1" and card["from"] == {"name": "alfworld-easy", "sha256": start_hash(made)}
+    assert f"--seed 1 --from {made} --demonstrations 16 --updates 2 --tasks 1" in card["command"]
+    # It reads again for as long as it was told; the fault is not shortened with it.
+    assert [card["recipe"][phase]["num_updates"] for phase in ("reading", "fault")] == [2, 2]
+    assert read_start(out).name == "alfworld-easy-1"
+
+
+def test_what_a_start_cannot_be_made_from_is_refused(made, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--env", "alfworld", "--from", str(made), "--out", str(tmp_path / "out")])
+    assert "--from needs --out, and --updates" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match=r"--from: .* was made for .*ALFWorld.*, expected one for .*HotpotQA"):
+        main(["--env", "hotpotqa", "--from", str(made), "--updates", "1", "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit, match="is not the card of a start"):
+        main(["--env", "alfworld", "--from", str(tmp_path), "--updates", "1", "--out", str(tmp_path / "out")])
 
 
 @pytest.mark.parametrize("env", [env for env, preset in PRESETS.items() if preset.starts])

@@ -85,7 +85,14 @@ class StartRecipe:
 
 
 def make_start(
-    folder: Path, env_id: str, split: str, recipe: StartRecipe, *, seed: int, say: Say = print
+    folder: Path,
+    env_id: str,
+    split: str,
+    recipe: StartRecipe,
+    *,
+    seed: int,
+    origin: Path | None = None,
+    say: Say = print,
 ) -> tuple[Path, Path]:
     """Make a start, or go on with one whose making was interrupted.
 
@@ -95,6 +102,7 @@ def make_start(
         split: of the tasks that are demonstrated.
         recipe: what to do.
         seed: of demonstrations, initialization, order and names.
+        origin: the folder of a start whose policy and tokenizer are gone on with; new ones are made without.
         say: told of the progress, a line at a time.
 
     Returns:
@@ -112,6 +120,8 @@ def make_start(
             raise ValueError(f"A start is made of conversations, so context must be 'append', got {env.context!r}.")
         task_ids = [env.task_ids[i] for i in range(len(env.task_ids))]
         version = content_hash(spec, task_ids, recipe, seed, __name__)
+        if origin is not None:
+            version += f" {start_hash(origin)}"
         if (folder / "version").exists() and (folder / "version").read_text() != version:
             say(f"{folder} was begun with other settings or another version and is begun anew.")
             shutil.rmtree(folder)
@@ -121,9 +131,13 @@ def make_start(
             name: _demonstrations(folder / f"{name}.json", spec, task_ids, phase, seed, say)
             for name, phase in recipe.phases.items()
         }
-        tokenizer = make_tokenizer(list(_texts(recipe, shown, env, seed)), recipe.policy)
+        if origin is None:
+            tokenizer = make_tokenizer(list(_texts(recipe, shown, env, seed)), recipe.policy)
+            model = build_model(tokenizer, recipe.policy, seed=seed)
+        else:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(origin, padding_side="left")
+            model = Qwen3ForCausalLM.from_pretrained(origin, dtype=torch.float32)
         codec = ChatCodec(tokenizer, stop_token_ids=stop_token_ids(tokenizer))
-        model = build_model(tokenizer, recipe.policy, seed=seed)
         for name, phase in recipe.phases.items():
             if not (folder / name).exists():
                 lesson = Lesson(shown[name], env, codec, phase, seed)

@@ -88,6 +88,10 @@ class Protocol:
     """The tasks of the learning curve: "validation" leaves the test tasks alone until training has ended."""
     start: str = "warm"
     """What runs begin as: each seed's own warm start, or "shipped" for what comes with the package."""
+    starts: tuple[str, ...] = ()
+    """Instead: folders of policies below the repository, of which seed s begins with number s modulo their number."""
+    comparison: str = ""
+    """Protocols with the same one are the tasks of one comparison, with a table over all of them."""
     superseded: str = ""
     """Why another protocol took its place. Its runs stay in RESULTS.md, whose summary leaves it out."""
 
@@ -122,11 +126,17 @@ class Protocol:
         # Left out otherwise: protocols are older than these.
         if self.start != "warm":
             shared["start"] = self.start
+        if self.starts:
+            shared["starts"] = self.starts
         if self.watched != "test":
             shared["watched"] = self.watched
         if self.instructions:
             shared["instructions"] = self.instructions
         return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:12]
+
+    def start_of(self, seed: int) -> str:
+        """What a run of a seed begins with: "warm", "shipped" or a folder below the repository."""
+        return self.starts[seed % len(self.starts)] if self.starts else self.start
 
     def points(self, algorithm: Algorithm) -> list[GridPoint]:
         """The grid of an algorithm: every shared point with every option of its own."""
