@@ -127,6 +127,7 @@ KEY_DOOR_ABLATIONS = untuned(
     HEAD_TO_HEAD_KEY_DOOR,
     name="key_door_ablations",
     title="KeyDoor, parts of StepPO",
+    comparison="",
     seeds=(0, 1, 2, 3, 4),
     defaults=(),
     algorithms=(

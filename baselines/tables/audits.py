@@ -132,6 +132,8 @@ def _agreement_table(audits: Sequence[Mapping[str, Any]], tasks: Mapping[str, Pr
     rows = []
     for one in audits:
         protocol = tasks[one["task"]]
+        if len(protocol.algorithms) == 1:
+            continue
         try:
             found = agreement(one["points"], learned_by(protocol, results))
         except ValueError as error:
@@ -141,14 +143,14 @@ def _agreement_table(audits: Sequence[Mapping[str, Any]], tasks: Mapping[str, Pr
         rows.append([protocol.title, _of(one), str(found.rules), shown, decimal(found.p_value)])
     said = (
         "Rules that are both in the audit and in recorded runs of the same protocol: Spearman's correlation between "
-        "`aligned` and the mean height of the greedy test curve over seeds, a 95 % bootstrap interval over points and "
-        "seeds, and p by permuting rules."
+        "`aligned` and the mean height of the greedy curve over seeds, a 95 % bootstrap interval over points and "
+        "seeds, and p by permuting rules. Tasks of which one rule was run have no order."
     )
     return f"{said}\n\n{markdown(['task', 'policy', 'rules', 'Spearman', 'p'], rows)}"
 
 
 def learned_by(protocol: Protocol, results: Path) -> dict[str, list[float]]:
-    """By rule, the mean height of each recorded run's greedy test curve; rows that vary a rule are left out."""
+    """By rule, the mean height of each recorded run's greedy curve; rows that vary a rule are left out."""
     found: dict[str, list[float]] = {}
     for line in read_results(results, protocol, "matrix"):
         if line["algorithm"] == line["script"]:
