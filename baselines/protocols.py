@@ -129,6 +129,7 @@ KEY_DOOR_ABLATIONS = untuned(
     title="KeyDoor, parts of StepPO",
     seeds=(0, 1, 2, 3, 4),
     defaults=(),
+    comparison="",
     algorithms=(
         # First of them, as what the others are compared with.
         STEPPO,
