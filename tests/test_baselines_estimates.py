@@ -167,7 +167,10 @@ def test_runs_are_resampled_within_their_task():
 
 
 def test_rules_with_other_numbers_of_runs_have_no_aggregate():
-    with pytest.raises(
-        ValueError, match=r"Rules need the same tasks and seeds, got \{'steppo': \(3, 5\), 'ppo': \(2, 5\)\}"
-    ):
-        aggregate(RUNS | {"ppo": RUNS["ppo"][:2]})
+    for theirs, said in ((RUNS["ppo"][:2], r"'ppo': \(5, 5\)"), ([*RUNS["ppo"][:2], [0.5]], r"'ppo': \(5, 5, 1\)")):
+        with pytest.raises(
+            ValueError, match=rf"same tasks and seeds, got runs by task of .*'steppo': \(5, 5, 5\), {said}"
+        ):
+            aggregate(RUNS | {"ppo": theirs})
+    with pytest.raises(ValueError, match=r"got runs by task of \{'steppo': \(2, 1\)\}"):
+        aggregate({"steppo": [[0.5, 0.6], [0.5]]})

@@ -212,6 +212,12 @@ def test_options_are_those_that_the_first_task_chose_for_every_rule(protocol: Pr
         assert (settings.env_kwargs, settings.run.invalid_action_reward) == (recipe.env_kwargs, 0.0)
 
 
+def test_no_other_protocol_slips_into_a_comparison():
+    # One that is made of a task's by `replace` would inherit it.
+    assert [protocol.name for protocol in PROTOCOLS.values() if protocol.comparison] == [p.name for p in HEAD_TO_HEAD]
+    assert len({protocol.seeds for protocol in HEAD_TO_HEAD}) == 1
+
+
 def test_the_starts_of_a_comparison_that_are_not_there_are_made_from_its_first(tmp_path: Path, monkeypatch):
     protocol = HEAD_TO_HEAD_WEBSHOP
     monkeypatch.setattr("steppo_gym.baselines.starts.REPOSITORY", tmp_path)

@@ -38,7 +38,7 @@ class Aggregate:
     """Probability of ending above the reference, mean over tasks."""
 
 
-def aggregate(scores: Mapping[str, npt.ArrayLike], reference: str = REFERENCE) -> dict[str, Aggregate]:
+def aggregate(scores: Mapping[str, Sequence[Sequence[float]]], reference: str = REFERENCE) -> dict[str, Aggregate]:
     """The measures of every rule.
 
     Resampled are the runs of each rule within each task, with `default_rng([*key.encode(), k])` for the rule of that
@@ -51,9 +51,10 @@ def aggregate(scores: Mapping[str, npt.ArrayLike], reference: str = REFERENCE) -
     Raises:
         ValueError: rules or tasks have different numbers of runs.
     """
+    sizes = {key: tuple(len(task) for task in values) for key, values in scores.items()}
+    if len(set(sizes.values())) != 1 or len(set(next(iter(sizes.values())))) != 1:
+        raise ValueError(f"Rules need the same tasks and seeds, got runs by task of {sizes}.")
     arrays = {key: np.asarray(values, np.float64) for key, values in scores.items()}
-    if len({array.shape for array in arrays.values()}) != 1:
-        raise ValueError(f"Rules need the same tasks and seeds, got { ({k: a.shape for k, a in arrays.items()}) }.")
     drawn = {key: _draws(key, array) for key, array in arrays.items()}
     found = {}
     for key, array in arrays.items():
