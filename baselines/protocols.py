@@ -130,7 +130,6 @@ KEY_DOOR_ABLATIONS = untuned(
     comparison="",
     seeds=(0, 1, 2, 3, 4),
     defaults=(),
-    comparison="",
     algorithms=(
         # First of them, as what the others are compared with.
         STEPPO,
