@@ -38,7 +38,7 @@ from steppo_gym.credit.rows import build_rows, collate
 from steppo_gym.rollouts.episode import Episode
 from steppo_gym.trainers.branches import Branches
 from steppo_gym.trainers.metrics import UpdateSums
-from steppo_gym.trainers.rules import BPO, VinePPO
+from steppo_gym.trainers.rules import ALGORITHMS, BPO, VinePPO
 
 CLIP = {"epsilon": 0.15, "epsilon_high": 0.25}
 VALUE_CLIP = 0.06
@@ -176,7 +176,9 @@ def make_one(make_trainer, random_folder):
 
     def make(script, **settings):
         model = Qwen3ForCausalLM.from_pretrained(random_folder, dtype=torch.float64)
-        trainer = make_trainer(script=script, model=model, **ONE_UPDATE | settings)
+        # The references value the state that an episode was cut off in.
+        bootstrap = {"bootstrap_truncated": True} if ALGORITHMS[script].critic else {}
+        trainer = make_trainer(script=script, model=model, **ONE_UPDATE | bootstrap | settings)
         trainer.model.eval()
         shift(trainer.ref_model, 0.1)
         if trainer.critic is not None:
