@@ -130,3 +130,8 @@ def test_a_run_of_the_default_policy_is_its_protocols(tmp_path):
     last = {name: value for name, value in itertools.pairwise(arguments) if name.startswith("--")}
     assert (last["--iterations"], last["--test_tasks"], last["--seed"]) == ("2", "0", "3")
     assert last["--learning_rate"] == "0.001" and last["--output_dir"] == str(tmp_path / "key_door-seed3")
+
+
+def test_the_written_page_is_made_from_the_recorded_audits(capsys):
+    audits.main(["report"])
+    assert audits.PAGE.read_text(encoding="utf-8") + "\n" == capsys.readouterr().out

@@ -12,7 +12,7 @@ import pytest
 
 from steppo_gym.baselines.jobs import matrix_jobs
 from steppo_gym.baselines.records import append_line, results_file
-from steppo_gym.baselines.study import CELLS, FACTORS, main
+from steppo_gym.baselines.study import CELLS, FACTORS, PAGE, main
 from steppo_gym.baselines.tables.effects import effects
 from steppo_gym.baselines.tables.estimates import student_quantile, two_sided_p
 from steppo_gym.trainers.rules import ALGORITHMS
@@ -139,3 +139,8 @@ def test_the_page_has_effects_only_when_all_runs_are_there(tmp_path, capsys):
     main(["report", "--results", str(tmp_path)])
     page = capsys.readouterr().out
     assert "79 of 80 runs are recorded." in page and "| horizon |" not in page
+
+
+def test_the_written_page_is_made_from_the_recorded_lines(capsys):
+    main(["report"])
+    assert PAGE.read_text(encoding="utf-8") == capsys.readouterr().out

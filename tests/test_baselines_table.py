@@ -27,6 +27,7 @@ from steppo_gym.baselines.records import (
     record,
     results_file,
 )
+from steppo_gym.baselines.study import CELLS
 from steppo_gym.baselines.table import IN_THE_README, main
 from steppo_gym.baselines.tables.comparison import compare
 from steppo_gym.baselines.tables.effort import effort_table
@@ -563,8 +564,9 @@ def test_the_readme_and_the_list_show_the_recorded_lines(repository: Path):
 
 
 def test_every_file_of_results_belongs_to_a_protocol():
-    known = {results_file(RESULTS, p, stage) for p in PROTOCOLS.values() for stage in ("matrix", "grid", "control")}
+    protocols = [*PROTOCOLS.values(), *(cell.protocol() for cell in CELLS)]
+    known = {results_file(RESULTS, p, stage) for p in protocols for stage in ("matrix", "grid", "control")}
     assert set(RESULTS.glob("*")) <= known | {RESULTS / "audits"}
-    for protocol in PROTOCOLS.values():
+    for protocol in protocols:
         for stage in ("matrix", "grid", "control"):
             assert all(json.dumps(line) for line in read_results(RESULTS, protocol, stage))
