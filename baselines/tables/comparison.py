@@ -137,7 +137,7 @@ def _row(key: str, group: Sequence[Line], reference: Mapping[int, float]) -> Row
         point=GridPoint(group[0]["learning_rate"], group[0]["epsilon"], tuple(group[0].get("option", ()))),
         seeds=tuple(line["seed"] for line in group),
         greedy=estimate(greedy),
-        greedy_iqm=interquartile_mean(greedy),
+        greedy_iqm=float(interquartile_mean(greedy)),
         sampled=estimate([line["sampled_success_after"] for line in group]),
         area=estimate(areas) if areas else None,
         difference=estimate(differences) if differences else None,

@@ -38,7 +38,7 @@ def effort_table(protocol: Protocol, lines: Sequence[Line]) -> str:
 
 
 def _improvement(group: Sequence[Line], reference: Sequence[float]) -> float:
-    return probability_of_improvement([line["success_after"] for line in group], reference)
+    return float(probability_of_improvement([line["success_after"] for line in group], reference))
 
 
 def _credited(group: Sequence[Line]) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 FEWEST_FOR_AN_INTERVAL = 5
 """Below, an interval says little more than that there are few runs: theirs are shown."""
@@ -53,17 +54,20 @@ def t_interval(values: Sequence[float]) -> Estimate:
     return Estimate(mean, mean - width, mean + width, len(sample))
 
 
-def probability_of_improvement(values: Sequence[float], reference: Sequence[float]) -> float:
+def probability_of_improvement(values: npt.ArrayLike, reference: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Share of pairs of runs in which a run of `values` is higher than one of `reference`; equal counts half.
 
     As in arXiv:2108.13264, section 4.3.
 
     Args:
-        values: (N,) float.
-        reference: (M,) float.
+        values: (..., N) float.
+        reference: (..., M) float.
+
+    Returns:
+        (...) float.
     """
-    own, other = np.asarray(values, np.float64)[:, None], np.asarray(reference, np.float64)[None]
-    return float((own > other).mean() + 0.5 * (own == other).mean())
+    own, other = np.asarray(values, np.float64)[..., :, None], np.asarray(reference, np.float64)[..., None, :]
+    return np.asarray((own > other).mean(axis=(-2, -1)) + 0.5 * (own == other).mean(axis=(-2, -1)))
 
 
 def paired_differences(values: Sequence[float], reference: Sequence[float]) -> list[float]:
@@ -138,14 +142,20 @@ def _student(t: float, freedom: int) -> float:
     return series if freedom % 2 == 0 else 2 / math.pi * (angle + series)
 
 
-def interquartile_mean(values: Sequence[float]) -> float:
+def interquartile_mean(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Mean without the lowest and the highest quarter, as in arXiv:2108.13264.
 
     From each end floor(N / 4) values are left out, so that below four values it is the mean.
+
+    Args:
+        values: (..., N) float.
+
+    Returns:
+        (...) float.
     """
-    ordered = np.sort(np.asarray(values, np.float64))
-    cut = len(ordered) // 4
-    return float(ordered[cut : len(ordered) - cut].mean())
+    ordered = np.sort(np.asarray(values, np.float64), axis=-1)
+    size = ordered.shape[-1]
+    return np.asarray(ordered[..., size // 4 : size - size // 4].mean(axis=-1))
 
 
 def area_under_curve(points: Sequence[Sequence[float]]) -> float:

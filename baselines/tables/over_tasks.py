@@ -16,7 +16,7 @@ import numpy.typing as npt
 from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.records import read_results
 from steppo_gym.baselines.tables.comparison import REFERENCE, Line, by_algorithm, check
-from steppo_gym.baselines.tables.estimates import Estimate
+from steppo_gym.baselines.tables.estimates import Estimate, interquartile_mean, probability_of_improvement
 from steppo_gym.baselines.tables.text_table import MISSING, decimal_interval, markdown, percent, percent_interval
 
 RESAMPLES = 10_000
@@ -140,14 +140,11 @@ def _mean(scores: Array) -> Array:
 
 
 def _iqm(scores: Array) -> Array:
-    ordered = np.sort(scores.reshape(len(scores), -1), axis=1)
-    cut = ordered.shape[1] // 4
-    return ordered[:, cut : ordered.shape[1] - cut].mean(axis=1)
+    return interquartile_mean(scores.reshape(len(scores), -1))
 
 
 def _above(own: Array, other: Array) -> Array:
-    pairs = np.sign(own[..., :, None] - other[..., None, :])
-    return (1 + pairs.mean(axis=(1, 2, 3))) / 2
+    return probability_of_improvement(own, other).mean(axis=1)
 
 
 def _interval(value: Array, resampled: Array, runs: int) -> Estimate:
