@@ -110,6 +110,17 @@ def test_one_of_other_settings_is_begun_anew(tmp_path):
     assert start_hash(start) == start_hash(make(tmp_path / "two")[1])
 
 
+def test_more_demonstrations_than_tasks_are_of_all_in_turns_with_other_slips(tmp_path):
+    tasks = len(AlfworldEnv(split="valid_unseen", difficulty="easy").task_ids)
+    reading = replace(READING, expert="clumsy", num_updates=1, num_demonstrations=tasks + 20)
+    recipe = replace(TINY, env_kwargs={"context": "append", "difficulty": "easy"}, reading=reading)
+    make_start(tmp_path, "steppo/ALFWorld-v0", "valid_unseen", recipe, seed=0, say=[].append)
+    shown = json.loads((tmp_path / "reading.json").read_text())
+    once, again = shown[:20], shown[tasks:]
+    assert [said[0]["observation"] for said in once] == [said[0]["observation"] for said in again]
+    assert all(one != other for one, other in zip(once, again, strict=True))
+
+
 def test_what_cannot_be_made_is_refused(tmp_path):
     with pytest.raises(NotImplementedError, match="KeyDoorEnv cannot tell episodes anew"):
         make(tmp_path / "one", replace(TINY, reading=replace(READING, retold_share=0.5)))

@@ -56,7 +56,7 @@ class Phase:
     """Of the environment's experts."""
     num_updates: int
     num_demonstrations: int = 3500
-    """Each on a task of its own."""
+    """Each on a task of its own; where there are fewer tasks, on all in turns, with other slips each time."""
     retold_share: float = 0.7
     """Of the demonstrations in a batch that are told under other names, drawn anew each time."""
     batch_size: int = 64
@@ -211,7 +211,7 @@ def _demonstrations(
     """Play them, or read those that were played before the making was interrupted."""
     if not file.exists():
         expert = EnvFactory(spec.env_id, {**spec.kwargs, "expert": phase.expert})
-        messages, chosen = MessageCodec(), task_ids[: phase.num_demonstrations]
+        messages, chosen = MessageCodec(), list(itertools.islice(itertools.cycle(task_ids), phase.num_demonstrations))
         episodes = demonstrate(expert, chosen, messages, seed=seed)
         require_played(episodes)
         played = [episode for episode in episodes if episode.ended != "failed"]
