@@ -37,7 +37,7 @@ from steppo_gym.baselines.tables.listing import listing
 from steppo_gym.baselines.tables.over_tasks import aggregate, over_tasks
 from steppo_gym.baselines.tables.short_block import BEGIN, END, short_block, write_short_block
 from steppo_gym.baselines.tables.summary import bounds, summary, table
-from steppo_gym.baselines.tables.text_table import percent
+from steppo_gym.baselines.tables.text_table import p_value, percent
 
 OURS = {0: 0.9, 1: 0.5, 2: 0.8, 3: 0.6}
 THEIRS = {0: 0.7, 1: 0.4, 3: 0.4}
@@ -135,8 +135,15 @@ def test_the_table_has_a_row_for_each_algorithm_and_the_rows_without_training():
     assert rows["warm start"][3] == "11.5 (10.0 to 13.0)" and rows["warm start"][5] == "16.5 (15.0 to 18.0)"
     assert rows["StepPO"][1:3] == ["0.001", "0.2"]
     assert rows["StepPO"][3] == "70.0 (50.0 to 90.0)"
-    assert rows["GRPO"][7:] == ["-16.7 (-20.0 to -10.0)", "3 of 3", "0.04", "0.50", "3"]
+    assert rows["GRPO"][7:] == ["-16.7 (-20.0 to -10.0)", "3 of 3", "0.038", "0.50", "3"]
     assert rows["expert"][3] == "100.0"
+
+
+@pytest.mark.parametrize(
+    ("p", "said"), [(1.0, "1.000"), (0.0381, "0.038"), (0.001, "0.001"), (0.0009, "<0.001"), (None, "-")]
+)
+def test_no_p_is_said_to_be_0(p: float | None, said: str):
+    assert p_value(p) == said
 
 
 def test_from_five_runs_on_there_is_an_interval_instead_of_a_range():
@@ -267,7 +274,7 @@ def test_runs_from_few_starts_are_compared_by_start_as_well():
     text = table(protocol, [*ours, *theirs], [])
     (row,) = (row for row in cells(text.partition("by the start of the runs:")[2])[1:] if row[0] == "GRPO")
     # Means .1, .2, .45 over their two seeds each: t = .25 / (.1803 / sqrt(3)) = 2.4019, df 2.
-    assert row == ["GRPO", "+10.0", "+20.0", "+45.0", f"{1 - 2.4019 / (2 + 2.4019**2) ** 0.5:.2f}"]
+    assert row == ["GRPO", "+10.0", "+20.0", "+45.0", f"{1 - 2.4019 / (2 + 2.4019**2) ** 0.5:.3f}"]
     # Three policies, not six.
     (start,) = (row for row in cells(text) if row[0] == "warm start")
     assert (start[3], start[-1]) == ("10.0 (0.0 to 20.0)", "3")
@@ -431,7 +438,7 @@ def test_the_short_block_says_what_the_seeds_can_carry(results: Path, tmp_path: 
     ]
     assert (
         "A small comparison (40 test tasks, 3 to 4 seeds): p of paired t tests against StepPO, corrected for 1 "
-        "comparison (Holm): below 0.05 for GRPO 50.0, the smallest 0.04." in block
+        "comparison (Holm): below 0.05 for GRPO 50.0, the smallest 0.038." in block
     )
     write_lines(tmp_path, "matrix", [*LINES[:2], *LINES[3:5]])
     assert "none below 0.05, the smallest 0." in short_block(tmp_path, [PROTOCOL])

@@ -14,7 +14,7 @@ from steppo_gym.audit.scores import rank_correlation
 from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.records import read_results
 from steppo_gym.baselines.tables.estimates import area_under_curve
-from steppo_gym.baselines.tables.text_table import MISSING, decimal, markdown
+from steppo_gym.baselines.tables.text_table import MISSING, markdown, p_value
 
 Array = npt.NDArray[np.float64]
 FEWEST_RULES = 4
@@ -80,8 +80,8 @@ def agreement(
     found = rank_correlation(aligned, learned_means)
     low, high = np.nanquantile([drawn() for _ in range(_RESAMPLES)], [0.025, 0.975])
     chance = [abs(rank_correlation(aligned, rng.permutation(learned_means))) for _ in range(_RESAMPLES)]
-    p_value = (1 + sum(x >= abs(found) - 1e-9 for x in chance)) / (1 + _RESAMPLES)
-    return Agreement(len(rules), found, float(low), float(high), p_value)
+    p = (1 + sum(x >= abs(found) - 1e-9 for x in chance)) / (1 + _RESAMPLES)
+    return Agreement(len(rules), found, float(low), float(high), p)
 
 
 def audits_page(audits: Sequence[Mapping[str, Any]], tasks: Mapping[str, Protocol], results: Path) -> str:
@@ -140,7 +140,7 @@ def _agreement_table(audits: Sequence[Mapping[str, Any]], tasks: Mapping[str, Pr
             rows.append([protocol.title, _of(one), str(error), MISSING, MISSING])
             continue
         shown = f"{found.spearman:.2f} [{found.low:.2f}, {found.high:.2f}]"
-        rows.append([protocol.title, _of(one), str(found.rules), shown, decimal(found.p_value)])
+        rows.append([protocol.title, _of(one), str(found.rules), shown, p_value(found.p_value)])
     said = (
         "Rules that are both in the audit and in recorded runs of the same protocol: Spearman's correlation between "
         "`aligned` and the mean height of the greedy curve over seeds, a 95 % bootstrap interval over points and "

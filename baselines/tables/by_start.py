@@ -8,7 +8,7 @@ from statistics import fmean
 from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.tables.comparison import REFERENCE, Line, by_algorithm
 from steppo_gym.baselines.tables.estimates import holm, paired_t_test
-from steppo_gym.baselines.tables.text_table import MISSING, markdown, percent
+from steppo_gym.baselines.tables.text_table import markdown, p_value, percent
 
 
 def start_table(protocol: Protocol, lines: Sequence[Line]) -> str:
@@ -26,7 +26,7 @@ def start_table(protocol: Protocol, lines: Sequence[Line]) -> str:
     }
     tests = holm([paired_t_test([mean for mean in own if mean is not None]) for own in means.values()])
     rows = [
-        [title, *(percent(mean, signed=True) for mean in own), MISSING if p is None else f"{p:.2f}"]
+        [title, *(percent(mean, signed=True) for mean in own), p_value(p)]
         for (title, own), p in zip(means.items(), tests, strict=True)
     ]
     return markdown(["", *names, "p over starts"], rows)

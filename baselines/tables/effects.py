@@ -13,7 +13,7 @@ from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.records import read_results
 from steppo_gym.baselines.tables.comparison import Line, check
 from steppo_gym.baselines.tables.estimates import holm, student_quantile, two_sided_p
-from steppo_gym.baselines.tables.text_table import markdown, percent
+from steppo_gym.baselines.tables.text_table import markdown, p_value, percent
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def effects(differences: Sequence[Sequence[float]], levels: Sequence[Sequence[bo
     for factor in high.T:
         mean = float(sample[factor].mean() - sample[~factor].mean())
         width = student_quantile(0.95, freedom) * error
-        p_value = two_sided_p(mean / error, freedom) if error else float(mean == 0)
-        found.append(Effect(mean, mean - width, mean + width, p_value))
+        p = two_sided_p(mean / error, freedom) if error else float(mean == 0)
+        found.append(Effect(mean, mean - width, mean + width, p))
     return found
 
 
@@ -109,7 +109,7 @@ def _effect_table(
             factor,
             percent(effect.mean, signed=True),
             f"[{percent(effect.low, signed=True)}, {percent(effect.high, signed=True)}]",
-            f"{p:.3f}",
+            p_value(p),
         ]
         for factor, effect, p in zip(factors, found, corrected, strict=True)
     ]

@@ -10,7 +10,7 @@ from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.records import read_results
 from steppo_gym.baselines.tables.comparison import REFERENCE, Row, compare
 from steppo_gym.baselines.tables.summary import bounds
-from steppo_gym.baselines.tables.text_table import MISSING, markdown, percent, percent_interval
+from steppo_gym.baselines.tables.text_table import MISSING, markdown, p_value, percent, percent_interval
 
 BEGIN, END = "<!-- results: written by baselines/table.py -->", "<!-- end of results -->"
 SHOWN = (REFERENCE, "capo", "ppo", "grpo", "gigpo")
@@ -70,7 +70,7 @@ def _sentence(comparison: _Comparison) -> str:
         return f"{start}nothing to compare."
     verdict = f"below {SIGNIFICANT} for {', '.join(found)}" if found else f"none below {SIGNIFICANT}"
     smallest, number = min(p for p, _ in tests), f"{len(tests)} comparison{'' if len(tests) == 1 else 's'}"
-    least = f"{smallest:.2f}" if smallest >= 0.005 else "below 0.005"
+    least = p_value(smallest)
     return f"{start}p of paired t tests against StepPO, corrected for {number} (Holm): {verdict}, the smallest {least}."
 
 

@@ -13,7 +13,14 @@ from steppo_gym.baselines.tables.comparison import Line, Row, by_algorithm, comp
 from steppo_gym.baselines.tables.effort import effort_table
 from steppo_gym.baselines.tables.estimates import FEWEST_FOR_AN_INTERVAL, Estimate, estimate
 from steppo_gym.baselines.tables.over_tasks import over_tasks
-from steppo_gym.baselines.tables.text_table import MISSING, decimal_interval, markdown, percent, percent_interval
+from steppo_gym.baselines.tables.text_table import (
+    MISSING,
+    decimal_interval,
+    markdown,
+    p_value,
+    percent,
+    percent_interval,
+)
 
 HEADER = (
     "", "learning rate", "clip", "greedy", "IQM", "sampled", "area", "greedy - StepPO", "below StepPO", "p",
@@ -85,7 +92,7 @@ def _cells(row: Row) -> list[str]:
         percent_interval(row.area),
         percent_interval(row.difference, signed=True),
         MISSING if row.behind is None or row.difference is None else f"{row.behind} of {row.difference.runs}",
-        MISSING if row.p_value is None else f"{row.p_value:.2f}",
+        p_value(row.p_value),
         MISSING if seconds is None else f"{seconds:.2f}",
         str(len(row.seeds)),
     ]

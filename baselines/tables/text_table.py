@@ -23,6 +23,13 @@ def percent(share: float | None, *, signed: bool = False) -> str:
     return f"{round(100 * share, 1) + 0.0:{'+' if signed else ''}.1f}"
 
 
+def p_value(p: float | None) -> str:
+    """A probability with three decimals; it is never 0."""
+    if p is None:
+        return MISSING
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def decimal(number: float) -> str:
     """A score with three decimals."""
     return f"{number:.3f}"
