@@ -165,7 +165,7 @@ _ALFWORLD_ARGUMENTS = (
 )  # fmt: skip
 ALFWORLD = Protocol(
     name="alfworld",
-    title="procedural ALFWorld, easy",
+    title="Procedural ALFWorld, easy",
     env="alfworld",
     # The default training reward takes 0.02 for an invalid command; see ALFWORLD_PRICED.
     arguments=(*_ALFWORLD_ARGUMENTS, "--invalid_action_reward", "0"),
@@ -181,7 +181,7 @@ ALFWORLD = Protocol(
 ALFWORLD_PRICED = replace(
     ALFWORLD,
     name="alfworld_priced",
-    title="procedural ALFWorld, easy, with a price on invalid commands",
+    title="Procedural ALFWorld, easy, with a price on invalid commands",
     arguments=_ALFWORLD_ARGUMENTS,
     # Those without std were added when the first grid runs of GiGPO and HGPO had fallen instead of risen.
     algorithms=(*ALL_RULES, *STATE_GROUPS_WITHOUT_STD),
@@ -198,7 +198,7 @@ ALFWORLD_PRICED = replace(
 ALFWORLD_SHORT_GRID = replace(
     ALFWORLD_PRICED,
     name="alfworld_short_grid",
-    title="procedural ALFWorld, easy, short runs in the grid",
+    title="Procedural ALFWorld, easy, short runs in the grid",
     grid=grid((3e-4, 1e-3), (0.2, 0.4)),
     algorithms=ALL_RULES,
     grid_arguments=("--iterations", "2", "--evaluate_every", "2"),

@@ -13,16 +13,17 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from steppo_gym.baselines.compared.head_to_head import HEAD_TO_HEAD_HOTPOTQA, HEAD_TO_HEAD_KEY_DOOR
 from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.jobs import REPOSITORY
-from steppo_gym.baselines.protocols import ALFWORLD, HEAD_TO_HEAD_KEY_DOOR, PROTOCOLS
+from steppo_gym.baselines.protocols import ALFWORLD, PROTOCOLS
 from steppo_gym.baselines.records import RESULTS, MixedProtocolsError, read_results
 from steppo_gym.baselines.tables.figures import draw_curves
 from steppo_gym.baselines.tables.listing import listing
 from steppo_gym.baselines.tables.short_block import write_short_block
 from steppo_gym.baselines.tables.summary import summary
 
-IN_THE_README = (HEAD_TO_HEAD_KEY_DOOR, ALFWORLD)
+IN_THE_README = (HEAD_TO_HEAD_KEY_DOOR, HEAD_TO_HEAD_HOTPOTQA, ALFWORLD)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -103,22 +103,22 @@ _SEARCHING = (
     "--critic_learning_rate", "1e-3",
 )  # fmt: skip
 HEAD_TO_HEAD_ALFWORLD = _on(
-    "alfworld", "procedural ALFWorld easy", "alfworld-easy",
+    "alfworld", "Procedural ALFWorld easy", "alfworld-easy",
     # Of each of the two splits.
     "--difficulty", "easy", "--test_tasks", "100", "--validation_tasks", "50",
     "--updates_per_iteration", "8", "--critic_learning_rate", "2e-3", "--max_completion_length", "12",
     algorithms=_CHOSEN, learning_rates=(3e-4, 1e-3), score=0.7, lists_actions=True,
 )  # fmt: skip
 HEAD_TO_HEAD_HOTPOTQA = _on(
-    "hotpotqa", "procedural HotpotQA", "hotpotqa", *_SEARCHING, "--max_completion_length", "12",
+    "hotpotqa", "Procedural HotpotQA", "hotpotqa", *_SEARCHING, "--max_completion_length", "12",
     score=0.7, metrics=("f1", "searches"),
 )  # fmt: skip
 HEAD_TO_HEAD_PAPER_SEARCH = _on(
-    "paper_search", "built-in paper search", "paper_search", *_SEARCHING, "--max_completion_length", "20",
+    "paper_search", "Built-in paper search", "paper_search", *_SEARCHING, "--max_completion_length", "20",
     score=0.8, metrics=("recall", "f1", "return"),
 )  # fmt: skip
 HEAD_TO_HEAD_WEBSHOP = _on(
-    "webshop", "built-in WebShop", "webshop", *_SEARCHING, "--max_completion_length", "24",
+    "webshop", "Built-in WebShop", "webshop", *_SEARCHING, "--max_completion_length", "24",
     score=0.4, lists_actions=True, metrics=("task_score", "return"),
 )  # fmt: skip
 

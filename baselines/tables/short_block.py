@@ -64,8 +64,7 @@ def _sentence(comparison: _Comparison) -> str:
     """What the seeds of one comparison show, by paired t tests corrected for their number."""
     tests = [(row.p_value, row) for row in comparison.rows if row.p_value is not None]
     found = [f"{row.title} {percent(row.greedy.mean)}" for p, row in tests if p < SIGNIFICANT]
-    title = comparison.protocol.title
-    start = f"{title[0].upper()}{title[1:]} ({comparison.tasks} test tasks, {_seeds(comparison.rows)} seeds): "
+    start = f"{comparison.protocol.title} ({comparison.tasks} test tasks, {_seeds(comparison.rows)} seeds): "
     if not tests:
         return f"{start}nothing to compare."
     verdict = f"below {SIGNIFICANT} for {', '.join(found)}" if found else f"none below {SIGNIFICANT}"
