@@ -127,6 +127,9 @@ def _check(options: argparse.Namespace) -> None:
 def _given(options: argparse.Namespace) -> dict[str, Any]:
     """The keywords of the environment on the command line."""
     given = dict(map(env_argument, options.env_args))
+    # A panel is named by its split, which may not be another one than it says.
+    if twice := [name for name in ("data", "split") if name in given and hasattr(options, name)]:
+        raise ValueError(f"--env_args: {twice[0]} has a flag of its own. Give it as --{twice[0]}.")
     return given if options.data is None else {**given, "data": options.data}
 
 

@@ -72,8 +72,12 @@ class Panel:
         return hashlib.sha256(canonical_json([self.environment, [asdict(task) for task in self.tasks]])).hexdigest()
 
     def first(self, number: int | None) -> Panel:
-        """The panel of the first `number` tasks; itself for None and where it has no more."""
-        if number is None or number >= len(self.tasks):
+        """The panel of the first `number` tasks; itself for None and where these are all.
+
+        Raises:
+            ValueError: it has fewer.
+        """
+        if number is None or _checked(number, len(self.tasks)) == len(self.tasks):
             return self
         return Panel(f"{self.name}-first-{number}", self.environment, self.tasks[:number], self.source)
 
@@ -116,11 +120,14 @@ def make_panel(
         spec: the environment.
         number: of tasks; all by default.
         on_task: called after each task.
+
+    Raises:
+        ValueError: the environment has fewer tasks.
     """
     env = spec.make()
     try:
         tasks = []
-        for position in range(min(len(env.task_ids), number or len(env.task_ids))):
+        for position in range(_checked(number or len(env.task_ids), len(env.task_ids))):
             task_id = env.task_ids[position]
             tasks.append(PanelTask(task_id, task_hash(env, task_id)))
             on_task()
@@ -153,6 +160,15 @@ def check_panel(panel: Panel, env: TextEnv, *, on_task: Callable[[], object] = l
                 )
         on_task()
     return problems + list(_other_order(there, env.task_ids))
+
+
+def _checked(number: int, most: int) -> int:
+    """A number of tasks of which there are so many."""
+    if number > most:
+        raise ValueError(
+            f"Expected at most {most} tasks, as many as there are, got {number}. Without a number all count."
+        )
+    return number
 
 
 def _other_order(wanted: Sequence[str], found: Sequence[str]) -> Iterator[str]:
