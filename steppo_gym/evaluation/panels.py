@@ -26,7 +26,7 @@ from steppo_gym.snapshot import canonical_json, restored
 
 MAX_FILE_BYTES = 64 * 2**20
 PLACES = ("data", "papers", "retriever")
-"""Keywords that say where something lies on one machine; a panel does not keep them."""
+"""Keywords that say where something lies on one machine; a panel keeps neither them nor any address."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def make_panel(
             on_task()
     finally:
         env.close()
-    kept = {keyword: value for keyword, value in spec.kwargs.items() if keyword not in PLACES}
+    kept = {keyword: value for keyword, value in spec.kwargs.items() if not _is_place(keyword, value)}
     source = PanelSource("built-in" if spec.kwargs.get("data") is None else "files", kept)
     return Panel(name, spec.env_id, tasks, source)
 
@@ -171,6 +171,10 @@ def _checked(number: int, most: int) -> int:
     return number
 
 
+def _is_place(keyword: str, value: object) -> bool:
+    return keyword in PLACES or (isinstance(value, str) and value.startswith(("http://", "https://")))
+
+
 def _other_order(wanted: Sequence[str], found: Sequence[str]) -> Iterator[str]:
     """A line with the first place where two orders of the same tasks part."""
     places = {wanted_id: None for wanted_id in wanted}
@@ -203,12 +207,16 @@ def read_panel(path: Path) -> Panel:
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is no readable panel ({error}).") from error
     try:
-        return restored(content, Panel)
+        panel = restored(content, Panel)
     except DataError as error:
         raise DataError(
             f"{path} is no panel: {str(error).removeprefix('No snapshot of this environment: ')} "
             'Expected {"name", "environment", "tasks": [{"id", "hash"}], "source": {"data", "arguments"}}.'
         ) from error
+    if places := [keyword for keyword, value in panel.source.arguments.items() if _is_place(keyword, value)]:
+        # A file from elsewhere must not say what is read here, or which server is asked.
+        raise DataError(f"A panel names no places, {path} has the argument {places[0]!r}. Give it on the command line.")
+    return panel
 
 
 def shipped_panels() -> dict[str, Path]:
