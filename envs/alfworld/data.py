@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -152,6 +152,11 @@ class GameFiles:
             except ValueError as error:
                 raise DataError(f"Folders of games give their ids, {error}. Rename the folder.") from None
         self.task_ids: Sequence[str] = tuple(self._paths)
+
+    @property
+    def paths(self) -> Iterable[Path]:
+        """The games' files, in the order of the ids."""
+        return self._paths.values()
 
     def load(self, task_id: str) -> Game:
         """Read a game.

@@ -29,6 +29,7 @@ from steppo_gym.keywords import CommonArguments, check_choice, check_place
 from steppo_gym.protocol import named_protocol
 from steppo_gym.quoting import one_line
 from steppo_gym.snapshot import restored
+from steppo_gym.storage.file_stamps import file_stamps, stamps_text
 from steppo_gym.transition import Transition
 
 ENGINES = ("fast", "stock")
@@ -78,6 +79,8 @@ class AlfworldEnv(TextEnv):
         check_place("data", data)
         super().__init__(named_protocol(PROTOCOLS, protocol), experts=EXPERTS, **common)
         self.games = _games(split, data, difficulty, TASK_TYPES if task_types is None else task_types)
+        if isinstance(self.games, GameFiles):
+            self.text_version = stamps_text(file_stamps(self.games.paths))
         self.task_ids = self.games.task_ids
         self._engine_name = engine
         self._engine: Engine | None = None
