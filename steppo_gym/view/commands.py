@@ -21,6 +21,7 @@ def view(options: argparse.Namespace) -> int:
         raise ValueError(f"--episodes must be at least 0, got {most}.")
     runs = open_runs(options.runs)
     if options.html is not None:
+        options.html.parent.mkdir(parents=True, exist_ok=True)  # before the work is done
         page, included, total = export(runs, most_episodes=most)
         options.html.write_text(page, encoding="utf-8")
         print(f"{options.html}: {included} of {total} episodes, {len(page.encode()) / 1e6:.1f} MB")
