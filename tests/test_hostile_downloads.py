@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import itertools
 import os
 import random
@@ -292,6 +293,15 @@ def test_a_folder_of_the_name_of_the_file_is_named(target):
 
 def fetch_archive(served, folder):
     fetch_data_set((Archive(served.url),), folder, progress=False, say=lambda line: None)
+
+
+def test_a_file_that_comes_packed_is_refused(target):
+    with serve(Served(gzip.compress(CONTENT), encoding="gzip")) as served:
+        with pytest.raises(DataError, match=r"the server packs it as 'gzip'\. Fetch it with a browser"):
+            fetch(served, target)
+        assert list(target.parent.iterdir()) == []
+        packed = target.with_name("data.json.gz")
+        assert gzip.decompress(fetch(served, packed).read_bytes()) == CONTENT
 
 
 def test_two_do_not_write_the_same_file(tmp_path):
