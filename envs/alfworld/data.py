@@ -140,6 +140,8 @@ class GameFiles:
         path = Path(os.path.expandvars(data)).expanduser()
         if path.is_file():
             self._paths = {_single_id(path): path}
+            if wanted < frozenset(TASK_TYPES) and (found := self.load(_single_id(path)).goal.task_type) not in wanted:
+                raise DataError(f"{path} is a game of the type {found}, got task_types={tuple(task_types)}.")
         else:
             folder = _split_folder(path, split)
             found = _collect(folder, wanted)
