@@ -64,6 +64,10 @@ def evaluate(options: argparse.Namespace) -> int:
     summary = results(settings, episodes, tries=options.tries)
     (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print_results(summary)
+    if cut := player.num_cut():
+        print(
+            f"  cut           {cut} responses at --max_tokens {player.max_tokens}; a model that thinks first needs more"
+        )
     print(f"Episodes and summary are in {folder}.")
     return 0
 

@@ -228,6 +228,16 @@ def test_a_chat_server_plays_a_panel_and_failures_count_until_they_are_played_ag
     assert "".join(shown["pieces"]) == "<action>read note</action>"
 
 
+def test_responses_that_a_server_cut_are_counted(tmp_path, capsys):
+    """As those of a model whose thoughts take all tokens, so that it says nothing."""
+    with ScriptedChatServer(lambda request: {"content": "", "finish_reason": "length"}) as server:
+        flags = ["--env", "key_door", "--tasks", "1", "--workers", "0", "--quiet", "--out", str(tmp_path / "out")]
+        assert main(["evaluate", "--server", server.url, "--chat", "--model", "scripted", *flags]) == 0
+    said = capsys.readouterr().out
+    assert "cut           10 responses at --max_tokens 512; a model that thinks first needs more" in said
+    assert summary_of(tmp_path / "out")["scores"]["invalid_rate"] == 1
+
+
 def test_keywords_of_a_run_are_of_its_own_environment(tmp_path):
     preset = {"env_id": "steppo/HotpotQA-v0", "test_splits": ["test"], "official_splits": {}}
     run = {"preset": preset, "config": {}, "model": {}, "env_kwargs": {"top_k": 2, "context": "append"}}
