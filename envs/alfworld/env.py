@@ -79,8 +79,6 @@ class AlfworldEnv(TextEnv):
         check_place("data", data)
         super().__init__(named_protocol(PROTOCOLS, protocol), experts=EXPERTS, **common)
         self.games = _games(split, data, difficulty, TASK_TYPES if task_types is None else task_types)
-        if isinstance(self.games, GameFiles):
-            self.text_version = stamps_text(file_stamps(self.games.paths))
         self.task_ids = self.games.task_ids
         self._engine_name = engine
         self._engine: Engine | None = None
@@ -99,6 +97,11 @@ class AlfworldEnv(TextEnv):
     def tools(self) -> list[dict[str, Any]]:
         """The JSON schema of `env_step`, empty in the tag format."""
         return tool_schemas() if self.action_format == "tool_call" else []
+
+    @property
+    def text_version(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride] - thousands of files
+        """Another one once a game's file has changed."""
+        return stamps_text(file_stamps(self.games.paths)) if isinstance(self.games, GameFiles) else ""
 
     def expert_response(self) -> str:
         """What the expert writes in the current state.

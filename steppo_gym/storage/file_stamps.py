@@ -21,7 +21,7 @@ def file_stamps(paths: Iterable[Path]) -> tuple[FileStamp, ...]:
     Raises:
         OSError: a file is gone.
     """
-    return tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
+    return tuple((path, status.st_size, status.st_mtime_ns) for path in paths for status in (path.stat(),))
 
 
 def files_in(place: str | Path | None) -> list[Path]:
