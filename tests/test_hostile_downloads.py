@@ -304,6 +304,12 @@ def test_a_file_that_comes_packed_is_refused(target):
         assert gzip.decompress(fetch(served, packed).read_bytes()) == CONTENT
 
 
+def test_of_two_addresses_with_one_file_name_none_is_passed_over(tmp_path):
+    archives = (Archive("http://127.0.0.1:1/a/x.json"), Archive("http://127.0.0.1:1/b/x.json"))
+    with pytest.raises(ValueError, match=r"Several addresses end in 'x\.json', and only one file can have this name"):
+        fetch_data_set(archives, tmp_path)
+
+
 def test_two_do_not_write_the_same_file(tmp_path):
     said, waits = [], threading.Event()
 

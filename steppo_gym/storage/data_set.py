@@ -51,7 +51,13 @@ def fetch_data_set(
     Raises:
         DataError: a file is not the expected one, is no undamaged zip file, or cannot be written.
         InfrastructureError: no address of a file works.
+        ValueError: two files have one name.
     """
+    names = [archive.file_name for archive in archives]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(
+            f"Several addresses end in {twice[0]!r}, and only one file can have this name. Give one of them."
+        )
     with _alone_in(folder, say):
         for archive in archives:
             path = folder / archive.file_name
