@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from steppo_gym.actions import ActionFormat
 from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.records import checked_out_commit
 from steppo_gym.rollouts.codec import ByteCodec
@@ -45,9 +44,9 @@ def play_control(protocol: Protocol, control: str, seed: int) -> dict[str, Any]:
     ]
 
     def scores(test: EvaluationSet) -> Mapping[str, float]:
-        policy = _policy(control, seed, run.action_format)  # type: ignore[arg-type]
         assignments = [Assignment(task, seed=position) for position, task in enumerate(test.task_ids)]
         with EnvPool(test.spec, num_slots=NUM_SLOTS, num_workers=0) as pool:
+            policy = _policy(control, seed, pool.tools)
             return evaluation_metrics(collect(policy, pool, ByteCodec(), assignments).episodes)
 
     after = {test.name: scores(test) for test in tests}
@@ -69,7 +68,7 @@ def play_control(protocol: Protocol, control: str, seed: int) -> dict[str, Any]:
     }
 
 
-def _policy(control: str, seed: int, action_format: ActionFormat) -> Policy:
+def _policy(control: str, seed: int, tools: Sequence[Mapping[str, Any]]) -> Policy:
     if control == "expert":
         return ExpertPolicy(ByteCodec())
-    return RandomPolicy(ByteCodec(), seed=seed, action_format=action_format)
+    return RandomPolicy(ByteCodec(), seed=seed, tools=tools)

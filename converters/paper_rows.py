@@ -43,9 +43,10 @@ def convert(description: str | None, read: Callable[[Path], Iterator[Row]], argu
             count = sum(file.write(json.dumps(row) + "\n") > 0 for row in read(options.source))
         unfinished.replace(options.target)
     except (DataError, OSError) as error:
-        unfinished.unlink(missing_ok=True)
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
+    finally:
+        unfinished.unlink(missing_ok=True)
     print(f"{count} papers written to {options.target}.")
     return 0
 

@@ -41,7 +41,7 @@ def _row(row: Mapping[str, Any], place: str) -> Row:
         raise DataError(f"Expected paper_id and title of unarXive in {place}, found {row!r:.80}.")
     paper_id = arxiv_id_without_version(paper_id)
     entries = row["bib_entries"]
-    listed = entries.values() if isinstance(entries, dict) else entries or ()
+    listed = entries.values() if isinstance(entries, dict) else entries if isinstance(entries, list) else ()
     return paper_row(
         paper_id,
         title,
@@ -57,7 +57,9 @@ def _cited_arxiv_ids(entry: object) -> Iterator[str]:
         return
     ids, contained = entry.get("ids"), entry.get("contained_arXiv_ids") or entry.get("arxiv_ids") or []
     found = [ids.get("arxiv_id")] if isinstance(ids, Mapping) else []
-    found += [other.get("id") if isinstance(other, Mapping) else other for other in contained]
+    # A text is no list of its letters.
+    others = contained if isinstance(contained, list) else [contained]
+    found += [other.get("id") if isinstance(other, Mapping) else other for other in others]
     yield from (arxiv_id_without_version(cited) for cited in found if isinstance(cited, str) and cited)
 
 

@@ -132,6 +132,20 @@ def format_text(
     return format_tag(tag, text) if action_format == "tag" else format_tool_call(tool, {argument: text})
 
 
+def format_listed(action: str, tools: Sequence[Mapping[str, Any]], *, tag: str = ACTION) -> str:
+    """The response that does one of the actions that an environment lists, in its own format.
+
+    Args:
+        action: as it is listed.
+        tools: the environment's; the first of them takes the action as its first required argument.
+        tag: holds the action where there are no tools.
+    """
+    if not tools:
+        return format_tag(tag, action)
+    function = tools[0]["function"]
+    return format_tool_call(function["name"], {function["parameters"]["required"][0]: action})
+
+
 def text_tool(name: str, description: str, **arguments: str) -> dict[str, Any]:
     """The JSON schema of a tool whose arguments are texts and all required, as chat templates expect it.
 

@@ -143,11 +143,9 @@ def _parser() -> argparse.ArgumentParser:
 
     looking = commands.add_parser("view", help="look at runs in a browser: curves, episodes, the credit of tokens")
     looking.add_argument("runs", nargs="+", type=Path, metavar="run", help="the folder of a run")
-    looking.add_argument("--port", type=int, default=0, help="of the server; 0 takes a free one (default: %(default)s)")
+    looking.add_argument("--port", type=int, help="of the server (default: a free one)")
     looking.add_argument("--html", type=Path, metavar="FILE", help="write one page with everything in it instead")
-    looking.add_argument(
-        "--episodes", type=int, default=200, help="at most so many in the page of --html (default: %(default)s)"
-    )
+    looking.add_argument("--episodes", type=int, help="at most so many in the page of --html (default: 200)")
     looking.set_defaults(run=partial(_run, "steppo_gym.view.commands:view"))
 
     merging = commands.add_parser("merge", help="make one model of trained adapters and the model they belong to")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from steppo_gym.actions import ActionFormat, format_text
+import re
+
+from steppo_gym.actions import format_listed
 from steppo_gym.env import TextEnv
+
+_TAG = re.compile(r"</\w+>")
 
 
 def play(env: TextEnv, *, task_id: str | None = None, seed: int | None = None, expert: bool = False) -> None:
     """Play one episode. Reads actions from stdin until the episode or the input is over; prints everything.
 
-    An action is written as in the transcript, `open box`; a line that holds a tag is taken as the whole response.
+    An action is written as the environment lists it, `open box`. A line that closes a tag is taken as the whole
+    response: where actions have tags of their own, such as `<search> words </search>`, they are written so.
 
     Args:
         env: in the append context, where each observation says only what is new.
@@ -19,11 +24,11 @@ def play(env: TextEnv, *, task_id: str | None = None, seed: int | None = None, e
     """
     observation, info = env.reset(seed=seed, options=None if task_id is None else {"task_id": task_id})
     if not expert:
-        print("An empty line lists what can be done, Ctrl-D leaves.\n")
+        print("An empty line lists what can be done, Ctrl-D leaves. A line with tags is a whole response.\n")
     print(f"{env.system_prompt}\n\n[{info['task_id']}]\n{observation}")
     terminated = truncated = False
     while not (terminated or truncated):
-        response = env.expert_response() if expert else _ask(info["admissible_actions"], env.action_format)
+        response = env.expert_response() if expert else _ask(info["admissible_actions"], env)
         if response is None:
             print("\nLeft before the end.")
             return
@@ -38,7 +43,7 @@ def play(env: TextEnv, *, task_id: str | None = None, seed: int | None = None, e
     print(f"\nThe task is {ending}. {env.num_steps} steps; {scores}")
 
 
-def _ask(admissible_actions: tuple[str, ...] | None, action_format: ActionFormat) -> str | None:
+def _ask(admissible_actions: tuple[str, ...] | None, env: TextEnv) -> str | None:
     """The next response, None at the end of the input. An empty line lists what can be done."""
     while True:
         try:
@@ -46,5 +51,5 @@ def _ask(admissible_actions: tuple[str, ...] | None, action_format: ActionFormat
         except EOFError:
             return None
         if line:
-            return line if "<" in line else format_text(line, action_format)
+            return line if _TAG.search(line) else format_listed(line, env.tools)
         print(f"You can: {', '.join(admissible_actions)}" if admissible_actions else "There is no list of actions.")

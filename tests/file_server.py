@@ -29,6 +29,8 @@ class Served:
     """Bytes after which the connection of the first, second, .. request is cut."""
     statuses: list[int] = field(default_factory=list)
     """Statuses the first, second, .. request is answered with instead."""
+    encoding: str | None = None
+    """How the content is said to be packed."""
     redirect_to: str | None = None
     requests: list[dict[str, str]] = field(default_factory=list)
     url: str = ""
@@ -57,6 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
             "ETag": self.served.etag,
             "Last-Modified": self.served.last_modified,
             "Content-Length": (self.served.length or str(len(body))) if self.served.announces_length else None,
+            "Content-Encoding": self.served.encoding,
             "Connection": "close",
         }
         for name, value in headers.items():

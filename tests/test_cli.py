@@ -196,7 +196,8 @@ def test_play_and_check_take_the_short_names_of_the_other_commands(capsys):
 def test_who_plays_is_told_how_to_leave(capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert main(["play", "key_door", "--seed", "0"]) == 0
-    assert "An empty line lists what can be done, Ctrl-D leaves." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "An empty line lists what can be done, Ctrl-D leaves. A line with tags is a whole response." in said
 
 
 def test_play_writes_what_is_typed_as_the_environment_reads_it(capsys, monkeypatch):
@@ -205,6 +206,20 @@ def test_play_writes_what_is_typed_as_the_environment_reads_it(capsys, monkeypat
     assert "key opens the" in capsys.readouterr().out
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert main(["play", "steppo/KeyDoor-v0", "--env_args", "context=rebuilt"]) == 0
+
+
+@pytest.mark.parametrize("action_format", ["tag", "tool_call"])
+def test_labels_with_signs_of_tags_can_be_clicked(capsys, monkeypatch, action_format):
+    lines = ["search[hoodie]", "click[next >]", "click[< prev]"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines) + "\n"))
+    assert main(["play", "webshop", "--seed", "0", "--env_args", f"action_format={action_format}"]) == 0
+    said = capsys.readouterr().out
+    assert "Nothing happened" not in said
+    assert [line.count("Page 1 ") for line in said.splitlines() if line.startswith("> ") and "Page" in line] == [
+        1,
+        0,
+        1,
+    ]
 
 
 class Raises(KeyDoorEnv):
@@ -386,6 +401,27 @@ class _NoExpert(KeyDoorEnv):
             [*("evaluate", "--server", "http://127.0.0.1:1", "--chat", "--model", "x", "--temperature", "nan")],
             "--temperature must be 0 or a higher number, got nan",
         ),
+        (
+            ["panel", "make", "--env", "key_door", "--env_args", "split=validation", "--out", "x.json"],
+            "--env_args: split has a flag of its own. Give it as --split.",
+        ),
+        (
+            [*("panel", "check", "key_door-test", "--data", "a", "--env_args", "data=b")],
+            "--env_args: data has a flag of its own. Give it as --data.",
+        ),
+        (
+            ["panel", "make", "--env", "key_door", "--tasks", "201", "--out", "x.json", "--quiet"],
+            "Expected at most 200 tasks, as many as there are, got 201.",
+        ),
+        (
+            [
+                *("evaluate", "--server", "http://h", "--chat", "--model", "x", "--panel", "key_door-test"),
+                "--tasks=201",
+            ],
+            "Expected at most 200 tasks, as many as there are, got 201.",
+        ),
+        (["view", "nowhere", "--episodes", "3"], "--episodes is about the page of --html"),
+        (["view", "nowhere", "--html", "x.html", "--port", "8000"], "--port is about the server, --html starts none"),
         (["download", "alfworld", "--url", "http://[/x.zip"], "Expected a URL, got 'http://[/x.zip'"),
         (["play", "test/NoExpert-v0", "--expert"], "_NoExpert has no expert"),
     ],

@@ -201,6 +201,14 @@ class ForgetsItsExpert(KeyDoorEnv):
         return super().expert_response() + " " * (self.num_calls % 3)
 
 
+class CountsItsEpisodes(KeyDoorEnv):
+    number = 0
+
+    def _start(self, task_id):
+        self.number += 1
+        return f"{super()._start(task_id)} This is game {self.number}."
+
+
 class ListsWhatIsNoAction(KeyDoorEnv):
     def _admissible_actions(self):
         return (*super()._admissible_actions(), "dance")
@@ -272,6 +280,7 @@ BROKEN = {
     SnapshotThatChanges: "a snapshot stays as it was",
     ForgetsItsRandomState: "a restored snapshot has the same future",
     ForgetsItsExpert: "an episode restored at step .* goes on like the played one",
+    CountsItsEpisodes: r"an episode does not depend on earlier ones \(append\)",
     ListsWhatIsNoAction: "the admissible action 'dance' is valid",
     ListsNothing: "before the end something can be done",
     HelplessExpert: r"the expert solves 'train-\d+' \(tag, rebuilt\)",

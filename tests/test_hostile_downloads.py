@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import itertools
 import os
 import random
 import stat
+import threading
 import time
 import zipfile
 
 import pytest
 from byte_server import sending
 from file_server import Served, serve
+from filelock import FileLock
 
 from steppo_gym import DataError, InfrastructureError
 from steppo_gym.storage import download as module
 from steppo_gym.storage.archives import Archive
-from steppo_gym.storage.data_set import fetch_data_set
+from steppo_gym.storage.data_set import LOCK_FILE, fetch_data_set
 from steppo_gym.storage.download import MAX_TRIES, download
 from steppo_gym.storage.unzip import extract_zip
 
@@ -290,6 +293,39 @@ def test_a_folder_of_the_name_of_the_file_is_named(target):
 
 def fetch_archive(served, folder):
     fetch_data_set((Archive(served.url),), folder, progress=False, say=lambda line: None)
+
+
+def test_a_file_that_comes_packed_is_refused(target):
+    with serve(Served(gzip.compress(CONTENT), encoding="gzip")) as served:
+        with pytest.raises(DataError, match=r"the server packs it as 'gzip'\. Fetch it with a browser"):
+            fetch(served, target)
+        assert list(target.parent.iterdir()) == []
+        packed = target.with_name("data.json.gz")
+        assert gzip.decompress(fetch(served, packed).read_bytes()) == CONTENT
+
+
+def test_of_two_addresses_with_one_file_name_none_is_passed_over(tmp_path):
+    archives = (Archive("http://127.0.0.1:1/a/x.json"), Archive("http://127.0.0.1:1/b/x.json"))
+    with pytest.raises(ValueError, match=r"Several addresses end in 'x\.json', and only one file can have this name"):
+        fetch_data_set(archives, tmp_path)
+
+
+def test_two_do_not_write_the_same_file(tmp_path):
+    said, waits = [], threading.Event()
+
+    def say(line):
+        said.append(line)
+        waits.set()
+
+    with serve(Served(CONTENT)) as served:
+        archive = Archive(served.url.replace("data.zip", "data.json"))
+        fetching = threading.Thread(target=fetch_data_set, args=((archive,), tmp_path), kwargs={"say": say})
+        with FileLock(tmp_path / LOCK_FILE):
+            fetching.start()
+            assert waits.wait(10)
+            assert said == [f"Another process fetches into {tmp_path}; waiting for it."] and not served.requests
+        fetching.join(10)
+    assert (tmp_path / "data.json").read_bytes() == CONTENT
 
 
 def test_a_page_in_place_of_an_archive_is_not_what_later_downloads_must_be(tmp_path):

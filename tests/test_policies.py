@@ -1,11 +1,14 @@
 import collections
 
+import gymnasium
 import pytest
 
 from steppo_gym import ByteCodec, ExpertPolicy, RandomPolicy, Request, ScriptedPolicy
-from steppo_gym.actions import parse_tag, parse_tool_calls
+from steppo_gym.actions import parse_text
+from steppo_gym.audit.mixtures import NoisyExpert
 
 CODEC = ByteCodec()
+NAMES = {"steppo/KeyDoor-v0": {}, "steppo/WebShop-v0": {"tool": "env_step", "argument": "command"}}
 
 
 def texts(responses):
@@ -45,15 +48,24 @@ def test_random_policy_draws_all_actions_alike_and_repeats_with_the_seed():
     assert min(counts.values()) > 150  # 200 expected, 4 standard deviations are 46
 
 
-@pytest.mark.parametrize(("action_format", "name", "argument"), [("tag", "act", "x"), ("tool_call", "act", "command")])
-def test_random_policy_writes_in_the_format_of_the_environment(action_format, name, argument):
-    policy = RandomPolicy(CODEC, seed=0, action_format=action_format, name=name, argument=argument)
-    (text,) = texts(policy.respond([Request(0, (1,), admissible_actions=("look",))]))
-    if action_format == "tag":
-        assert parse_tag(text, (name,)).arguments == {"text": "look"}
-    else:
-        (call,) = parse_tool_calls(text)
-        assert (call.name, call.arguments) == (name, {argument: "look"})
+@pytest.mark.parametrize("action_format", ["tag", "tool_call"])
+@pytest.mark.parametrize("env_id", ["steppo/KeyDoor-v0", "steppo/WebShop-v0"])
+def test_listed_actions_are_written_as_the_environment_reads_them(env_id, action_format):
+    """The tools of the two and their arguments have different names."""
+    env = gymnasium.make(env_id, action_format=action_format).unwrapped
+    policies = RandomPolicy(CODEC, seed=0, tools=env.tools), NoisyExpert(CODEC, 1.0, tools=env.tools)
+    for policy in policies:
+        _, info = env.reset(seed=0)
+        asked = Request(0, (1,), info["admissible_actions"], env.expert_response(), stream=(0, 0))
+        (text,) = texts(policy.respond([asked]))
+        info = env.step(text)[4]
+        assert info["invalid_action"] is None
+        assert parse_text(text, action_format, **NAMES[env_id]) in asked.admissible_actions
+
+
+def test_random_policy_takes_the_tag_of_the_environment():
+    policy = RandomPolicy(CODEC, seed=0, tag="act")
+    assert texts(policy.respond([Request(0, (1,), admissible_actions=("look",))])) == ["<act>look</act>"]
 
 
 @pytest.mark.parametrize("actions", [None, ()])

@@ -16,6 +16,8 @@ from retrieval_corpora import WORDS, bm25_slow, make_passages
 from steppo_gym.retrieval import Passage, open_retriever_for
 from steppo_gym.retrieval.analysis import STOP_WORDS, passage_terms, query_terms, terms
 from steppo_gym.retrieval.bm25 import K1, B, BM25Retriever
+from steppo_gym.retrieval.fusion import FusedRetriever
+from steppo_gym.retrieval.remote.client import SearchClient
 from steppo_gym.retrieval.retriever import MAX_QUERY_CHARACTERS
 from steppo_gym.retrieval.tantivy_index import TantivyRetriever
 from steppo_gym.retrieval.top_k import top_k
@@ -184,6 +186,12 @@ def test_k_below_one_is_refused(retriever):
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
         retriever.search(["moon"], 0)
     assert len(retriever.search(["moon"], 10**9)[0]) < 300
+
+
+def test_a_text_is_not_taken_for_a_list_of_letters(retriever):
+    for searched in (retriever, FusedRetriever([retriever]), SearchClient("http://127.0.0.1:1")):
+        with pytest.raises(TypeError, match=r"Expected a list of queries, got the text 'moon'\. Pass it in a list"):
+            searched.search("moon", 3)
 
 
 def test_closing_changes_nothing_for_the_others(retriever):

@@ -80,7 +80,7 @@ def test_the_number_of_workers_changes_no_byte(context, overlap):
     # The draws of a random policy depend on the order of all requests, so any other batch would show.
     results, calls = [], []
     for num_workers in (0, 1, 2, 3):
-        policy = Watched(RandomPolicy(CODEC, seed=3, name="x"))
+        policy = Watched(RandomPolicy(CODEC, seed=3, tag="x"))
         with make_pool(5, num_workers, context=context, max_steps=12) as pool:
             rollout = collect(StripTags(policy), pool, CODEC, assign(*random_lengths(24)), overlap=overlap)
         results.append(without_time(rollout.episodes))

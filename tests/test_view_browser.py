@@ -205,6 +205,20 @@ def test_long_episodes_come_in_pages(browser, page):
     browser.wait_text("#message", 'No step of this episode has "no such place"')
 
 
+def test_steps_that_a_file_leaves_out_are_named(browser, tmp_path, monkeypatch):
+    monkeypatch.setattr("steppo_gym.view.export.MOST_STEPS", 50)
+    monkeypatch.setattr("steppo_gym.view.export.PAGE", 50)
+    run = write_run(tmp_path / "run", {"iteration-0001": LONG})
+    (tmp_path / "page.html").write_text(export(open_runs([run]))[0], encoding="utf-8")
+    page = f"{(tmp_path / 'page.html').as_uri()}#/run/run/iteration-0001.jsonl/0"
+    for step, shown in ((0, 20), (40, 10), (60, 0)):
+        arrive(browser, f"{page}/{step}")
+        browser.wait_text("p.facts", "95 steps")
+        assert len(browser.all("article.step")) == shown
+        notes = [note for note in browser.texts("p.note") if note.startswith("The other steps of this episode are not")]
+        assert len(notes) == (shown < 20)
+
+
 def test_hostile_text_is_text(browser, page):
     arrive(browser, f"{page}#/run/second/iteration-0001.jsonl/0")
     browser.wait_text("h1", "<script>window.hacked = 1</script>")

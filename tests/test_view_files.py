@@ -321,6 +321,15 @@ def test_a_very_long_episode_and_a_very_long_observation_are_shown_in_parts(tmp_
     assert time.process_time() - started < 1.0
 
 
+def test_values_that_no_curve_can_show_are_left_out(run):
+    entries = [
+        '{"iteration": 1, "a": 0.5, "b": NaN, "c": 1e999, "d": 1%s}' % ("0" * 400),
+        '{"iteration": null, "a": 1}',
+    ]
+    (run / "metrics.jsonl").write_text("".join(f"{entry}\n" for entry in entries))
+    assert open_runs([run])[0].curves() == {"a": [(1.0, 0.5)]}
+
+
 def test_runs_are_told_apart_by_the_end_of_their_paths(tmp_path):
     folders = [write_run(tmp_path / a / "run", {"iteration-0001": EPISODES}, algorithm=a) for a in ("GRPO", "PPO")]
     runs = open_runs(folders)

@@ -128,7 +128,7 @@ def test_a_page_from_elsewhere_learns_nothing(run):
 
 
 def test_the_command_writes_one_page(run, tmp_path, capsys):
-    assert main(["view", str(run), "--html", str(tmp_path / "page.html"), "--episodes", "5"]) == 0
+    assert main(["view", str(run), "--html", str(tmp_path / "new" / "page.html"), "--episodes", "5"]) == 0
     assert "page.html: 5 of 12 episodes, 0.1 MB" in capsys.readouterr().out
     assert main(["view", str(tmp_path), "--html", str(tmp_path / "other.html")]) == 1
     assert "steppo-gym: Expected the folder of a run" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -140,6 +140,8 @@ class GameFiles:
         path = Path(os.path.expandvars(data)).expanduser()
         if path.is_file():
             self._paths = {_single_id(path): path}
+            if wanted < frozenset(TASK_TYPES) and (found := self.load(_single_id(path)).goal.task_type) not in wanted:
+                raise DataError(f"{path} is a game of the type {found}, got task_types={tuple(task_types)}.")
         else:
             folder = _split_folder(path, split)
             found = _collect(folder, wanted)
@@ -152,6 +154,11 @@ class GameFiles:
             except ValueError as error:
                 raise DataError(f"Folders of games give their ids, {error}. Rename the folder.") from None
         self.task_ids: Sequence[str] = tuple(self._paths)
+
+    @property
+    def paths(self) -> Iterable[Path]:
+        """The games' files, in the order of the ids."""
+        return self._paths.values()
 
     def load(self, task_id: str) -> Game:
         """Read a game.

@@ -29,6 +29,7 @@ from steppo_gym.keywords import CommonArguments, check_choice, check_place
 from steppo_gym.protocol import named_protocol
 from steppo_gym.quoting import one_line
 from steppo_gym.snapshot import restored
+from steppo_gym.storage.file_stamps import file_stamps, stamps_text
 from steppo_gym.transition import Transition
 
 ENGINES = ("fast", "stock")
@@ -96,6 +97,11 @@ class AlfworldEnv(TextEnv):
     def tools(self) -> list[dict[str, Any]]:
         """The JSON schema of `env_step`, empty in the tag format."""
         return tool_schemas() if self.action_format == "tool_call" else []
+
+    @property
+    def text_version(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride] - thousands of files
+        """Another one once a game's file has changed."""
+        return stamps_text(file_stamps(self.games.paths)) if isinstance(self.games, GameFiles) else ""
 
     def expert_response(self) -> str:
         """What the expert writes in the current state.

@@ -21,6 +21,7 @@ from steppo_gym.envs.multihop_qa.scoring import Dataset
 from steppo_gym.errors import DataError, UnknownTaskError
 from steppo_gym.keywords import check_choice, unknown_task_message
 from steppo_gym.retrieval import Passage, Retriever, open_retriever_for
+from steppo_gym.storage.file_stamps import FileStamp, file_stamps
 
 
 class Questions(Protocol):
@@ -108,9 +109,9 @@ class QuestionFiles:
 
     def __init__(self, dataset: Dataset, data: str | Path, split: str, engine: str | None = None) -> None:
         check_choice("split", split, tuple(SPLIT_SIZES))
-        paths = find_files(dataset, data, split)
-        files = tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
-        self._set = _open_files(files, engine)
+        self.stamps = file_stamps(find_files(dataset, data, split))
+        """Of the files."""
+        self._set = _open_files(self.stamps, engine)
         self.task_ids: Sequence[str] = tuple(self._set.questions)
 
     def has(self, task_id: str) -> bool:
@@ -192,9 +193,9 @@ class QuestionSet:
 
 
 @lru_cache(maxsize=4)
-def _open_files(files: tuple[tuple[Path, int, int], ...], engine: str | None) -> QuestionSet:
+def _open_files(stamps: tuple[FileStamp, ...], engine: str | None) -> QuestionSet:
     """One copy for all environments of a process; a file that has changed is read again."""
-    return QuestionSet([path for path, _, _ in files], engine)
+    return QuestionSet([path for path, _, _ in stamps], engine)
 
 
 @lru_cache(maxsize=KEPT_WORLDS)

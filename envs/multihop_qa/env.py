@@ -29,6 +29,7 @@ from steppo_gym.quoting import one_line
 from steppo_gym.retrieval import Retriever, open_retriever
 from steppo_gym.retrieval.engine import names_engine, read_engine
 from steppo_gym.snapshot import canonical_json, restored, state_digest
+from steppo_gym.storage.file_stamps import file_stamps, files_in, stamps_text
 from steppo_gym.transition import NO_ACTION, Transition
 
 EXPERTS = ("search", "clumsy", "hasty")
@@ -98,6 +99,9 @@ class MultihopQAEnv(TextEnv):
         self._given_retriever: Retriever | None = (
             None if retriever is None or engine is not None else open_retriever(retriever)
         )
+        if isinstance(self.questions, QuestionFiles):
+            corpus = files_in(retriever if engine is None else None)
+            self.text_version = stamps_text((*self.questions.stamps, *file_stamps(corpus)))
         self._question: Question
         self._search = SearchState(same_texts=self._given_retriever is None)
         self._expert_seed = 0

@@ -25,7 +25,7 @@ ALIAS_FILE = "id_aliases.json"
 
 _SPLIT_WORDS = {"train": ("train",), "validation": ("dev", "valid"), "test": ("test",)}
 _SUFFIXES = (".json", ".jsonl", ".parquet")
-_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+_SHARD = re.compile(r"-\d{5}-of-(\d{5})$")
 
 
 def find_files(dataset: Dataset, data: str | Path, split: str) -> list[Path]:
@@ -33,9 +33,9 @@ def find_files(dataset: Dataset, data: str | Path, split: str) -> list[Path]:
 
     Args:
         dataset: whose names to look for.
-        data: a file, which is taken as it is; or a folder. In it and the folders right below, the official file is
-            looked for first, then the only one whose name says the split ("train", "dev" or "valid", "test"); several
-            are taken only if they are the numbered parts of one.
+        data: a file, which is taken as it is; or a folder. The official file is looked for first, in the folder and
+            then in those right below, then the only one there whose name says the split ("train", "dev" or "valid",
+            "test"); several are taken only if they are the numbered parts of one.
         split: "train", "validation" or "test".
 
     Raises:
@@ -50,16 +50,25 @@ def find_files(dataset: Dataset, data: str | Path, split: str) -> list[Path]:
         file for pattern in ("*", "*/*") for file in path.glob(pattern) if file.is_file() and file.suffix in _SUFFIXES
     )
     official = [file for file in files if file.name == OFFICIAL_FILES[dataset].get(split)]
-    if official:
-        return official[:1]
-    named = [file for file in files if any(word in file.name for word in _SPLIT_WORDS[split])]
-    if len({_SHARD.sub("", file.stem) for file in named}) == 1:
-        return named
-    found = ", ".join(file.name for file in named or files) or "nothing"
+    official = [file for file in official if file.parent == path] or official
+    named = official or [file for file in files if any(word in file.name for word in _SPLIT_WORDS[split])]
+    if len({(file.parent, _SHARD.sub("", file.stem), file.suffix) for file in named}) == 1:
+        return _all_parts(named)
+    found = ", ".join(str(file.relative_to(path)) for file in named or files) or "nothing"
     raise DataError(
         f"Expected one file of the split {split!r} in {path}, found {found}. Pass the file itself as data=. "
         f"{_advice(dataset)}"
     )
+
+
+def _all_parts(files: list[Path]) -> list[Path]:
+    """The files, unless they are numbered parts of which some are missing."""
+    numbered = _SHARD.search(files[0].stem)
+    if numbered and int(numbered[1]) != len(files):
+        raise DataError(
+            f"Expected {int(numbered[1])} parts as {files[0]} says, found {len(files)}. Fetch the missing ones."
+        )
+    return files
 
 
 def read_rows(path: Path) -> Iterator[Any]:

@@ -19,6 +19,7 @@ from steppo_gym.envs.paper_search.papers import PaperSource, Query
 from steppo_gym.envs.paper_search.semantic_scholar.client import SemanticScholar
 from steppo_gym.errors import DataError, UnknownTaskError
 from steppo_gym.keywords import check_choice, unknown_task_message
+from steppo_gym.storage.file_stamps import FileStamp, file_stamps
 
 
 class Queries(Protocol):
@@ -83,8 +84,9 @@ class QueryFile:
 
     def __init__(self, data: str | Path, split: str) -> None:
         check_choice("split", split, tuple(SPLIT_SIZES))
-        path = find_file(data, split)
-        self._queries = _read_file(path, split, path.stat().st_mtime_ns, path.stat().st_size)
+        self.stamps = file_stamps([find_file(data, split)])
+        """Of the file."""
+        self._queries = _read_file(*self.stamps, split)
         self.task_ids: Sequence[str] = tuple(self._queries)
 
     def has(self, task_id: str) -> bool:
@@ -137,7 +139,6 @@ def open_source(papers: str | Path | None, data: str | Path | None) -> PaperSour
 
 
 @lru_cache(maxsize=4)
-def _read_file(path: Path, split: str, changed: int, size: int) -> Mapping[str, Query]:
+def _read_file(stamp: FileStamp, split: str) -> Mapping[str, Query]:
     """One copy for all environments of a process; a file that has changed is read again."""
-    del changed, size
-    return read_queries(path, split)
+    return read_queries(stamp[0], split)

@@ -16,7 +16,7 @@ from steppo_gym.actions import Invalid
 from steppo_gym.env import TextEnv
 from steppo_gym.envs.paper_search import render
 from steppo_gym.envs.paper_search.actions import Calls, Search, Stop, format_action, parse_action, tool_schemas
-from steppo_gym.envs.paper_search.data import open_queries, open_source
+from steppo_gym.envs.paper_search.data import QueryFile, open_queries, open_source
 from steppo_gym.envs.paper_search.expert import expert_action
 from steppo_gym.envs.paper_search.expert_view import view_of
 from steppo_gym.envs.paper_search.oracle import oracle_action
@@ -28,6 +28,7 @@ from steppo_gym.envs.paper_search.reward import PROTOCOLS, SUCCESS_RECALL, Paper
 from steppo_gym.keywords import CommonArguments, check_count, check_flag, check_place
 from steppo_gym.protocol import named_protocol
 from steppo_gym.snapshot import canonical_json, restored, state_digest
+from steppo_gym.storage.file_stamps import file_stamps, files_in, stamps_text
 from steppo_gym.transition import NO_ACTION, Transition
 
 EXPERTS = ("search-expand", "clumsy", "hasty", "oracle")
@@ -98,6 +99,8 @@ class PaperSearchEnv(TextEnv):
         self.relevance: Relevance = open_relevance(relevance)
         self.shows_scores = show_gold or relevance != GoldMembership.name
         self.source = open_source(papers, data)
+        if isinstance(self.queries, QueryFile):
+            self.text_version = stamps_text((*self.queries.stamps, *file_stamps(files_in(papers))))
         self.any_text_stops = any_text_stops
         self._query: Query
         self._pool = PaperPool()

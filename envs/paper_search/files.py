@@ -42,9 +42,9 @@ def find_file(data: str | Path, split: str) -> Path:
     """The file with the queries of a split.
 
     Args:
-        data: a file, which is taken as it is; or a folder. In it and the folders right below, the official files are
-            looked for first, then the only one whose name says the split ("train", "dev" or "valid", "test" or
-            "bench"). `~` and variables are expanded.
+        data: a file, which is taken as it is; or a folder. The official files are looked for first, each in the folder
+            and then in those right below, then the only one there whose name says the split ("train", "dev" or "valid",
+            "test" or "bench"). `~` and variables are expanded.
         split: "train", "validation" or "test".
 
     Raises:
@@ -61,8 +61,10 @@ def find_file(data: str | Path, split: str) -> Path:
     files = sorted(file for pattern in ("*.jsonl", "*/*.jsonl") for file in path.glob(pattern) if file.is_file())
     for name in OFFICIAL_FILES[split]:
         if official := [file for file in files if file.name == name]:
-            return official[0]
-    named = [file for file in files if any(word in file.stem.lower() for word in _SPLIT_WORDS[split])]
+            named = [file for file in official if file.parent == path] or official
+            break
+    else:
+        named = [file for file in files if any(word in file.stem.lower() for word in _SPLIT_WORDS[split])]
     if len(named) == 1:
         return named[0]
     found = ", ".join(str(file.relative_to(path)) for file in named or files) or "nothing"

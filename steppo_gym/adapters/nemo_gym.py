@@ -24,6 +24,7 @@ import gymnasium
 from resources_servers.gymnasium import GymnasiumServer, extract_text  # pyright: ignore[reportMissingImports]
 
 from steppo_gym.actions import served_call
+from steppo_gym.adapters.conversation import conversation_arguments
 from steppo_gym.env import TextEnv
 
 
@@ -105,9 +106,12 @@ def rows(
 
 
 def make(env_id: str, arguments: dict[str, Any]) -> TextEnv:
-    """The environment as a conversation that only grows."""
-    keywords: dict[str, Any] = arguments | {"context": "append"}
-    return cast(TextEnv, gymnasium.make(env_id, **keywords).unwrapped)
+    """The environment as a conversation that only grows.
+
+    Raises:
+        ValueError: the arguments rebuild the prompts.
+    """
+    return cast(TextEnv, gymnasium.make(env_id, **conversation_arguments(arguments)).unwrapped)
 
 
 def _shown(info: dict[str, Any]) -> dict[str, Any]:

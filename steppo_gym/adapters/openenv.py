@@ -70,6 +70,8 @@ class TextServerEnvironment(Environment):
         super().__init__()
         self._env = cast(TextEnv, gymnasium.make(env_id, **arguments).unwrapped)
         self._env_id = env_id
+        # Environments that take no `split` have one set of tasks.
+        self._split = str(arguments.get("split", "train"))
         self._state = State(episode_id=str(uuid4()), step_count=0)
 
     def reset(
@@ -136,10 +138,6 @@ class TextServerEnvironment(Environment):
     def close(self) -> None:
         """Close the environment."""
         self._env.close()
-
-    @property
-    def _split(self) -> str:
-        return str(getattr(self._env, "split", "tasks"))
 
     def _require(self, split: str) -> None:
         if split != self._split:

@@ -24,6 +24,7 @@ from typing import Any, cast
 import gymnasium
 
 from steppo_gym.actions import format_tool_call
+from steppo_gym.adapters.conversation import conversation_arguments
 from steppo_gym.env import TextEnv
 from steppo_gym.errors import InfrastructureError
 
@@ -136,13 +137,7 @@ def score(
 
 
 def _arguments(arguments: dict[str, Any]) -> dict[str, Any]:
-    wanted = {"action_format": "tool_call", "context": "append"}
-    for name, value in wanted.items():
-        if arguments.get(name, value) != value:
-            raise ValueError(
-                f"TRL's conversations only grow by calls and answers: {name} is {value!r}, not {arguments[name]!r}."
-            )
-    return arguments | wanted
+    return conversation_arguments(arguments, action_format="tool_call")
 
 
 def _method(tool: dict[str, Any]) -> Callable[..., str]:

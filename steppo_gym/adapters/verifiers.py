@@ -19,6 +19,7 @@ from typing import Any, cast
 import gymnasium
 import verifiers.v1 as vf  # pyright: ignore[reportMissingImports]
 
+from steppo_gym.adapters.conversation import conversation_arguments
 from steppo_gym.env import TextEnv
 
 
@@ -51,9 +52,13 @@ class TextTaskset(vf.Taskset[TextTask, TextTasksetConfig]):
     """All tasks of an environment's split, in its fixed order."""
 
     def load(self) -> Iterator[TextTask]:
-        """The tasks, each with its first observation as the prompt."""
+        """The tasks, each with its first observation as the prompt.
+
+        Raises:
+            ValueError: `env_arguments` rebuild the prompts.
+        """
         config = self.config
-        arguments = dict(config.env_arguments) | {"context": "append"}
+        arguments = conversation_arguments(config.env_arguments)
         env = _make(config.env_id, arguments)
         try:
             for i, task_id in enumerate(env.task_ids if config.task_ids is None else config.task_ids):

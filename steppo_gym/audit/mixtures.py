@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from steppo_gym.actions import ActionFormat, format_text
+from steppo_gym.actions import format_listed
 from steppo_gym.rollouts.codec import Codec
 from steppo_gym.rollouts.policies import Request, Response
 
@@ -21,7 +22,7 @@ class NoisyExpert:
         codec: the rollout's codec.
         noise: the share, 0 to 1. A drawn action may happen to be the expert's.
         seed: of the draws.
-        action_format: the environment's.
+        tools: the environment's.
 
     Raises:
         ValueError: `noise` is no share.
@@ -29,11 +30,10 @@ class NoisyExpert:
 
     needs_expert = True
 
-    def __init__(self, codec: Codec, noise: float, *, seed: int = 0, action_format: ActionFormat = "tag") -> None:
+    def __init__(self, codec: Codec, noise: float, *, seed: int = 0, tools: Sequence[Mapping[str, Any]] = ()) -> None:
         if not 0 <= noise <= 1:
             raise ValueError(f"noise must be between 0 and 1, got {noise}.")
-        self.codec, self.noise, self.seed = codec, noise, seed
-        self.action_format: ActionFormat = action_format
+        self.codec, self.noise, self.seed, self.tools = codec, noise, seed, tuple(tools)
 
     def respond(self, requests: Sequence[Request]) -> list[Response]:
         """A response for each request; the log-probability of all of it stands at its first token.
@@ -48,10 +48,7 @@ class NoisyExpert:
             raise ValueError(f"The request of slot {request.slot} carries no expert_response or no stream.")
         if self.noise and not request.admissible_actions:
             raise ValueError("NoisyExpert needs an environment that lists its admissible actions; this one lists none.")
-        written = [
-            format_text(action, self.action_format, tag="action", tool="action")
-            for action in request.admissible_actions or ()
-        ]
+        written = [format_listed(action, self.tools) for action in request.admissible_actions or ()]
         rng = np.random.default_rng([self.seed, *request.stream])
         errs, drawn = rng.random(2)  # two at once, so that a shared stream errs at the same place everywhere
         text = written[int(drawn * len(written))] if errs < self.noise else request.expert_response

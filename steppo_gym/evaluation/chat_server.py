@@ -7,6 +7,7 @@ There are no token ids and no log-probabilities of what was sampled, so nothing 
 tool-call format the environment's tools are sent as `tools`; the calls of an answer become the
 `<tool_call>{..}</tool_call>` texts that environments read, and go back as calls, with what the environment said as the
 tool's answer. Texts of `reasoning_content` are not read: an environment reads what the model says, not what it thinks.
+A model whose thoughts take all of `max_tokens` says nothing, which `num_cut` tells from one that has nothing to say.
 Observations are sent as they are: whether the text of a special token in one becomes that token is the server's to say.
 """
 
@@ -14,7 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 from steppo_gym.actions import Invalid, parse_tool_calls, served_call
@@ -60,6 +62,9 @@ class ChatServerPolicy(HTTPPolicy):
         if tools:
             body["tools"] = list(tools)
         super().__init__(base_url, "chat/completions", body, **(ClientOptions(max_concurrency=16) | client))
+        self.num_cut = 0
+        """Responses that the server cut at `max_tokens`."""
+        self._counting = threading.Lock()
         self.seed, self._has_tools, self._codec = seed, bool(tools), ChatTextCodec()
 
     def _question(self, request: Request) -> tuple[dict[str, Any], Callable[[str], Response]]:
@@ -72,7 +77,11 @@ class ChatServerPolicy(HTTPPolicy):
         return own, self._read
 
     def _read(self, text: str) -> Response:
-        return Response(self._codec.encode_response(read_answer(text)))
+        choice = _choice(text)
+        if choice.get("finish_reason") == "length":
+            with self._counting:
+                self.num_cut += 1
+        return Response(self._codec.encode_response(_said(choice)))
 
 
 def chat_messages(messages: Sequence[Message], *, has_tools: bool) -> list[dict[str, Any]]:
@@ -121,15 +130,25 @@ def read_answer(text: str) -> str:
     Raises:
         InfrastructureError: the body is no answer of a chat server.
     """
+    return _said(_choice(text))
+
+
+def _choice(text: str) -> dict[str, Any]:
+    """The only choice in the body of an answer, which has a message."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):
         raise _error("JSON from the server", text) from None
     choices = data.get("choices") if isinstance(data, dict) else None
     choice = choices[0] if isinstance(choices, list) and len(choices) == 1 else None
-    message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(message, dict):
+    if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
         raise _error("one choice with a message in the server's answer", text)
+    return choice
+
+
+def _said(choice: Mapping[str, Any]) -> str:
+    """The response in a choice."""
+    message = choice["message"]
     # A model that refuses says so in another place.
     content = message.get("content") or message.get("refusal") or ""
     calls = message.get("tool_calls") or []

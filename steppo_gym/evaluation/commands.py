@@ -64,6 +64,10 @@ def evaluate(options: argparse.Namespace) -> int:
     summary = results(settings, episodes, tries=options.tries)
     (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print_results(summary)
+    if cut := player.num_cut():
+        print(
+            f"  cut           {cut} responses at --max_tokens {player.max_tokens}; a model that thinks first needs more"
+        )
     print(f"Episodes and summary are in {folder}.")
     return 0
 
@@ -127,17 +131,19 @@ def _check(options: argparse.Namespace) -> None:
 def _given(options: argparse.Namespace) -> dict[str, Any]:
     """The keywords of the environment on the command line."""
     given = dict(map(env_argument, options.env_args))
+    # A panel is named by its split, which may not be another one than it says.
+    if twice := [name for name in ("data", "split") if name in given and hasattr(options, name)]:
+        raise ValueError(f"--env_args: {twice[0]} has a flag of its own. Give it as --{twice[0]}.")
     return given if options.data is None else {**given, "data": options.data}
 
 
 def _panel_and_env(options: argparse.Namespace, given: dict[str, Any], saved: Any) -> tuple[Panel, EnvFactory]:
     """What is played and in which environment; a panel's tasks have been compared with those that are there."""
-    run_kwargs = saved.env_kwargs if saved is not None else {}
     if options.panel is not None:
         panel = open_panel(options.panel).first(options.tasks)
         if options.env is not None and env_id_of(options.env) != panel.environment:
             raise ValueError(f"The panel {panel.name} is of {panel.environment}, --env says {options.env}.")
-        spec = _panel_spec(panel, {**run_kwargs, **panel.source.arguments, **given})
+        spec = _panel_spec(panel, {**_run_keywords(saved, panel.environment), **panel.source.arguments, **given})
         problems = _differences(panel, spec, options.quiet)
         if problems:
             raise DataError(
@@ -150,15 +156,18 @@ def _panel_and_env(options: argparse.Namespace, given: dict[str, Any], saved: An
         raise ValueError("Nothing says what to play. Give --panel or --env.")
     find_modules_here(env_id)
     split = options.split or _test_split(saved, env_id)
-    spec = EnvFactory(
-        env_id, {"split": split, **(run_kwargs if saved and saved.environment == env_id else {}), **given}
-    )
+    spec = EnvFactory(env_id, {"split": split, **_run_keywords(saved, env_id), **given})
     name = _file_name(f"{env_id.rpartition('/')[2]}-{split}")
     with _bar(options.tasks, options.quiet) as bar:
         whole = make_panel(name, spec, number=options.tasks, on_task=bar.update)
     if options.tasks:
         whole = dataclasses.replace(whole, name=f"{name}-first-{len(whole.tasks)}")
     return whole, spec
+
+
+def _run_keywords(saved: Any, env_id: str) -> dict[str, Any]:
+    """The keywords that a run made its environments with; none of another environment than the one that is played."""
+    return saved.env_kwargs if saved is not None and saved.environment == env_id else {}
 
 
 def _test_split(saved: Any, env_id: str) -> str:

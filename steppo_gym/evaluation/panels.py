@@ -26,7 +26,7 @@ from steppo_gym.snapshot import canonical_json, restored
 
 MAX_FILE_BYTES = 64 * 2**20
 PLACES = ("data", "papers", "retriever")
-"""Keywords that say where something lies on one machine; a panel does not keep them."""
+"""Keywords that say where something lies on one machine; a panel keeps neither them nor any address."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,12 @@ class Panel:
         return hashlib.sha256(canonical_json([self.environment, [asdict(task) for task in self.tasks]])).hexdigest()
 
     def first(self, number: int | None) -> Panel:
-        """The panel of the first `number` tasks; itself for None and where it has no more."""
-        if number is None or number >= len(self.tasks):
+        """The panel of the first `number` tasks; itself for None and where these are all.
+
+        Raises:
+            ValueError: it has fewer.
+        """
+        if number is None or _checked(number, len(self.tasks)) == len(self.tasks):
             return self
         return Panel(f"{self.name}-first-{number}", self.environment, self.tasks[:number], self.source)
 
@@ -116,17 +120,20 @@ def make_panel(
         spec: the environment.
         number: of tasks; all by default.
         on_task: called after each task.
+
+    Raises:
+        ValueError: the environment has fewer tasks.
     """
     env = spec.make()
     try:
         tasks = []
-        for position in range(min(len(env.task_ids), number or len(env.task_ids))):
+        for position in range(_checked(number or len(env.task_ids), len(env.task_ids))):
             task_id = env.task_ids[position]
             tasks.append(PanelTask(task_id, task_hash(env, task_id)))
             on_task()
     finally:
         env.close()
-    kept = {keyword: value for keyword, value in spec.kwargs.items() if keyword not in PLACES}
+    kept = {keyword: value for keyword, value in spec.kwargs.items() if not _is_place(keyword, value)}
     source = PanelSource("built-in" if spec.kwargs.get("data") is None else "files", kept)
     return Panel(name, spec.env_id, tasks, source)
 
@@ -153,6 +160,19 @@ def check_panel(panel: Panel, env: TextEnv, *, on_task: Callable[[], object] = l
                 )
         on_task()
     return problems + list(_other_order(there, env.task_ids))
+
+
+def _checked(number: int, most: int) -> int:
+    """A number of tasks of which there are so many."""
+    if number > most:
+        raise ValueError(
+            f"Expected at most {most} tasks, as many as there are, got {number}. Without a number all count."
+        )
+    return number
+
+
+def _is_place(keyword: str, value: object) -> bool:
+    return keyword in PLACES or (isinstance(value, str) and value.startswith(("http://", "https://")))
 
 
 def _other_order(wanted: Sequence[str], found: Sequence[str]) -> Iterator[str]:
@@ -187,12 +207,16 @@ def read_panel(path: Path) -> Panel:
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is no readable panel ({error}).") from error
     try:
-        return restored(content, Panel)
+        panel = restored(content, Panel)
     except DataError as error:
         raise DataError(
             f"{path} is no panel: {str(error).removeprefix('No snapshot of this environment: ')} "
             'Expected {"name", "environment", "tasks": [{"id", "hash"}], "source": {"data", "arguments"}}.'
         ) from error
+    if places := [keyword for keyword, value in panel.source.arguments.items() if _is_place(keyword, value)]:
+        # A file from elsewhere must not say what is read here, or which server is asked.
+        raise DataError(f"A panel names no places, {path} has the argument {places[0]!r}. Give it on the command line.")
+    return panel
 
 
 def shipped_panels() -> dict[str, Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any
@@ -26,6 +26,8 @@ class Player:
     max_tokens: int
     description: dict[str, Any]
     """Which policy it is, for the record of the evaluation."""
+    num_cut: Callable[[], int] = lambda: 0
+    """How many responses were cut at `max_tokens`, where only the server knows."""
 
 
 @contextlib.contextmanager
@@ -55,7 +57,7 @@ def open_player(options: argparse.Namespace, saved: Any, pool: EnvPool, temperat
         from steppo_gym.evaluation.chat_server import ChatServerPolicy
 
         with ChatServerPolicy(options.server, options.model, tools=pool.tools, **sampling) as chat:
-            yield Player(chat, ChatTextCodec(), None, limit, description)
+            yield Player(chat, ChatTextCodec(), None, limit, description, num_cut=lambda: chat.num_cut)
         return
     from steppo_gym.rollouts.server_policy import ServerPolicy
 

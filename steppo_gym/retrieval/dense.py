@@ -24,7 +24,7 @@ from steppo_gym.quoting import valid_text
 from steppo_gym.retrieval.corpus import Passages, write_passages
 from steppo_gym.retrieval.index_folder import check_folder, damaged, load_array
 from steppo_gym.retrieval.local_index import LocalIndex
-from steppo_gym.retrieval.retriever import MAX_QUERY_CHARACTERS, Hit, Passage, check_k
+from steppo_gym.retrieval.retriever import MAX_QUERY_CHARACTERS, Hit, Passage, check_search
 from steppo_gym.retrieval.top_k import top_k
 
 _EMBEDDINGS = "embeddings.npy"  # (N, D) float32, rows of length 1
@@ -132,7 +132,7 @@ class DenseRetriever(LocalIndex):
 
         Queries are encoded together, and an encoder may round a little differently in batches of another size.
         """
-        check_k(k)
+        check_search(queries, k)
         if not queries:
             return []
         vectors = _encode(self._encoder.encode_query, [query[:MAX_QUERY_CHARACTERS] for query in queries])

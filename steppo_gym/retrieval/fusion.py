@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from math import fsum
 
-from steppo_gym.retrieval.retriever import Hit, Passage, Retriever, check_k
+from steppo_gym.retrieval.retriever import Hit, Passage, Retriever, check_search
 
 RANK_CONSTANT = 60
 
@@ -57,7 +57,7 @@ class FusedRetriever:
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """See `Retriever`. The scores are those of `reciprocal_rank_fusion`."""
-        check_k(k)
+        check_search(queries, k)
         found = [retriever.search(queries, max(k, self._depth)) for retriever in self._retrievers]
         return [_fuse(lists)[:k] for lists in zip(*found, strict=True)]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from steppo_gym.retrieval.corpus import Passages
 from steppo_gym.retrieval.index_folder import reading
-from steppo_gym.retrieval.retriever import Hit, check_k
+from steppo_gym.retrieval.retriever import Hit, check_search
 
 
 class LocalIndex:
@@ -29,7 +29,7 @@ class LocalIndex:
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """See `Retriever`. The scores are the engine's."""
-        check_k(k)
+        check_search(queries, k)
         with reading(self._folder):
             return [self._search(query, k) for query in queries]
 

@@ -51,6 +51,7 @@ class Retriever(Protocol):
 
         Raises:
             ValueError: `k` is below 1.
+            TypeError: one text in place of a list of them.
             InfrastructureError: a search server gave no answer, boundary "search".
         """
         ...
@@ -58,6 +59,14 @@ class Retriever(Protocol):
     def close(self) -> None:
         """Release what this retriever alone holds; a second call changes nothing."""
         ...
+
+
+def check_search(queries: Sequence[str], k: int) -> None:
+    """Raise unless these are queries and a number of hits one can ask for."""
+    check_k(k)
+    # A text is a sequence of its letters, and would be searched for letter by letter.
+    if isinstance(queries, str):
+        raise TypeError(f"Expected a list of queries, got the text {queries!r:.80}. Pass it in a list.")
 
 
 def check_k(k: int) -> None:

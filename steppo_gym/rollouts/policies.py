@@ -6,13 +6,13 @@ OpenAI-compatible server (`steppo_gym.rollouts.server_policy`) follow the same p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from steppo_gym.actions import ActionFormat, format_text
+from steppo_gym.actions import ACTION, format_listed
 from steppo_gym.errors import InfrastructureError
 from steppo_gym.rollouts.codec import Codec
 
@@ -179,10 +179,9 @@ class RandomPolicy:
 
     Args:
         codec: the rollout's codec.
-        action_format: the environment's action format.
         seed: seeds the draws.
-        name: the tag of the action in the tag format, the tool in the tool-call format.
-        argument: the tool's argument that takes the action.
+        tools: the environment's, such as `EnvPool.tools`; empty in the tag format.
+        tag: of the action in the tag format.
     """
 
     needs_expert = False
@@ -192,12 +191,10 @@ class RandomPolicy:
         codec: Codec,
         *,
         seed: int,
-        action_format: ActionFormat = "tag",
-        name: str = "action",
-        argument: str = "action",
+        tools: Sequence[Mapping[str, Any]] = (),
+        tag: str = ACTION,
     ) -> None:
-        self.codec, self.name, self.argument = codec, name, argument
-        self.action_format: ActionFormat = action_format
+        self.codec, self.tools, self.tag = codec, tuple(tools), tag
         self._rng = np.random.default_rng(seed)
 
     def respond(self, requests: Sequence[Request]) -> list[Response]:
@@ -213,6 +210,6 @@ class RandomPolicy:
                     "RandomPolicy needs an environment that lists its admissible actions; this one lists none."
                 )
             action = request.admissible_actions[int(self._rng.integers(len(request.admissible_actions)))]
-            text = format_text(action, self.action_format, tag=self.name, tool=self.name, argument=self.argument)
+            text = format_listed(action, self.tools, tag=self.tag)
             out.append(Response(self.codec.encode_response(text)))
         return out

@@ -6,16 +6,21 @@ and later ones must have it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from steppo_gym.errors import DataError, InfrastructureError
 from steppo_gym.storage.archives import Archive, DataSet
 from steppo_gym.storage.download import download, file_sha256
 from steppo_gym.storage.unzip import extract_zip
 
+LOCK_FILE = ".download.lock"
+"""In the folder; it stays there, and only being locked means something."""
 _DIGEST = re.compile(rb"([0-9a-fA-F]{64})(?:\s|$)")
 
 
@@ -33,7 +38,7 @@ def fetch_data_set(
     say: Callable[[str], None] = print,
     warn: Callable[[str], None] = print,
 ) -> None:
-    """Fetch files into a folder and unpack those that are zip files.
+    """Fetch files into a folder and unpack those that are zip files; one process at a time, others wait.
 
     Args:
         archives: what to fetch; what is there already is checked and not fetched again.
@@ -46,19 +51,43 @@ def fetch_data_set(
     Raises:
         DataError: a file is not the expected one, is no undamaged zip file, or cannot be written.
         InfrastructureError: no address of a file works.
+        ValueError: two files have one name.
     """
-    for archive in archives:
-        path = folder / archive.file_name
-        lock = path.with_name(f"{path.name}.sha256")
-        expected = archive.sha256 or _locked(lock)
-        _fetch(archive, path, expected, origin, progress, say, warn)
-        if path.suffix == ".zip":
-            say(f"{extract_zip(path, folder)} files unpacked into {folder}; the zip file may be deleted.")
-        # Only now: a page that says to sign in, under the name of an archive, is not what later downloads must be.
-        if expected is None:
-            digest = file_sha256(path)
-            _lock(lock, digest)
-            say(f"SHA-256 {digest}: not known before, written to {lock}; later downloads must have it.")
+    names = [archive.file_name for archive in archives]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(
+            f"Several addresses end in {twice[0]!r}, and only one file can have this name. Give one of them."
+        )
+    with _alone_in(folder, say):
+        for archive in archives:
+            path = folder / archive.file_name
+            lock = path.with_name(f"{path.name}.sha256")
+            expected = archive.sha256 or _locked(lock)
+            _fetch(archive, path, expected, origin, progress, say, warn)
+            if path.suffix == ".zip":
+                say(f"{extract_zip(path, folder)} files unpacked into {folder}; the zip file may be deleted.")
+            # Only now: a page that says to sign in, under the name of an archive, is not what later downloads must be.
+            if expected is None:
+                digest = file_sha256(path)
+                _lock(lock, digest)
+                say(f"SHA-256 {digest}: not known before, written to {lock}; later downloads must have it.")
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Wait until no other process fetches into a folder: two that write the same file damage it."""
+    with contextlib.ExitStack() as held:
+        # A folder that cannot be written or locked: writing says so, and what is there needs no lock.
+        with contextlib.suppress(OSError, NotImplementedError):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / LOCK_FILE)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                say(f"Another process fetches into {folder}; waiting for it.")
+                lock.acquire()
+            held.callback(lock.release)
+        yield
 
 
 def _fetch(

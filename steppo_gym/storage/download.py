@@ -244,6 +244,7 @@ class _Fetch:
     def _prepare(self, response: httpx.Response) -> int | None:
         """Make the partial file what the response's body continues, and say how long the whole will be."""
         status, partial = response.status_code, self._partial
+        self._check_encoding(response)
         if status == 200:
             self._discard()
             partial.start(_version(response))
@@ -257,6 +258,17 @@ class _Fetch:
         if status in _RETRIED:
             raise _TryAgainError(f"the server answered {answer}")
         raise DataError(f"Expected a file at {response.request.url}, the server answered {answer}. Check the URL.")
+
+    def _check_encoding(self, response: httpx.Response) -> None:
+        """Refuse a file that comes packed although it was not asked for so: its bytes would be kept as they come."""
+        encoding = response.headers.get("Content-Encoding", "")
+        # Of a file that is packed itself, servers like to say so.
+        plain = encoding in ("", "identity") or self._partial.destination.suffix == ".gz"
+        if response.status_code in (200, 206) and not plain:
+            raise DataError(
+                f"Expected {self._url} as it is, the server packs it as {encoding[:80]!r}. Fetch it with a browser, "
+                f"and put it where {self._partial.destination} is expected."
+            )
 
     def _discard(self) -> None:
         """Throw away what has arrived; the next try starts over."""

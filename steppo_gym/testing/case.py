@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from steppo_gym.actions import format_tag, format_tool_call
+from steppo_gym.actions import format_listed
 from steppo_gym.env import TextEnv
 from steppo_gym.testing.contract import CheckedEnv, Result
 
@@ -53,10 +53,7 @@ class Case:
 
     def write(self, env: TextEnv, action: str) -> str:
         """A response that does the action."""
-        if env.action_format == "tag":
-            return format_tag(self.tag, action)
-        tool, argument = tool_of(env)
-        return format_tool_call(tool, {argument: action})
+        return format_listed(action, env.tools, tag=self.tag)
 
     def random_response(self, env: CheckedEnv, info: dict[str, Any], rng: np.random.Generator) -> str:
         """An invalid response, an admissible action or the expert's: play that errs and still gets somewhere."""

@@ -38,6 +38,8 @@ class ChatAnswer(TypedDict):
 
     content: str | None
     tool_calls: NotRequired[Sequence[Mapping[str, Any]]]
+    finish_reason: NotRequired[str]
+    """Of the choice, not of the message; otherwise it follows from that."""
 
 
 class ScriptedChatServer:
@@ -62,8 +64,9 @@ class ScriptedChatServer:
                 request = _read(body)
                 with lock:
                     requests.append(request)
-                message = {"role": "assistant", **answer(request)}
+                message: dict[str, Any] = {"role": "assistant", **answer(request)}
                 reason = "tool_calls" if message.get("tool_calls") else "stop"
+                reason = message.pop("finish_reason", reason)
                 choice = {"index": 0, "message": message, "finish_reason": reason}
                 return HTTPStatus.OK, {"object": "chat.completion", "model": request["model"], "choices": [choice]}
 

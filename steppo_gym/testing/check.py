@@ -3,7 +3,8 @@
 >>> check_text_env(functools.partial(gymnasium.make, "steppo/KeyDoor-v0"))
 
 Left out is what cannot be seen from outside: that unequal states have unequal keys, and that an observation of the
-rebuilt context says all there is to know.
+rebuilt context says all there is to know. Nor is another process started: an order of Python's sets, which differs
+between processes, goes unnoticed.
 """
 
 from __future__ import annotations

@@ -235,6 +235,21 @@ def survives_adversarial_texts(case: Case) -> None:
                 require(seconds < SLOW_SECONDS, f"a response takes no more than {SLOW_SECONDS} s ({label})", seconds)
 
 
+def forgets_earlier_episodes(case: Case) -> None:
+    """An episode is the same whatever was played before it, to its end or not."""
+    for context in CONTEXTS:
+        with case.open(context=context) as used:
+            for task_id in case.tasks(used):
+                case.reset(used, task_id)
+                used.step(INVALID_RESPONSE)
+                with case.open(context=context) as fresh:
+                    expected, found = case.random_episode(fresh, task_id), case.random_episode(used, task_id)
+                differing = next(
+                    (pair for pair in zip(found[1], expected[1], strict=False) if pair[0] != pair[1]), None
+                )
+                require(found == expected, f"an episode does not depend on earlier ones ({context})", differing)
+
+
 RULES: tuple[Callable[[Case], None], ...] = (
     takes_the_common_arguments,
     starts_tasks,
@@ -247,5 +262,6 @@ RULES: tuple[Callable[[Case], None], ...] = (
     admits_what_it_lists,
     can_be_solved,
     survives_adversarial_texts,
+    forgets_earlier_episodes,
     follows_gymnasium,
 )

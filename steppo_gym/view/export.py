@@ -20,6 +20,7 @@ from steppo_gym.view.overview import overview
 from steppo_gym.view.page import page_with
 from steppo_gym.view.run_folder import Run
 
+MOST_EPISODES = 200
 MOST_BYTES = 5_000_000
 """Of the file."""
 _ROOM = 300_000
@@ -28,7 +29,9 @@ MOST_STEPS = 500
 """Of an episode; the steps after these are left out."""
 
 
-def export(runs: Sequence[Run], *, most_episodes: int = 200, most_bytes: int = MOST_BYTES) -> tuple[str, int, int]:
+def export(
+    runs: Sequence[Run], *, most_episodes: int = MOST_EPISODES, most_bytes: int = MOST_BYTES
+) -> tuple[str, int, int]:
     """One page with episodes of runs in it.
 
     Args:

@@ -6,7 +6,7 @@ The folder of an audit is looked at like a run. Its one file of episodes lies in
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,9 +48,10 @@ class Run:
         found: dict[str, list[tuple[float, float]]] = {}
         path = self.folder / METRICS
         for entry in _json_lines(path) if path.exists() else ():
-            for name, value in entry.items():
+            iteration = entry.get("iteration", 0.0)
+            for name, value in entry.items() if _is_number(iteration) else ():
                 if name not in ("iteration", "update") and _is_number(value):
-                    found.setdefault(name, []).append((float(entry.get("iteration", 0.0)), float(value)))
+                    found.setdefault(name, []).append((float(iteration), float(value)))
         return found
 
     def evaluations(self) -> dict[str, dict[str, Any]]:
@@ -142,7 +143,8 @@ def _finite(scores: Any) -> dict[str, float]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a float can hold it; comparing takes whole numbers of any length, which a float does not."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _json(path: Path) -> Any:

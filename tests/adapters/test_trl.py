@@ -160,5 +160,5 @@ def test_a_failed_episode_is_never_scored(monkeypatch):
 
 
 def test_what_a_growing_conversation_cannot_serve_is_refused():
-    with pytest.raises(ValueError, match="context is 'append', not 'rebuilt'"):
+    with pytest.raises(ValueError, match="context is always 'append', got 'rebuilt'"):
         environment_class("steppo/KeyDoor-v0", context="rebuilt")

@@ -200,6 +200,10 @@ def test_one_file_is_one_game(written):
     games = GameFiles(path, "train")
     assert games.task_ids == (f"{path.parent.parent.name}/{path.parent.name}",)
     assert games.load(games.task_ids[0]).content["solvable"] is True
+    kind = path.parent.parent.name.partition("-")[0]
+    assert GameFiles(path, "train", (kind,)).task_ids == games.task_ids
+    with pytest.raises(DataError, match=f"game.tw-pddl is a game of the type {kind}, got task_types="):
+        GameFiles(path, "train", tuple(name for name in TASK_TYPES if name != kind))
 
 
 @pytest.mark.data

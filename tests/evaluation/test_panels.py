@@ -97,6 +97,16 @@ def test_a_place_on_this_machine_is_not_kept(tmp_path):
     assert panel.source == PanelSource("files", {"split": "validation"})
 
 
+def test_a_panel_names_no_places(tmp_path):
+    spec = EnvFactory("steppo/PaperSearch-v0", {"split": "test", "relevance": "http://127.0.0.1:9"})
+    panel = make_panel("papers", spec, number=1)
+    assert panel.source.arguments == {"split": "test"}
+    for argument in ({"retriever": "/x"}, {"relevance": "https://h"}):
+        write_panel(replace(panel, source=PanelSource("built-in", argument)), tmp_path / "panel.json")
+        with pytest.raises(DataError, match=f"A panel names no places, .* has the argument '{next(iter(argument))}'"):
+            read_panel(tmp_path / "panel.json")
+
+
 def test_check_finds_a_changed_answer_a_missing_question_and_another_order(tmp_path, capsys):
     data = questions(tmp_path / "dev.json", *map(row, range(6)))
     panel = str(tmp_path / "panel.json")

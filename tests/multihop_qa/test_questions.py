@@ -148,6 +148,21 @@ def test_other_names_are_found_if_there_is_no_doubt(tmp_path):
         find_files("musique", tmp_path / "nowhere", "train")
 
 
+def test_of_several_files_none_is_taken_by_chance(tmp_path):
+    for folder in ("data", "data_ids"):
+        write(tmp_path / folder / "dev.json", [])
+        write(tmp_path / folder / "validation-00000-of-00001.parquet", "")
+    with pytest.raises(DataError, match=r"found data/dev.json, data_ids/dev.json. Pass the file itself"):
+        find_files("2wikimultihopqa", tmp_path, "validation")
+    with pytest.raises(DataError, match=r"found data/dev.json, data/validation-00000-of-00001.parquet, data_ids"):
+        find_files("hotpotqa", tmp_path, "validation")
+    write(tmp_path / "dev.json", [])
+    assert find_files("2wikimultihopqa", tmp_path, "validation") == [tmp_path / "dev.json"]
+    write(tmp_path / "parts" / "train-00000-of-00002.parquet", "")
+    with pytest.raises(DataError, match=r"Expected 2 parts as .*train-00000-of-00002.parquet says, found 1"):
+        find_files("hotpotqa", tmp_path, "train")
+
+
 def test_files_make_questions_and_a_corpus(tmp_path):
     other = {**ROW, "_id": "5aba", "supporting_facts": [], "answer_id": "Q7"}
     write(tmp_path / "train.json", [ROW, other])

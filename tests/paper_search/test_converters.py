@@ -95,6 +95,7 @@ def write(path, *rows):
     [
         (read_unarxive, UNARXIVE, UNARXIVE_RECORDS),
         (read_unarxive, SAMPLE, SAMPLE_RECORDS),
+        (read_unarxive, SAMPLE | {"bib_entries": [{"arxiv_ids": "2002.11768"}]}, SAMPLE_RECORDS),
         (read_spar, SPAR, SPAR_RECORDS),
     ],
 )
@@ -126,6 +127,14 @@ def test_a_converter_that_fails_leaves_nothing(tmp_path, capsys):
     target.write_text("before")
     assert convert("", read_spar, [str(source), str(target)]) == 1
     assert "Expected a query of the SPAR bench" in capsys.readouterr().err
+    assert target.read_text() == "before" and len(list(tmp_path.iterdir())) == 2
+
+    def interrupted(path):
+        yield from read_spar(write(path, SPAR))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert("", interrupted, [str(source), str(target)])
     assert target.read_text() == "before" and len(list(tmp_path.iterdir())) == 2
 
 

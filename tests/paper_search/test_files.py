@@ -204,6 +204,11 @@ def test_the_file_of_a_split_is_found(tmp_path):
         "test": "AutoScholarQuery_test.jsonl",
     }
     assert find_file(real, "test") == real
+    write(tmp_path / "old" / "AutoScholarQuery_dev.jsonl", PASA)
+    with pytest.raises(DataError, match=r"found old/AutoScholarQuery_dev.jsonl, pasa/AutoScholarQuery_dev.jsonl. Pass"):
+        find_file(tmp_path, "validation")
+    nearest = write(tmp_path / "AutoScholarQuery_dev.jsonl", PASA)
+    assert find_file(tmp_path, "validation") == nearest
 
 
 def test_the_only_file_that_says_the_split_is_found(tmp_path):

@@ -278,6 +278,9 @@ def test_the_command_builds_a_corpus(papers_file, capsys):
 
 
 def test_the_commands_explain_what_is_wrong(tmp_path, capsys):
+    (tmp_path / "answer.json").write_text('{"paperId": "1", "title": "Moon"}')
+    assert main(["index-papers", str(tmp_path / "answer.json"), "--generated"]) == 1
+    assert "generated is about references in our own format, which none of these" in capsys.readouterr().err
     assert main(["index-papers", str(tmp_path / "none.jsonl")]) == 1
     assert "found no such file" in capsys.readouterr().err
     assert main(["serve-papers", str(tmp_path / "none.jsonl")]) == 1

@@ -13,6 +13,7 @@ from json_server import Server
 from paper_corpora import make_citations, make_corpus, make_papers, serving_papers
 
 from steppo_gym.envs.paper_search.papers import Paper
+from steppo_gym.envs.paper_search.semantic_scholar import client as client_module
 from steppo_gym.envs.paper_search.semantic_scholar.client import OFFICIAL_URL, SemanticScholar
 from steppo_gym.envs.paper_search.semantic_scholar.records import FIELDS, arxiv_month, best_date, paper_of, read_page
 from steppo_gym.errors import DataError, InfrastructureError
@@ -569,6 +570,23 @@ def test_of_two_answers_at_once_the_first_is_kept_for_both(connect, tmp_path):
         for thread in threads:
             thread.join()
     assert len(titles) == 2 and len(set(titles)) == 1
+
+
+def test_what_is_served_at_an_address_may_be_another_corpus_tomorrow(monkeypatch, tmp_path):
+    """Only the official server's answers are kept where no file is named."""
+    monkeypatch.setenv("STEPPO_GYM_CACHE", str(tmp_path))
+    with Server(lambda number, sent: (200, {}, RECORD | {"title": f"Answer {number}"})) as server:
+
+        def titles():
+            client = SemanticScholar(server.url, min_interval=0)
+            found = [client.paper("x").title for _ in range(2)]
+            client.close()
+            return found
+
+        assert titles() == ["Answer 1", "Answer 2"] and titles() == ["Answer 3", "Answer 4"]
+        assert list(tmp_path.iterdir()) == []
+        monkeypatch.setattr(client_module, "OFFICIAL_URL", server.url)
+        assert titles() == ["Answer 5"] * 2 == titles()
 
 
 def test_a_cache_that_is_none_is_explained(connect, tmp_path):

@@ -4,11 +4,13 @@ import json
 import re
 import shutil
 import threading
+from argparse import Namespace
 
 import pytest
 from trainer_runs import SMALL_RUN
 
 from steppo_gym.cli import main
+from steppo_gym.evaluation.commands import _panel_and_env
 from steppo_gym.evaluation.panels import make_panel, write_panel
 from steppo_gym.evaluation.playing import Playing
 from steppo_gym.registration import env_id_of
@@ -18,6 +20,7 @@ from steppo_gym.rollouts.policies import Response
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool
 from steppo_gym.storage import retrying_client
 from steppo_gym.testing.chat_server import ScriptedChatServer
+from steppo_gym.trainers.results.saved_policy import SavedPolicy
 from steppo_gym.trainers.rules import StepPO
 from steppo_gym.trainers.run.launch import launch
 from steppo_gym.trainers.run.starts import SHIPPED
@@ -223,6 +226,26 @@ def test_a_chat_server_plays_a_panel_and_failures_count_until_they_are_played_ag
     (shown,) = EpisodeFile(run.episode_file(run.episode_files()[0]), run.tokenizer_file()).steps(0, 0, 1)
     assert "<user>Goal: open the" in shown["observation"] and shown["observation"].endswith("<assistant>")
     assert "".join(shown["pieces"]) == "<action>read note</action>"
+
+
+def test_responses_that_a_server_cut_are_counted(tmp_path, capsys):
+    """As those of a model whose thoughts take all tokens, so that it says nothing."""
+    with ScriptedChatServer(lambda request: {"content": "", "finish_reason": "length"}) as server:
+        flags = ["--env", "key_door", "--tasks", "1", "--workers", "0", "--quiet", "--out", str(tmp_path / "out")]
+        assert main(["evaluate", "--server", server.url, "--chat", "--model", "scripted", *flags]) == 0
+    said = capsys.readouterr().out
+    assert "cut           10 responses at --max_tokens 512; a model that thinks first needs more" in said
+    assert summary_of(tmp_path / "out")["scores"]["invalid_rate"] == 1
+
+
+def test_keywords_of_a_run_are_of_its_own_environment(tmp_path):
+    preset = {"env_id": "steppo/HotpotQA-v0", "test_splits": ["test"], "official_splits": {}}
+    run = {"preset": preset, "config": {}, "model": {}, "env_kwargs": {"top_k": 2, "context": "append"}}
+    saved = SavedPolicy(tmp_path, run)
+    for panel, kept in (("key_door-test", {}), ("hotpotqa-built_in-test", run["env_kwargs"])):
+        options = Namespace(panel=panel, tasks=1, env=None, quiet=True)
+        spec = _panel_and_env(options, {}, saved)[1]
+        assert spec.kwargs == {"split": "test", **kept}
 
 
 def test_a_changed_task_is_not_played(tmp_path, capsys):

@@ -138,6 +138,20 @@ def test_what_is_opened_is_what_is_played():
     assert open_environments(settings("--test_tasks=3", "--watch=test")).watched[0].name == "test"
 
 
+def test_what_is_trained_on_is_not_held_out(refused, tmp_path):
+    """A single file is what it is, whatever split is asked for."""
+    rows = [{"id": f"q{number}", "question": "Who?", "answers": ["I"]} for number in range(3)]
+    (tmp_path / "dev.json").write_text(json.dumps(rows))
+    flags = ["--env=hotpotqa", f"--data={tmp_path / 'dev.json'}"]
+    with refused("HotpotQA-v0: 3 of the 3 tasks held out as 'test' are trained on as well. Let --data name a folder"):
+        open_environments(settings(*flags))
+    with refused("3 of the 3 tasks held out as 'validation' are trained on as well"):
+        open_environments(settings(*flags, "--test_tasks=0"))
+    assert open_environments(settings(*flags, "--test_tasks=0", "--validation_tasks=0")).tests == []
+    (tmp_path / "train.json").write_text(json.dumps([row | {"id": f"t{row['id']}"} for row in rows]))
+    assert len(open_environments(settings("--env=hotpotqa", f"--data={tmp_path}")).tests[0].task_ids) == 3
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

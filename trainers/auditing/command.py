@@ -92,7 +92,7 @@ def _play(
     env = spec.make()
     task_ids = [env.task_ids[i] for i in range(min(options.tasks, len(env.task_ids)))]
     plan = Plan(options.continuations, options.alternatives, options.gamma)
-    source = open_source(options, trained, env.action_format)
+    source = open_source(options, trained, env.tools)
     settings = {
         "source": options.source,
         "model_hash": source.model_hash,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steppo_gym.actions import ActionFormat
 from steppo_gym.audit.mixtures import NoisyExpert
 from steppo_gym.credit.records import CreditRule
 from steppo_gym.env_arguments import env_argument
@@ -114,13 +113,13 @@ def training_keywords(trained: Mapping[str, Any], preset: Preset) -> dict[str, A
     return {**kwargs, **penalty}
 
 
-def open_source(options: argparse.Namespace, trained: Mapping[str, Any], action_format: ActionFormat) -> Source:
+def open_source(options: argparse.Namespace, trained: Mapping[str, Any], tools: Sequence[Mapping[str, Any]]) -> Source:
     """The policy with its codec, and the critic it was trained with.
 
     Args:
         options: of the command.
         trained: of `training_of`.
-        action_format: the environment's.
+        tools: the environment's.
 
     Raises:
         ValueError: the source is no policy.
@@ -134,7 +133,7 @@ def open_source(options: argparse.Namespace, trained: Mapping[str, Any], action_
             raise ValueError(
                 f"Expected expert:NOISE with a share, such as expert:0.3, got {options.source!r}."
             ) from error
-        policy = NoisyExpert(codec, noise, seed=options.seed, action_format=action_format)
+        policy = NoisyExpert(codec, noise, seed=options.seed, tools=tools)
         return Source(policy, codec, tokenizer=byte_tokenizer(["<end>"]))
     saved = SavedPolicy.open(Path(options.source))
     policy, codec, limit = saved.load(

@@ -33,7 +33,10 @@ def open_environments(settings: RunSettings) -> Environments:
         host.close()
         splits = settings.preset.test_splits if settings.run.test_tasks else ()
         tests = _held_out(settings, splits, settings.run.test_tasks)
-        return Environments(description, tests, tests if settings.run.watch == "test" else _validation(settings))
+        watched = tests if settings.run.watch == "test" else _validation(settings)
+        if settings.run.data is not None:
+            _require_apart(settings, [*tests, *watched])
+        return Environments(description, tests, watched)
     except Exception as error:
         said = f"{settings.preset.env_id}: {in_one_line(error)}"
         refuse(f"{script_name(settings.rule.title())}.py: {said}")
@@ -45,3 +48,23 @@ def _validation(settings: RunSettings) -> list[EvaluationSet]:
 
 def _held_out(settings: RunSettings, splits: Sequence[str], number: int) -> list[EvaluationSet]:
     return [first_tasks(split, settings.preset.spec(split, settings.env_kwargs), number) for split in splits]
+
+
+def _require_apart(settings: RunSettings, held_out: Sequence[EvaluationSet]) -> None:
+    """Refuse files with tasks that are trained on among those held out, as where one file stands for every split.
+
+    Raises:
+        ValueError: there are such tasks.
+    """
+    env = settings.train_spec().make()
+    try:
+        for part in held_out:
+            both = sum(map(env.has_task, part.task_ids))
+            if both:
+                raise ValueError(
+                    f"{both} of the {len(part.task_ids)} tasks held out as {part.name!r} are trained on as well. Let "
+                    "--data name a folder with a file for each split, or hold none out: --test_tasks 0 "
+                    "--validation_tasks 0."
+                )
+    finally:
+        env.close()

@@ -22,7 +22,7 @@ def index_papers(
 
     Args:
         paths: files in either format. Papers may cite papers of other files; a paper in several files is taken once.
-        generated: whether citations in our own format were made up.
+        generated: whether citations in our own format, of which there must be a file, were made up.
         rebuild: build it again.
         progress: show progress bars, on a terminal.
 
@@ -31,6 +31,7 @@ def index_papers(
 
     Raises:
         DataError: a file is missing, damaged, or in neither format.
+        ValueError: `generated`, and no file is in our own format.
     """
     files = [Path(path).expanduser() for path in paths]
     described, digests = [], []
@@ -42,6 +43,10 @@ def index_papers(
             text, edges = "papers with references that were made up", "generated"
         described.append(f"{path.name}: {text}")
         digests.append(_digest(path, path.stat().st_size, path.stat().st_mtime_ns))
+    if generated and edges == "real":
+        raise ValueError(
+            "generated is about references in our own format, which none of these files has. Leave it out."
+        )
     source = "; ".join(described)
     return build_from_records(
         chain.from_iterable(map(read_records, files)),

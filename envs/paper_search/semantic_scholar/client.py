@@ -4,9 +4,10 @@
     papers = SemanticScholar("http://127.0.0.1:4000")
     papers.search("chain of thought", limit=10, until="2023-05-01")
 
-Every answer is kept on disk and never asked for again: training is repeatable, and polite to a server that everybody
-shares. An API key is taken from $S2_API_KEY and sent as the header `x-api-key`. The answers are described in
-`steppo_gym.envs.paper_search.semantic_scholar.records` and at https://api.semanticscholar.org/api-docs/graph.
+Every answer of the official server is kept on disk and never asked for again: training is repeatable, and polite to a
+server that everybody shares. What another address serves may be another corpus tomorrow, so its answers are kept only
+in a file that is named. An API key is taken from $S2_API_KEY and sent as the header `x-api-key`. The answers are
+described in `steppo_gym.envs.paper_search.semantic_scholar.records` and at https://api.semanticscholar.org/api-docs/graph.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class SemanticScholar:
     Args:
         base_url: what comes before "/paper"; None takes $PAPER_SEARCH_BASE_URL, else the official server.
         api_key: None takes $S2_API_KEY; no key is sent where that is not set.
-        cache: file of the answers that are kept; None takes one in the cache folder.
+        cache: file of the answers that are kept; None takes one in the cache folder for the official server, and keeps
+            none of others.
         timeout: seconds to wait for one answer.
         max_retries: how often a request is sent again after a timeout, a broken connection, status 408, 429 or 5xx, or
             an answer that makes no sense.
@@ -104,7 +106,9 @@ class SemanticScholar:
             headers={"x-api-key": key} if key else None,
             min_interval=min_interval,
         )
-        self._cache = ResponseCache(Path(cache or cache_dir("semantic_scholar", "responses.sqlite")).expanduser())
+        if cache is None and self.url == OFFICIAL_URL:
+            cache = cache_dir("semantic_scholar", "responses.sqlite")
+        self._cache = None if cache is None else ResponseCache(Path(cache).expanduser())
 
     def search(self, query: str, *, limit: int, until: str = "") -> list[Paper]:
         """See `PaperSource`.
@@ -175,7 +179,8 @@ class SemanticScholar:
     def close(self) -> None:
         """Close the connections and the cache; a second call changes nothing."""
         self._client.close()
-        self._cache.close()
+        if self._cache is not None:
+            self._cache.close()
 
     def _neighbours(self, paper_id: str, which: str, key: str, limit: int, until: str) -> list[Paper]:
         if (place := _place(paper_id)) is None:
@@ -217,20 +222,20 @@ class SemanticScholar:
     def _ask(self, method: str, path: str, read: Callable[[str], T], body: dict[str, Any] | None) -> T | None:
         """What `read` makes of an answer, None where a paper is unknown; from the cache if it is there."""
         key = f"{method} {self.url}{path}" + (f" {json.dumps(body)}" if body else "")
-        answer = self._cache.get(key)
+        answer = None if self._cache is None else self._cache.get(key)
         if answer is None:
             read_checked = partial(checked, read=read)
             # Only a paper can be unknown. What does not know its own addresses is another kind of server.
             expected = (200,) if path.startswith(_LISTS) else (200, 404)
             answer = self._client.request(method, path, read_checked, body=body, expected=expected)
-            answer = self._cache.keep(key, *answer)
+            answer = answer if self._cache is None else self._cache.keep(key, *answer)
         status, text = answer
         if status == 404:
             return None
         try:
             return read(text)
         except UnreadableAnswerError as error:
-            raise InfrastructureError("search", f"The answer kept for {key} cannot be read: {error}.") from error
+            raise InfrastructureError("search", f"The answer to {key} cannot be read: {error}.") from error
 
 
 def _in_time(papers: Iterable[Paper | None], until: str) -> list[Paper]:

@@ -30,6 +30,7 @@ from steppo_gym.envs.webshop.store.products import ProductStore, write_products
 from steppo_gym.envs.webshop.store.search import open_search
 from steppo_gym.errors import DataError
 from steppo_gym.storage.cache import cache_dir
+from steppo_gym.storage.file_stamps import FileStamp, file_stamps
 
 __all__ = ["GOAL_KINDS", "GoalKind", "Shop", "open_generated_shop", "open_shop"]
 
@@ -164,9 +165,7 @@ def open_shop(data: str | Path | None) -> Shop:
     """
     if data is None:
         return open_generated_shop(NUM_PRODUCTS, 0)
-    paths = find_files(data).paths
-    stamps = tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
-    return _open_official(stamps, cache_dir())
+    return _open_official(file_stamps(find_files(data).paths), cache_dir())
 
 
 def open_generated_shop(num_products: int, seed: int) -> Shop:
@@ -179,7 +178,7 @@ def open_generated_shop(num_products: int, seed: int) -> Shop:
 
 
 @lru_cache(maxsize=4)
-def _open_official(stamps: tuple[tuple[Path, int, int], ...], cache: Path) -> Shop:
+def _open_official(stamps: tuple[FileStamp, ...], cache: Path) -> Shop:
     folder = _folder(cache, repr(stamps))
     files = find_files(stamps[0][0])
     build_once(folder / "products.sqlite", partial(write_products, files=files, progress=True))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from steppo_gym.retrieval.remote.search_protocol import MAX_HITS, read_result, request_message
-from steppo_gym.retrieval.retriever import MAX_QUERY_CHARACTERS, Hit, check_k
+from steppo_gym.retrieval.retriever import MAX_QUERY_CHARACTERS, Hit, check_search
 from steppo_gym.storage.retrying_client import RetryingClient
 
 _BATCH = 64
@@ -50,7 +50,7 @@ class SearchClient:
         Raises:
             InfrastructureError: the server refused the request, or gave no good answer; boundary "search".
         """
-        check_k(k)
+        check_search(queries, k)
         found: list[list[Hit]] = []
         size = max(1, min(_BATCH, MAX_HITS // k))
         for start in range(0, len(queries), size):

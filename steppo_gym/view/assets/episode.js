@@ -27,6 +27,8 @@ async function showEpisode(source, route) {
     toolbar(source, route, coloring, most, steps.some((one) => one.tokens)),
     pager(episode.steps, offset, STEPS, (start) => link(start)),
     articles,
+    steps.length < Math.min(STEPS, episode.steps - offset)
+      && element("p", { class: "note" }, "The other steps of this episode are not in this page, and are not searched."),
     last && episode.final_text && element("article", { class: "step" }, element("h3", {}, "Where it was cut off"), textBlock("observation", episode.final_text)),
     pager(episode.steps, offset, STEPS, (start) => link(start)),
   ];

@@ -1,0 +1,25 @@
+"""What an environment is made with where its prompts are a conversation that only grows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def conversation_arguments(arguments: Mapping[str, Any], **fixed: Any) -> dict[str, Any]:
+    """Keywords of `gymnasium.make` with `context="append"`.
+
+    Args:
+        arguments: given by whoever uses the adapter.
+        fixed: others that the framework leaves no choice in.
+
+    Raises:
+        ValueError: what was given says otherwise.
+    """
+    fixed = {"context": "append", **fixed}
+    for name, value in fixed.items():
+        if arguments.get(name, value) != value:
+            raise ValueError(
+                f"The conversation only grows here, so {name} is always {value!r}, got {arguments[name]!r}."
+            )
+    return {**arguments, **fixed}

@@ -1,0 +1,38 @@
+"""Whether files are still what they were, without reading them.
+
+before = file_stamps(paths)
+...
+if file_stamps(paths) != before: ...
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+FileStamp = tuple[Path, int, int]
+"""Path, size in bytes, and time of the last change in nanoseconds."""
+
+
+def file_stamps(paths: Iterable[Path]) -> tuple[FileStamp, ...]:
+    """The stamp of each file; another one once the file has changed.
+
+    Raises:
+        OSError: a file is gone.
+    """
+    return tuple((path, status.st_size, status.st_mtime_ns) for path in paths for status in (path.stat(),))
+
+
+def files_in(place: str | Path | None) -> list[Path]:
+    """The files that say what lies in a place: itself, or what is right in the folder; none for None or an address."""
+    path = Path("" if place is None else place).expanduser()
+    if place is None or not path.exists():
+        return []
+    return [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
+
+
+def stamps_text(stamps: Iterable[FileStamp]) -> str:
+    """A short text that differs where stamps do, as a `TextEnv.text_version`; "" for none."""
+    found = list(stamps)
+    return hashlib.sha256(repr(found).encode(errors="surrogateescape")).hexdigest()[:16] if found else ""
