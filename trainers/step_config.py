@@ -187,6 +187,8 @@ class StepConfig(GRPOConfig):
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
+        if self.record_credit and not self.save_episodes and self.record_credit != type(self).record_credit:
+            raise ValueError("record_credit has no effect without save_episodes, whose files it stands beside.")
         check_sampling_settings(self)
         check_effect(self, frozenset(inspect.get_annotations(StepConfig)))
 
@@ -215,7 +217,13 @@ class StepConfig(GRPOConfig):
 
 
 def check_rule(rule: type[CreditRule], config: StepConfig, critic_config: CriticConfig | None) -> None:
-    """Raise a ValueError if rule and settings do not fit: groups of one, or settings of a critic that is not there."""
+    """Raise a ValueError if rule and settings do not fit.
+
+    That is for groups of one, settings of a critic that is not there, and a choice of where a KL divergence counts that
+    is not there.
+    """
+    if not config.beta and config.kl_in != rule.defaults.get("kl_in", StepConfig.kl_in):
+        raise ValueError("kl_in has no effect without beta, the weight of the KL divergence.")
     if rule.needs_groups and config.num_generations < 2:
         raise ValueError(
             f"num_generations must be at least 2, got {config.num_generations}: an episode that is alone in its "

@@ -63,6 +63,13 @@ USED: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """By what they belong to."""
 
+NEEDS: Mapping[str, str] = {
+    **{name: "use_vllm" for names in USED.values() for name in names if name.startswith("vllm_")},
+    "ref_model_mixup_alpha": "sync_ref_model",
+    "ref_model_sync_steps": "sync_ref_model",
+}
+"""What is read only where another setting is on."""
+
 COMPUTED: Mapping[str, str] = {
     "max_steps": "iterations",
     "num_train_epochs": "iterations",
@@ -120,6 +127,15 @@ def check_effect(config: GRPOConfig, redefined: frozenset[str]) -> None:
             f"{', '.join(sampling)}: rollouts sample from the whole distribution, so that its log-probabilities are "
             "those of the policy that is trained. Only temperature can be changed."
         )
+    for name, needed in NEEDS.items():
+        if _changed(config, name) and not getattr(config, needed):
+            raise ValueError(f"{name} has no effect without {needed}.")
+    schedule = str(getattr(config.lr_scheduler_type, "value", config.lr_scheduler_type))
+    for name in ("warmup_steps", "lr_scheduler_kwargs") if schedule == "constant" else ():
+        if _changed(config, name):
+            raise ValueError(
+                f"{name} has no effect on --lr_scheduler_type constant. Choose another, such as constant_with_warmup."
+            )
     ignored = [name for name in fields_without_effect(redefined) if _changed(config, name)]
     if ignored:
         raise ValueError(

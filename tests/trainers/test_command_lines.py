@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import pytest
 
-from steppo_gym.trainers.rules import GRPO, StepPO
+from steppo_gym.trainers.rules import GRPO, RLOO, StepPO
 from steppo_gym.trainers.run.arguments import parse_arguments
 from steppo_gym.trainers.run.launch import launch
 
@@ -70,12 +70,43 @@ def test_a_value_outside_of_its_range_is_refused_before_anything_is_done(flag, v
         (["--model_init_kwargs={\"dtype\": \"auto\"}"], "model_init_kwargs has no effect without --model_name_or_path"),
         (["--model_name_or_path=x", "--demonstrations=5"], "demonstrations has no effect without the default policy"),
         (["--model_name_or_path=x", "--start=warm"], "start has no effect without the default policy"),
+        (["--bnb_4bit_quant_type=fp4"], "bnb_4bit_quant_type: quantized weights are not trained here"),
+        (["--trust_remote_code"], "trust_remote_code has no effect without --model_name_or_path"),
+        (["--warmup_steps=5"], "warmup_steps has no effect on --lr_scheduler_type constant"),
+        (["--lr_scheduler_kwargs={\"a\": 1}"], "lr_scheduler_kwargs has no effect on --lr_scheduler_type constant"),
+        (["--vllm_gpu_memory_utilization=0.5"], "vllm_gpu_memory_utilization has no effect without use_vllm"),
+        (["--ref_model_sync_steps=9"], "ref_model_sync_steps has no effect without sync_ref_model"),
+        (["--record_credit=3", "--save_episodes=False"], "record_credit has no effect without save_episodes"),
+        (["--kl_in=reward"], "kl_in has no effect without beta"),
     ],
 )  # fmt: skip
 def test_a_flag_that_would_do_nothing_is_refused(flags, said, refused):
     with refused(re.escape(said)):
         parse_arguments(StepPO, ["--env=key_door", *flags])
     parse_arguments(StepPO, ["--env=key_door", "--use_peft", "--lora_r=8"])
+
+
+def test_a_flag_that_does_something_is_taken():
+    flags = ["--warmup_steps=5", "--lr_scheduler_type=constant_with_warmup", "--kl_in=reward", "--beta=0.1"]
+    settings = parse_arguments(StepPO, ["--env=key_door", *flags, "--record_credit=0", "--save_episodes=False"])
+    assert (settings.config.warmup_steps, settings.config.kl_in) == (5, "reward")
+    assert parse_arguments(RLOO, ["--env=key_door"]).config.kl_in == "reward", "RLOO's own default"
+
+
+def test_flags_are_spelt_with_dashes_as_well():
+    settings = parse_arguments(StepPO, ["--env=key_door", "--model-name-or-path=some/model"])
+    assert (settings.model.model_name_or_path, settings.run.context) == ("some/model", "rebuilt")
+
+
+def test_all_help_is_spelt_with_dashes_as_well(capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments(StepPO, ["--env=key_door", "--help-all"])
+    assert ended.value.code == 0 and "--adam_beta1" in capsys.readouterr().out
+
+
+def test_the_reward_of_invalid_actions_is_no_keyword_that_training_would_pass_over(refused):
+    with refused("--env_args: invalid_action_reward has a flag of its own. Give it as --invalid_action_reward"):
+        parse_arguments(StepPO, ["--env=alfworld", "--env_args", "invalid_action_reward=-0.5"])
 
 
 @pytest.mark.parametrize(

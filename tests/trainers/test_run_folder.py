@@ -15,7 +15,7 @@ from killed_runs import MOMENTS, STATUS, difference, killed_and_resumed, run
 from steppo_gym.trainers.rules import RLOO, StepPO
 from steppo_gym.trainers.run.arguments import parse_arguments
 from steppo_gym.trainers.run.interruption import WAITING, Interruption
-from steppo_gym.trainers.run.run_folder import differences, run_folder
+from steppo_gym.trainers.run.run_folder import command_to_go_on, differences, named_folder, run_folder
 
 
 def settings(*flags, rule=StepPO):
@@ -38,6 +38,19 @@ def test_two_runs_started_together_do_not_share_a_folder(tmp_path, monkeypatch):
         named = settings(f"--output_dir={first.config.output_dir}")
         with pytest.raises(SystemExit, match=r"Another process works in .*seed3\. Wait for it"), run_folder(named):
             pass
+
+
+def test_who_ends_a_run_is_told_its_folder_where_its_name_was_taken(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--env=key_door", "--seed=7"]
+    for ending in ("--seed=7 --resume", "--seed=7 --output_dir runs/key_door-steppo-seed7-2 --resume"):
+        mine = settings("--seed=7")
+        first = named_folder(mine)[0]
+        with run_folder(mine):
+            used(Path(str(mine.config.output_dir)))
+            assert command_to_go_on(mine, flags, first).endswith(ending)
+    again = settings("--seed=7", "--output_dir=runs/key_door-steppo-seed7-2", "--resume")
+    assert command_to_go_on(again, ["--resume"], named_folder(again)[0]).endswith(" --resume")
 
 
 def test_two_do_not_go_on_with_the_same_run(tmp_path):

@@ -76,6 +76,11 @@ def test_settings_of_the_model_are_handed_on(folder):
     assert given.config.model_init_kwargs == {"revision": "main", "dtype": "bfloat16"}
 
 
+def test_more_demonstrations_than_tasks_are_not_cut_in_silence(refused):
+    with refused("--demonstrations must be at most 1000, the tasks to demonstrate, got 1001"):
+        starting_policy(settings("--demonstrations=1001"))
+
+
 def play_with(folder):
     SavedPolicy.open(folder).load(num_slots=1, temperature=0.0, seed=0)
 

@@ -171,9 +171,10 @@ def _peek(argv: Sequence[str]) -> argparse.Namespace:
     """What must be known before the other flags can be read: it gives them their values."""
     parser = argparse.ArgumentParser(usage="--env TASK [--flag VALUE ...]", add_help=False, allow_abbrev=False)
     for name in ("--env", "--data", "--model_name_or_path"):
-        parser.add_argument(name, default="alfworld" if name == "--env" else None)
+        # With dashes too, as all flags.
+        parser.add_argument(name, "-" + name[1:].replace("_", "-"), default="alfworld" if name == "--env" else None)
     parser.add_argument("-h", "--help", action="store_true")
-    parser.add_argument("--help_all", action="store_true")
+    parser.add_argument("--help_all", "--help-all", action="store_true")
     parser.add_argument("--version", action="store_true")
     return parser.parse_known_args(argv)[0]
 

@@ -61,7 +61,8 @@ def check_run(run: RunArguments, preset: Preset) -> dict[str, Any]:
         refuse(f"--env_args: {error}")
     if "split" in given:
         refuse("--env_args cannot choose the split: training, validation and test each have their own.")
-    if twice := sorted(set(given) & set(OF_FLAGS)):
+    # Training has its own, which would go before what is given here.
+    if twice := sorted(set(given) & {*OF_FLAGS, "invalid_action_reward"}):
         refuse(f"--env_args: {twice[0]} has a flag of its own. Give it as --{twice[0]}.")
     try:
         check_ranges(run, LEAST)
@@ -95,7 +96,7 @@ def check_flags(model: ModelConfig, run: RunArguments, config: StepConfig) -> No
             raise ValueError(f"{name} must not be empty.")
     if config.use_liger_kernel and find_spec("liger_kernel") is None:
         raise ImportError("use_liger_kernel needs a package. Run `pip install liger-kernel`.")
-    quantized = _given(model, "load_in_4bit", "load_in_8bit")
+    quantized = _given(model, *(f.name for f in fields(ModelConfig) if "bnb" in f.name or f.name.startswith("load_in")))
     if quantized:
         raise ValueError(
             f"{quantized[0]}: quantized weights are not trained here. --use_peft with --dtype bfloat16 takes two bytes "
@@ -103,7 +104,8 @@ def check_flags(model: ModelConfig, run: RunArguments, config: StepConfig) -> No
         )
     if model.model_name_or_path is None:
         idle = _given(model, "model_revision", "dtype", "attn_implementation")
-        idle, needed = [*idle, *(["model_init_kwargs"] if config.model_init_kwargs else [])], "--model_name_or_path"
+        of_config = [name for name in ("model_init_kwargs", "trust_remote_code") if getattr(config, name)]
+        idle, needed = [*idle, *of_config], "--model_name_or_path"
     else:
         idle, needed = _given(run, "demonstrations", "warm_start_updates", "start"), "the default policy"
     if idle:

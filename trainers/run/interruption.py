@@ -53,6 +53,8 @@ class Interruption(TrainerCallback):
     def __init__(self, updates_in_iteration: int) -> None:
         self.updates_in_iteration = updates_in_iteration
         self.received = 0
+        self.again = ""
+        """The command that goes on, once there is a folder."""
         # One object of each process, in the order of the ranks; the trainer's own, once there is one.
         self.gather: Callable[[Any], list[Any]] = lambda part: [part]
         self._trains = False
@@ -124,20 +126,20 @@ def _leave_terminal() -> None:
 
 
 @contextlib.contextmanager
-def ending_in_one_line(interruption: Interruption, again: str) -> Iterator[None]:
+def ending_in_one_line(interruption: Interruption) -> Iterator[None]:
     """What is broken outside of this program needs a cause, not a traceback.
 
     Exits with 1 after a failure, with 130, 143 or 129 after Ctrl-C, SIGTERM or the end of the terminal.
 
     Args:
         interruption: hears the signals.
-        again: the command that goes on, once there is a folder.
     """
     try:
         with interruption.listening():
             yield
     except Interrupted as signalled:
-        print(f"Ended by {signalled}. {again}", file=sys.stderr)
+        going_on = f"Go on with: {interruption.again}" if interruption.again else "Nothing was done."
+        print(f"Ended by {signalled}. {going_on}", file=sys.stderr)
         sys.exit(signalled.exit_status)
     except (SteppoGymError, OSError) as error:
         sys.exit(f"The run has ended: {' '.join(str(error).split()) or type(error).__name__}")

@@ -39,7 +39,7 @@ from steppo_gym.trainers.run.report import (
     was_evaluated,
     write_summary,
 )
-from steppo_gym.trainers.run.run_folder import run_folder
+from steppo_gym.trainers.run.run_folder import command_to_go_on, named_folder, run_folder
 from steppo_gym.trainers.run.samples import report_samples
 from steppo_gym.trainers.run.settings import RunSettings
 from steppo_gym.trainers.run.starts import start_of, starting_policy, task_ids_of
@@ -67,11 +67,12 @@ def launch(rule: type[CreditRule], argv: Sequence[str] | None = None) -> dict[st
     quiet_libraries()
     if not torch.cuda.is_available():
         keep_freed_memory()
-    again = f"Go on with: {_command_to_go_on(settings, given)}"
-    with ending_in_one_line(interruption, again):
+    with ending_in_one_line(interruption):
         environments = open_environments(settings)
         settings = replace(settings, start=start_of(settings))
+        first, _ = named_folder(settings)
         with run_folder(settings) as checkpoint:
+            interruption.again = command_to_go_on(settings, given, first)
             return _run(settings, environments, interruption, checkpoint, given, started)
 
 
@@ -136,12 +137,6 @@ def _run(
     console.say(f"time: {trainer.phases.line()}")
     console.say(f"{summary['wall_seconds']:.0f} s; see {folder}/learning_curve.png")
     return summary
-
-
-def _command_to_go_on(settings: RunSettings, given: Sequence[str]) -> str:
-    """The same command with `--resume`; the folder is named where it was not the first of its name."""
-    added = [] if settings.run.resume else ["--resume"]
-    return shlex.join(["python", sys.argv[0], *given, *added])
 
 
 def _build_trainer(

@@ -6,8 +6,9 @@ import contextlib
 import itertools
 import json
 import re
+import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def run_folder(settings: RunSettings) -> Iterator[Path | None]:
         yield checkpoint
 
 
-def _named(settings: RunSettings) -> tuple[Path, bool]:
+def named_folder(settings: RunSettings) -> tuple[Path, bool]:
     """The folder by its name, and whether that was given."""
     config = settings.config
     if config.output_dir not in (None, "trainer_output"):
@@ -82,9 +83,22 @@ def _named(settings: RunSettings) -> tuple[Path, bool]:
     return Path("runs", name), False
 
 
+def command_to_go_on(settings: RunSettings, given: Sequence[str], first: Path) -> str:
+    """The same command with `--resume`; the folder is named where the name that comes first was taken.
+
+    Args:
+        settings: of the run, in its folder.
+        given: arguments it was started with.
+        first: the folder that these name.
+    """
+    folder = Path(str(settings.config.output_dir))
+    named = [] if folder == first else ["--output_dir", str(folder)]
+    return shlex.join(["python", sys.argv[0], *given, *named, *([] if settings.run.resume else ["--resume"])])
+
+
 def _claimed(settings: RunSettings, stack: contextlib.ExitStack) -> Path:
     """A folder without a run, locked: the one that was named, or the first of its name that is free."""
-    folder, given = _named(settings)
+    folder, given = named_folder(settings)
     for number in itertools.count(1):
         candidate = folder if number == 1 else Path(f"{folder}-{number}")
         if _holds_something_else(candidate):
@@ -106,7 +120,7 @@ def _claimed(settings: RunSettings, stack: contextlib.ExitStack) -> Path:
 
 def _resumed(settings: RunSettings, stack: contextlib.ExitStack) -> Path:
     """The folder of a run to go on with, locked, its settings compared."""
-    folder, _ = _named(settings)
+    folder, _ = named_folder(settings)
     if not (folder / CONFIG_FILE).exists():
         sys.exit(f"--resume: no checkpoint in {folder}. Name the run's folder with --output_dir.")
     lock = _lock(folder)

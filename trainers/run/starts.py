@@ -20,6 +20,7 @@ from steppo_gym.errors import DataError
 from steppo_gym.rollouts.pool import EnvFactory
 from steppo_gym.trainers.reading import reading
 from steppo_gym.trainers.results.adapters import has_adapters, is_missing_folder, load_merged
+from steppo_gym.trainers.run.checks import refuse
 from steppo_gym.trainers.run.settings import RunSettings, Start
 from steppo_gym.trainers.warm_start.start import start_hash
 from steppo_gym.trainers.warm_start.warm_start import warm_started_policy
@@ -173,6 +174,12 @@ def _warm_started(settings: RunSettings) -> Path:
         num_updates=run.warm_start_updates or preset.warm_start.num_updates,
     )
     task_ids = task_ids_of(spec, with_expert=True)
+    chosen = warm_start.num_demonstrations != preset.warm_start.num_demonstrations
+    if chosen and warm_start.num_demonstrations > len(task_ids):
+        refuse(
+            f"--demonstrations must be at most {len(task_ids)}, the tasks to demonstrate, got "
+            f"{warm_start.num_demonstrations}: each is of another task."
+        )
     with config.distributed_state.main_process_first():  # type: ignore[union-attr]
         return warm_started_policy(spec, task_ids, warm_start, seed=config.seed, num_workers=config.num_env_workers)
 
