@@ -31,6 +31,7 @@ from steppo_gym.baselines.tables.text_table import MISSING, markdown, percent_in
 from steppo_gym.errors import DataError
 from steppo_gym.evaluation import comparing
 from steppo_gym.evaluation.results import read_settings
+from steppo_gym.evaluation.scores import evaluated_splits
 from steppo_gym.view.run_folder import SCORES, UNTOLD, Run, open_runs
 
 OF_A_SEED = (*UNTOLD, "seed")
@@ -257,7 +258,7 @@ def _read(run: Run) -> RunResult:
     if "algorithm" not in settings:
         raise DataError(f"{run.folder} is not the folder of a training run: its config.json names no algorithm.")
     curves: dict[str, Curve] = dict(run.curves())
-    curves[GREEDY] = _mean_curve([c for n, c in curves.items() if n.startswith("eval_") and n.endswith("_success")])
+    curves[GREEDY] = _mean_curve([curves[f"eval_{split}_success"] for split in evaluated_splits(curves)])
     return RunResult(run, settings, _summary(run.folder / SCORES["after"]), curves)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.jobs import REPOSITORY, Job
+from steppo_gym.evaluation.scores import evaluated_splits
 from steppo_gym.storage.json_lines import append_text, read_lines
 from steppo_gym.trainers.phases import PHASES
 
@@ -135,10 +136,9 @@ def _splits(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float]]
     """By split: iteration, success and mean return of every evaluation."""
     found: dict[str, list[list[float]]] = {}
     for entry in entries:
-        for name in entry:
-            if name.startswith("eval_") and name.endswith("_success"):
-                point = [entry["iteration"], entry[name], entry[name.removesuffix("success") + "return"]]
-                found.setdefault(name.removeprefix("eval_").removesuffix("_success"), []).append(point)
+        for split in evaluated_splits(entry):
+            point = [entry["iteration"], entry[f"eval_{split}_success"], entry[f"eval_{split}_return"]]
+            found.setdefault(split, []).append(point)
     return found
 
 

@@ -7,11 +7,12 @@ import json
 
 import pytest
 
+from steppo_gym.audit.arguments import add_audit_command
 from steppo_gym.audit.points import Arm, AuditedPoint
 from steppo_gym.audit.report import THIRDS, third
 from steppo_gym.audit.truth import truth_records
 from steppo_gym.cli import main
-from steppo_gym.trainers.auditing.command import _default_folder
+from steppo_gym.trainers.auditing.command import _default_folder, _fill
 from steppo_gym.view.episode_file import EpisodeFile
 from steppo_gym.view.export import export
 from steppo_gym.view.run_folder import open_runs
@@ -123,3 +124,13 @@ def test_the_truth_of_a_point_by_hand():
 )
 def test_folders_have_names_of_their_own(source, iteration, folder):
     assert _default_folder("key_door", argparse.Namespace(source=source, iteration=iteration)) == folder
+
+
+def test_a_run_is_audited_at_the_temperature_it_was_trained_at():
+    trained = {"config": {"temperature": 0.7, "num_generations": 2, "episodes_per_iteration": 8}}
+    for given, run, wanted in (([], trained, 0.7), ([], {}, 1.0), (["--temperature", "0.3"], trained, 0.3)):
+        parser = argparse.ArgumentParser()
+        add_audit_command(parser.add_subparsers(), lambda *_: 0)
+        options = parser.parse_args(["audit", "runs/a", *given])
+        _fill(options, run, recorded=bool(run))
+        assert options.temperature == wanted

@@ -512,6 +512,8 @@ def test_a_line_pools_splits_and_has_null_for_a_mean_over_nothing(tmp_path: Path
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
     evaluation = {"eval_a_success": 0.2, "eval_a_return": 2.0, "eval_b_success": 0.4, "eval_b_return": 1.0}
+    # A metric of the task's own that ends like success is none.
+    evaluation |= {"eval_b_door_success": 1.0}
     training = {"update_seconds": 0.2, "rollout_seconds": 3.0, "failed_rate": 0.0, "success": None}
     entries = [
         {"iteration": 0.0, **evaluation},

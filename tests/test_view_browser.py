@@ -48,7 +48,8 @@ def folders(tmp_path_factory):
     for run in (first, second):
         (run / "evaluation_before.json").write_text(json.dumps(BEFORE))
         with (run / "metrics.jsonl").open("a") as metrics:
-            metrics.write(json.dumps({"update": 1, "iteration": 1.0, "eval_test_success": 0.4}) + "\n")
+            scores = {"eval_test_success": 0.4, "eval_test_door_success": 1.0}
+            metrics.write(json.dumps({"update": 1, "iteration": 1.0, **scores}) + "\n")
     (first / "summary.json").write_text(json.dumps({"after": AFTER}))
     return first, second, audit
 

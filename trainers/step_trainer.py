@@ -40,7 +40,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.utils import add_fused_lm_head
 
 from steppo_gym.credit.averages import loss_weights
-from steppo_gym.credit.records import CreditRule, Records
+from steppo_gym.credit.records import CreditRule, Records, check_credit
 from steppo_gym.credit.rows import Row, build_rows, padding_share, token_budget_batches
 from steppo_gym.credit.whitening import merge_moments, moments, whiten
 from steppo_gym.rollouts.episode import Episode
@@ -302,6 +302,7 @@ class StepTrainer(UpdatingTrainer):
         further = {} if branches is None else branches.for_records()
         records = Records(episodes, values, penalty, old, **further)
         credit = self.rule(records)
+        check_credit(credit, records, self.rule.critic)
         weights = np.ones(1)
         if self.samples_elsewhere or corrects:
             kind, cap = self.args.off_policy_correction, self.args.off_policy_cap

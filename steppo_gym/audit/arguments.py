@@ -35,7 +35,7 @@ def add_audit_command(commands: Any, run: Callable[[str, argparse.Namespace], in
         "group_size": (None, "episodes of a group in a batch (default: 8, with --iteration the run's)"),
         "groups": (None, "groups of a batch (default: 8, with --iteration the run's)"),
         "batches": (100, "batches that are drawn"),
-        "max_response_tokens": (None, "default: that of the run, 256 for a model"),
+        "max_response_tokens": (None, "default: that of the run, 512 for a model"),
         "slots": (32, "environments that are played side by side"),
         "workers": (0, "processes of environments"),
         "seed": (0, "of everything that is drawn"),
@@ -44,7 +44,9 @@ def add_audit_command(commands: Any, run: Callable[[str, argparse.Namespace], in
         shown = "" if default is None else " (default: %(default)s)"
         audit.add_argument(f"--{name}", type=int, default=default, help=said + shown)
     audit.add_argument("--gamma", type=float, default=1.0, help="discount of values (default: %(default)s)")
-    audit.add_argument("--temperature", type=float, default=1.0, help="of a model's sampling (default: %(default)s)")
+    audit.add_argument(
+        "--temperature", type=float, help="of a model's sampling; default: that of the run, 1 for a model"
+    )
     audit.add_argument(
         "--threshold", type=float, default=0.1, help="difference in value that matters (default: %(default)s)"
     )

@@ -11,13 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from steppo_gym.credit.modulation import step_entropies
 from steppo_gym.credit.ragged import sum_per_episode
+from steppo_gym.errors import SteppoGymError
 from steppo_gym.rollouts.episode import Episode
 
 Array = npt.NDArray[np.float64]
@@ -210,6 +211,33 @@ class CreditRule(ABC):
     @abstractmethod
     def __call__(self, records: Records) -> Credit:
         """Assign credit to all decisions of this process."""
+
+
+def check_credit(credit: Credit, records: Records, critic: Unit | None) -> None:
+    """See that what a rule says fits the records it read.
+
+    Args:
+        credit: what it says.
+        records: what it read.
+        critic: the unit of its critic, None without one.
+
+    Raises:
+        SteppoGymError: it does not; the message names what is wrong.
+    """
+    if not isinstance(credit, Credit) or credit.unit not in get_args(Unit):
+        raise SteppoGymError(f'A credit rule must return Credit("step" or "token", ...), got {str(credit)[:80]}.')
+    if critic is not None and (credit.unit != critic or credit.values is None or credit.returns is None):
+        raise SteppoGymError(
+            f"A credit rule with a critic of {critic}s must give each {critic} an advantage, a value and a return."
+        )
+    lengths = {"step": len(records.environment_rewards), "token": sum(records.tokens_per_step)}
+    parts = {name: (credit.unit, getattr(credit, name)) for name in ("advantages", "values", "returns")}
+    for name, (unit, numbers) in (parts | {"state_group_sizes": ("step", credit.state_group_sizes)}).items():
+        found, wanted = np.shape(numbers), (lengths[unit],)
+        if numbers is not None and found != wanted:
+            raise SteppoGymError(
+                f"A credit rule must give one number for each {unit}: its {name} must have shape {wanted}, got {found}."
+            )
 
 
 def has_credit(advantages: Array) -> npt.NDArray[np.bool_]:

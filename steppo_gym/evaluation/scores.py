@@ -7,7 +7,7 @@ print(f"{interval.mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]")
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,6 +100,19 @@ def evaluation_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
     if episodes:
         scores["success"] = sum(episode.success for episode in episodes) / len(episodes)
     return scores
+
+
+def evaluated_splits(names: Iterable[str]) -> list[str]:
+    """The splits of an evaluation that was logged as `eval_<split>_<metric>`: those with a `success` among some names.
+
+    A metric of the task's own may end in "_success" too: it belongs to a split that is there as well.
+    """
+    found = [
+        name.removeprefix("eval_").removesuffix("_success")
+        for name in names
+        if name.startswith("eval_") and name.endswith("_success")
+    ]
+    return [split for split in found if not any(split.startswith(f"{other}_") for other in found)]
 
 
 def _mean(values: Sequence[float]) -> float:

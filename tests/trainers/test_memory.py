@@ -236,3 +236,14 @@ def test_a_large_model_needs_what_a_card_has_measured(dtype, critic, gib):
     needs = replace(NEEDS, config=QWEN3_1_7B, dtype=dtype, critic=critic)
     found = plan(needs)
     assert (found.weights + found.gradients + found.optimizer) / GIB == pytest.approx(gib, rel=0.02)
+
+
+def test_a_machine_without_a_card_plans_for_what_a_card_computes_in(tmp_path, capsys):
+    SMALL.save_pretrained(tmp_path)
+    (tmp_path / "own.yaml").write_text("bf16: false\n")
+
+    def said(*flags):
+        main(["memory", "--model", str(tmp_path), "--env", "key_door", "--algorithm", "grpo", "--", *flags])
+        return capsys.readouterr().out
+
+    assert said() == said("--bf16", "True") != said("--bf16", "False") == said("--config", str(tmp_path / "own.yaml"))

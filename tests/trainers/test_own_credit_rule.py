@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from forked import run_script
 
-from steppo_gym.credit import Records
+from steppo_gym.credit import Credit, Records
+from steppo_gym.credit.records import check_credit
+from steppo_gym.errors import SteppoGymError
 from steppo_gym.rollouts.episode import Episode, Step
 from steppo_gym.trainers.run.arguments import parse_arguments
 from steppo_gym.trainers.run.report import read_metrics
@@ -92,3 +94,26 @@ def test_its_credit_is_that_of_its_definition(rule):
     assert (credit.unit, credit.whiten) == ("step", False)
     assert credit.advantages.tolist() == [0.125, 0.0, 0.0, -0.125, 0.0]
     assert rule()(Records([], np.zeros(0))).advantages.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("credit", "critic", "said"),
+    [
+        (np.zeros(3), None, r'must return Credit\("step" or "token", ...\), got \[0'),
+        (Credit("episode", np.zeros(2)), None, r'must return Credit\("step" or "token", ...\)'),  # type: ignore[arg-type]
+        (Credit("step", np.zeros(2)), None, r"for each step: its advantages must have shape \(3,\), got \(2,\)"),
+        (Credit("step", np.zeros((3, 1))), None, r"must have shape \(3,\), got \(3, 1\)"),
+        (Credit("token", np.zeros(1)), None, r"for each token: its advantages must have shape \(6,\), got \(1,\)"),
+        (Credit("step", *np.zeros((3, 3))), "token", "with a critic of tokens must give each token"),
+        (Credit("step", np.zeros(3)), "step", "must give each step an advantage, a value and a return"),
+        (Credit("step", np.zeros(3), np.zeros(5), np.zeros(3)), "step", r"its values must have shape \(3,\)"),
+        (Credit("step", np.zeros(3), state_group_sizes=np.ones(2, int)), None, "its state_group_sizes must have shape"),
+    ],
+)
+def test_credit_of_the_wrong_shape_is_named(credit, critic, said):
+    episode = Episode("task", tuple(Step((1,), (2, 3), None, "", 0.0, "") for _ in range(3)), "terminated")
+    records = Records((episode,), np.zeros(0))
+    with pytest.raises(SteppoGymError, match=said):
+        check_credit(credit, records, critic)
+    check_credit(Credit("step", *np.zeros((3, 3))), records, "step")
+    check_credit(Credit("token", np.zeros(6), state_group_sizes=np.ones(3, int)), records, None)

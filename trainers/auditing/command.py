@@ -125,14 +125,18 @@ def _play(
 
 
 def _fill(options: argparse.Namespace, trained: Mapping[str, Any], recorded: bool) -> None:
-    """Defaults that depend on whether episodes are played or those of an iteration taken."""
+    """Defaults that depend on the run, and on whether episodes are played or those of an iteration taken."""
     if recorded:
         for name in ("tasks", "episodes_per_task"):
             if getattr(options, name) is not None:
                 raise ValueError(f"--{name} is about episodes that are played; --iteration takes those of the run.")
     size = trained["config"]["num_generations"] if recorded else 8
     groups = trained["config"]["episodes_per_iteration"] // size if recorded else 8
-    defaults = {"tasks": 8, "episodes_per_task": 16, "group_size": size, "groups": groups}
+    # Its critic, and the episodes of an iteration, are of the distribution that was trained.
+    temperature = trained["config"]["temperature"] if trained else 1.0
+    defaults = {
+        "tasks": 8, "episodes_per_task": 16, "group_size": size, "groups": groups, "temperature": temperature,
+    }  # fmt: skip
     for name, value in defaults.items():
         if getattr(options, name) is None:
             setattr(options, name, value)

@@ -19,6 +19,7 @@ from steppo_gym.trainers.policy.model_limits import positions_of
 from steppo_gym.trainers.results.adapters import is_missing_folder
 from steppo_gym.trainers.rules import ALGORITHMS
 from steppo_gym.trainers.run.arguments import RunSettings, parse_arguments
+from steppo_gym.trainers.run.recipes import with_recipes
 
 BESIDE = 1.0
 """GiB of CUDA and its libraries; and a twentieth of the rest is lost between allocations."""
@@ -30,8 +31,11 @@ def run(options: argparse.Namespace) -> int:
     transformers.utils.logging.set_verbosity_error()
     given = [*(["--env", options.env] if options.env else []), *options.flags]
     given += ["--model_name_or_path", options.model] if options.model else []
-    settings = parse_arguments(ALGORITHMS[options.algorithm], given)
-    needs = needs_of(settings, options.gpus, options.nodes)
+    rule = ALGORITHMS[options.algorithm]
+    needs = needs_of(parse_arguments(rule, given), options.gpus, options.nodes)
+    if not any(flag.partition("=")[0] == "--bf16" for flag in with_recipes(rule, given)):
+        # What a card computes in where nothing is said; this machine may have none.
+        needs = replace(needs, autocast=True)
     try:
         found = plan(needs)
     except (AttributeError, KeyError, TypeError) as error:

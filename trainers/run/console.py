@@ -11,6 +11,7 @@ from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState
 from transformers.integrations.integration_utils import TensorBoardCallback
 
+from steppo_gym.evaluation.scores import evaluated_splits
 from steppo_gym.rollouts.episode import Episode
 
 
@@ -71,10 +72,10 @@ class Console(TrainerCallback):
         if logs.get("success") is not None:
             self.finish()
             self.say(iteration_line(logs, state.global_step, self.iterations, self.updates_in_iteration))
-        scores = {name: value for name, value in logs.items() if name.startswith("eval_") and name.endswith("_success")}
+        scores = {split: logs[f"eval_{split}_success"] for split in evaluated_splits(logs)}
         if scores:
             self.finish()
-            said = "  ".join(f"{name[5:-8].replace('_', ' ')} {100 * value:.0f} %" for name, value in scores.items())
+            said = "  ".join(f"{split.replace('_', ' ')} {100 * value:.0f} %" for split, value in scores.items())
             self.say(f"      greedy on held-out tasks: {said}")
 
 

@@ -15,6 +15,7 @@ import torch
 from transformers import TrainerCallback, TrainerState
 
 from steppo_gym.errors import DataError
+from steppo_gym.evaluation.scores import evaluated_splits
 from steppo_gym.storage.json_lines import append_text, read_lines, write_whole
 
 METRICS_FILE, CURVE_FILE, SUMMARY_FILE = "metrics.jsonl", "learning_curve.png", "summary.json"
@@ -91,12 +92,10 @@ def draw_learning_curve(folder: Path) -> None:
     training = [(entry["iteration"], entry["success"]) for entry in entries if entry.get("success") is not None]
     if training:
         axes.plot(*zip(*training, strict=True), color="0.6", label="training, sampled")
-    suffix = "_success"
-    names = sorted({name for entry in entries for name in entry if name.startswith("eval_") and name.endswith(suffix)})
-    for name in names:
+    for split in sorted({split for entry in entries for split in evaluated_splits(entry)}):
+        name = f"eval_{split}_success"
         points = [(entry["iteration"], entry[name]) for entry in entries if name in entry]
-        label = name.removeprefix("eval_").removesuffix(suffix).replace("_", " ")
-        axes.plot(*zip(*points, strict=True), marker="o", label=f"{label}, greedy")
+        axes.plot(*zip(*points, strict=True), marker="o", label=f"{split.replace('_', ' ')}, greedy")
     axes.set(xlabel="iteration", ylabel="success", ylim=(-0.02, 1.02), title=curve_title(folder))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

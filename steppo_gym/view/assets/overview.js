@@ -34,10 +34,16 @@ function lastEvaluation(run) {
   const around = (when) => Object.entries(run.evaluations)
     .map(([file, scores]) => [file.match(`^${when}-(.*)-greedy\\.jsonl$`), scores.success])
     .filter(([file]) => file).map(([file, success]) => `${file[1]} ${percent(success)}, ${when} training`);
-  const during = Object.entries(run.curves)
-    .map(([name, points]) => [name.match(/^eval_(.*)_success$/), points.at(-1)])
-    .filter(([name, point]) => name && point).map(([name, [at, success]]) => `${name[1]} ${percent(success)}, iteration ${short(at, 0)}`);
+  const during = evaluatedSplits(Object.keys(run.curves))
+    .map((split) => [split, run.curves[`eval_${split}_success`].at(-1)])
+    .filter(([, point]) => point).map(([split, [at, success]]) => `${split} ${percent(success)}, iteration ${short(at, 0)}`);
   return [around("after"), during, around("before")].find((found) => found.length)?.join("; ") ?? "none";
+}
+
+/** As in evaluation/scores.py: a metric of the task's own that ends in "_success" belongs to a split that is there too. */
+function evaluatedSplits(names) {
+  const found = names.map((name) => name.match(/^eval_(.*)_success$/)?.[1]).filter((split) => split !== undefined);
+  return found.filter((split) => !found.some((other) => split.startsWith(`${other}_`)));
 }
 
 /** The newest iteration, or what there is. */
@@ -57,7 +63,7 @@ function settingsTable(runs, differing) {
 function curves(runs) {
   const names = [...new Set(runs.flatMap((run) => Object.keys(run.curves)))].sort();
   if (!names.length) return null;
-  const greedy = names.filter((name) => name.startsWith("eval_") && name.endsWith("_success"));
+  const greedy = evaluatedSplits(names).map((split) => `eval_${split}_success`);
   const grid = element("div", { class: "charts" });
   const draw = (name) => {
     const share = /(success|_rate|_fraction)$/.test(name);
