@@ -23,7 +23,7 @@ from typing import Any
 
 from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.jobs import REPOSITORY, Job
-from steppo_gym.baselines.processes import BusyError, exclusive
+from steppo_gym.baselines.processes import exclusive
 from steppo_gym.baselines.protocols import (
     ALFWORLD,
     HEAD_TO_HEAD_KEY_DOOR,
@@ -34,7 +34,8 @@ from steppo_gym.baselines.protocols import (
     WEBSHOP,
 )
 from steppo_gym.baselines.records import RESULTS, checked_out_commit, read_results
-from steppo_gym.baselines.selection import IncompleteGridError, choose
+from steppo_gym.baselines.run import ending_in_one_line
+from steppo_gym.baselines.selection import choose
 from steppo_gym.baselines.tables.audits import audits_page
 from steppo_gym.storage.json_lines import read_lines, write_whole
 from steppo_gym.trainers.checkpoints import newest_complete
@@ -185,16 +186,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(page)
         return
     try:
-        with exclusive(options.runs):
+        with ending_in_one_line(), exclusive(options.runs):
             for name in options.tasks:
                 audited = Audited(name, options.seed, options.runs, tuple(options.training))
                 run(audited, options.results, options.sizes.split())
-    except (BusyError, IncompleteGridError) as error:
-        sys.exit(str(error))
     except subprocess.CalledProcessError as error:
         sys.exit(f"{error} The same command goes on where it was.")
-    except KeyboardInterrupt:
-        sys.exit("Stopped. The same command goes on where it was.")
 
 
 if __name__ == "__main__":

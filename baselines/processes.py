@@ -21,17 +21,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from steppo_gym.baselines.jobs import Job
 from steppo_gym.baselines.progress import Progress
 from steppo_gym.baselines.records import checked_out_commit
 from steppo_gym.storage.json_lines import read_lines, write_whole
 from steppo_gym.trainers.checkpoints import newest_complete
+from steppo_gym.trainers.run.interruption import SIGNALS
+from steppo_gym.trainers.run.report import LOCK_FILE
 
 JOB_FILE, LOG_FILE = "job.json", "log.txt"
 POLL_SECONDS = 0.5
 STOP_SECONDS = 45.0
 """What processes are given to finish their updates and write a checkpoint when they are told to end."""
-INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+INTERRUPTED = tuple(128 + number for number in SIGNALS)
 """Exit statuses of runs that somebody ended, and that can be gone on with."""
 
 
@@ -95,7 +99,12 @@ def run_jobs(
         num_processes: at a time; the machine's cores are shared out among them.
         on_end: called with a job that has ended well, its folder and its commit; returns what to say about it.
         durations: seconds that runs took in earlier sessions, for the estimate of the time left.
+
+    Raises:
+        BusyError: a run of an earlier session, which was ended without it, still goes on.
     """
+    for job in jobs:
+        _require_left(runs / job.folder)
     threads = max(1, (os.cpu_count() or 1) // num_processes)
     waiting, running, failures, warm_seeds = list(jobs), list[_Running](), list[Failure](), set[int]()
     progress = Progress(len(jobs), num_processes, durations)
@@ -144,6 +153,16 @@ def exclusive(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise BusyError(f"Another process works in {folder}. Wait for it, or stop it.") from error
         yield
+
+
+def _require_left(folder: Path) -> None:
+    """Raise a BusyError if somebody works in the folder of a run, which would be removed or gone on with under them."""
+    if not (folder / LOCK_FILE).exists():
+        return
+    try:
+        FileLock(folder / LOCK_FILE, timeout=0).acquire().lock.release()
+    except Timeout as error:
+        raise BusyError(f"A run of an earlier session still works in {folder}. Wait for it, or stop it.") from error
 
 
 def next_job(waiting: Sequence[Job], cold_seeds: Set[int]) -> Job | None:

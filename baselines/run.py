@@ -10,10 +10,11 @@ a line are not repeated, and interrupted ones go on from their checkpoint. `pyth
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from steppo_gym.baselines.compared.protocol import Algorithm, GridPoint, Protocol
@@ -32,6 +33,7 @@ from steppo_gym.baselines.records import (
     results_file,
 )
 from steppo_gym.baselines.selection import IncompleteGridError, choose
+from steppo_gym.trainers.run.interruption import SIGNALS
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -58,9 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     allowed = protocol.grid_seeds if options.grid else protocol.seeds
     if set(options.seeds or ()) - set(allowed):
         parser.error(f"--seeds of this stage are {' '.join(map(str, allowed))}, got {options.seeds}.")
-    # So that `kill` stops the runs as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    with ending_in_one_line():
         failures = run(
             protocol,
             stage,
@@ -70,10 +70,29 @@ def main(argv: Sequence[str] | None = None) -> None:
             results=options.results,
             num_processes=options.jobs,
         )
+    say_failures(failures)
+
+
+@contextlib.contextmanager
+def ending_in_one_line() -> Iterator[None]:
+    """Exit with a message where runs cannot go on.
+
+    `kill` and the end of the terminal stop them as Ctrl-C does, or they would go on without anybody.
+    """
+    for number in SIGNALS:
+        # Ignored under nohup.
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    try:
+        yield
     except (BusyError, IncompleteGridError, MixedProtocolsError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("Stopped. The same command goes on where it was.")
+
+
+def say_failures(failures: Sequence[Failure]) -> None:
+    """Exit with 1 and the logs of the runs that failed, if any did."""
     if failures:
         logs = "\n".join(f"  {failure.job.name}: {failure.log}" for failure in failures)
         sys.exit(f"{len(failures)} runs failed; the same command tries them again.\n{logs}")

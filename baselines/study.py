@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.protocols import KEY_DOOR, PPO, STEPPO, untuned
 from steppo_gym.baselines.records import RESULTS
-from steppo_gym.baselines.run import run
+from steppo_gym.baselines.run import ending_in_one_line, run, say_failures
 from steppo_gym.baselines.tables.effects import study_report
 
 FACTORS = ("horizon", "share", "thought", "critic")
@@ -120,9 +119,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     failures = []
-    for cell in CELLS:
-        if options.cells is None or cell.name in options.cells:
-            protocol = cell.protocol()
+    chosen = [cell.protocol() for cell in CELLS if options.cells is None or cell.name in options.cells]
+    with ending_in_one_line():
+        for protocol in chosen:
             failures += run(
                 protocol,
                 "matrix",
@@ -132,8 +131,7 @@ def _run(options: argparse.Namespace) -> None:
                 results=options.results,
                 num_processes=options.jobs,
             )
-    if failures:
-        sys.exit("\n".join(f"failed: {failure.job.name}: {failure.log}" for failure in failures))
+    say_failures(failures)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,20 @@ from pathlib import Path
 import psutil
 import pytest
 from baseline_lines import GRPO, POINT, PROTOCOL, STEPPO, grid_line
+from filelock import FileLock
 from forked import fork
 
 from steppo_gym.baselines.compared.protocol import Algorithm
 from steppo_gym.baselines.jobs import Job, matrix_jobs, stage_folder
-from steppo_gym.baselines.processes import BusyError, exclusive, job_record, may_resume, next_job
+from steppo_gym.baselines.processes import (
+    INTERRUPTED,
+    BusyError,
+    exclusive,
+    job_record,
+    may_resume,
+    next_job,
+    run_jobs,
+)
 from steppo_gym.baselines.protocols import PROTOCOLS
 from steppo_gym.baselines.records import (
     MixedProtocolsError,
@@ -29,7 +38,7 @@ from steppo_gym.baselines.records import (
     require_one_code,
     results_file,
 )
-from steppo_gym.baselines.run import main, run
+from steppo_gym.baselines.run import ending_in_one_line, main, run
 from steppo_gym.trainers.checkpoints import begin_checkpoint, complete_checkpoint
 
 BROKEN = Algorithm("broken", "Broken", "steppo", ("--no_such_flag", "1"))
@@ -209,6 +218,36 @@ def test_two_cannot_work_in_one_folder(tmp_path: Path):
         pass
     with exclusive(tmp_path / "runs"):
         pass
+
+
+def test_a_run_that_an_ended_session_left_behind_keeps_its_folder(tmp_path: Path):
+    job = Job(TINY, "matrix", STEPPO, POINT, 0)
+    folder = tmp_path / job.folder
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text("")
+    with (
+        FileLock(folder / "lock"),
+        pytest.raises(BusyError, match=f"A run of an earlier session still works in {folder}. Wait for it, or stop it"),
+    ):
+        run_jobs([job], tmp_path, num_processes=1, on_end=lambda *_: "")
+    assert (folder / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_end_of_the_terminal_stops_as_ctrl_c_does(number):
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        signal.signal(number, lambda *_: None)
+        with pytest.raises(SystemExit, match=r"Stopped\. The same command goes on"), ending_in_one_line():
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def test_a_run_that_the_end_of_its_terminal_has_ended_can_be_gone_on_with():
+    assert {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)} == set(INTERRUPTED)
 
 
 def test_a_stopped_matrix_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

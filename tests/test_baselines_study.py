@@ -10,7 +10,8 @@ import statistics
 import numpy as np
 import pytest
 
-from steppo_gym.baselines.jobs import matrix_jobs
+from steppo_gym.baselines.jobs import matrix_jobs, stage_folder
+from steppo_gym.baselines.processes import exclusive
 from steppo_gym.baselines.records import append_line, results_file
 from steppo_gym.baselines.study import CELLS, FACTORS, PAGE, main
 from steppo_gym.baselines.tables.effects import effects
@@ -144,3 +145,12 @@ def test_the_page_has_effects_only_when_all_runs_are_there(tmp_path, capsys):
 def test_the_written_page_is_made_from_the_recorded_lines(capsys):
     main(["report"])
     assert PAGE.read_text(encoding="utf-8") == capsys.readouterr().out
+
+
+def test_a_study_that_runs_already_is_said_in_a_line(tmp_path):
+    cell = CELLS[0]
+    with (
+        exclusive(tmp_path / stage_folder(cell.protocol(), "matrix")),
+        pytest.raises(SystemExit, match="Another process works in "),
+    ):
+        main(["run", "--cells", cell.name, "--runs", str(tmp_path), "--results", str(tmp_path)])

@@ -194,8 +194,6 @@ class TestReader:
         assert "grpo/" not in done.stdout
 
     def test_what_is_not_answered_is_said_and_nothing_at_all_is_no_pass(self, tmp_path):
-        code, output = run_check("collections:OrderedDict", "--rules", "nobody")
-        assert (code, output) == (1, "0 passed, 0 failed; rules not answered: none\n")
         (tmp_path / "none.py").write_text("def answer(*vector):\n    raise NotImplementedError\n")
         done = subprocess.run(
             [sys.executable, str(SCRIPT), "none:answer", "--rules", "bpo,grpo"],
@@ -204,6 +202,12 @@ class TestReader:
             text=True,
         )
         assert (done.returncode, done.stdout) == (1, "0 passed, 0 failed; rules not answered: bpo, grpo\n")
+
+    def test_a_rule_that_has_no_vectors_is_named(self, monkeypatch, capsys):
+        monkeypatch.setattr(sys, "argv", ["check.py", "collections:OrderedDict", "--rules", "grpo,nobody"])
+        with pytest.raises(SystemExit) as ended:
+            check.main()
+        assert ended.value.code == 2 and "--rules: no vectors of nobody; there are bpo, " in capsys.readouterr().err
 
     @pytest.mark.parametrize("found", [{}, {"advantage": []}])
     def test_an_answer_without_a_known_quantity_is_refused(self, found):
@@ -215,6 +219,9 @@ class TestReader:
         assert not check.is_equal([[1.0], []], [[1.0]])
         assert not check.is_equal([1.0], [float("nan")])
         assert not check.is_equal([1.0], [1.0001])
+        for wrong in (1.0, None, [[1.0, 2.0]], [[1.0]], ["a"], {"a": 1}):
+            assert not check.is_equal([[1.0], []], wrong)
+        assert not check.is_equal(1.0, [1.0, 2.0])
 
     def test_it_is_short_and_needs_numpy_alone(self):
         source = SCRIPT.read_text()

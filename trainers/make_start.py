@@ -36,10 +36,13 @@ from steppo_gym.trainers.policy.small_policy import stop_token_ids
 from steppo_gym.trainers.run.presets import PRESETS, Preset
 from steppo_gym.trainers.run.settings import Start
 from steppo_gym.trainers.run.starts import CARD, SHIPPED, read_start
+from steppo_gym.trainers.setting import check_ranges
 from steppo_gym.trainers.warm_start.start import StartRecipe, make_start, start_hash
 
 _PACKAGES = ("alfworld", "safetensors", "steppo-gym", "tokenizers", "torch", "transformers")
 _NUM_SLOTS = 50
+LEAST = {"seed": 0, "demonstrations": 1, "updates": 1, "tasks": 1}
+"""The smallest values of its numbers."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parser = _parser()
     options = parser.parse_args(argv)
+    try:
+        check_ranges(options, LEAST)
+    except ValueError as error:
+        parser.error(f"--{error}")
     preset = PRESETS[options.env]
     name = options.name or next(iter(preset.starts))
     if name not in preset.starts:

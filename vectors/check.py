@@ -45,9 +45,14 @@ def is_equal(wanted: Any, found: Any, tolerance: float = 1e-6) -> bool:
         found: the same; arrays count as lists.
         tolerance: absolute, and relative to the wanted number.
     """
-    if isinstance(wanted, list):
-        return len(wanted) == len(found) and all(is_equal(a, b, tolerance) for a, b in zip(wanted, found, strict=True))
-    return bool(np.isclose(np.asarray(found, np.float64), wanted, rtol=tolerance, atol=tolerance))
+    try:
+        if isinstance(wanted, list):
+            pairs = zip(wanted, found, strict=True)
+            return len(wanted) == len(found) and all(is_equal(a, b, tolerance) for a, b in pairs)
+        return bool(np.isclose(np.asarray(found, np.float64), wanted, rtol=tolerance, atol=tolerance))
+    except (TypeError, ValueError):
+        # A number where a list is wanted, a list where a number is, or neither.
+        return False
 
 
 def wrong_quantities(vector: dict[str, Any], found: dict[str, Any], tolerance: float = 1e-6) -> list[str]:
@@ -83,7 +88,10 @@ def main() -> int:
     sys.path.insert(0, "")
     answer: Answer = getattr(importlib.import_module(module), name)
     passed, failed, skipped = 0, 0, set()
-    for vector in read_vectors(rules=tuple(filter(None, args.rules.split(",")))):
+    rules, known = tuple(filter(None, args.rules.split(","))), {vector["rule"] for vector in read_vectors()}
+    if unknown := set(rules) - known:
+        parser.error(f"--rules: no vectors of {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}.")
+    for vector in read_vectors(rules=rules):
         try:
             found = answer(vector["rule"], vector["settings"], vector["episodes"])
         except NotImplementedError:

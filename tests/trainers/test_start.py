@@ -258,6 +258,12 @@ def test_what_a_start_cannot_be_made_from_is_refused(made, tmp_path, capsys):
         main(["--env", "alfworld", "--from", str(tmp_path), "--updates", "1", "--out", str(tmp_path / "out")])
 
 
+@pytest.mark.parametrize("name", ["tasks", "demonstrations", "updates"])
+def test_numbers_that_make_no_start_are_refused_before_it_is_begun(name, tmp_path, refused):
+    with refused(f"--{name} must be at least 1, got 0"):
+        main(["--env", "alfworld", f"--{name}=0", "--out", str(tmp_path / "out")])
+
+
 @pytest.mark.parametrize("env", [env for env, preset in PRESETS.items() if preset.starts])
 def test_a_start_is_for_the_usual_runs_of_its_task_and_its_experts_can_be_told_anew(env):
     preset = PRESETS[env]

@@ -19,10 +19,10 @@ from filelock import FileLock, Timeout
 from steppo_gym.storage.json_lines import write_whole
 from steppo_gym.trainers.checkpoints import newest_complete
 from steppo_gym.trainers.run.arguments import script_name
-from steppo_gym.trainers.run.report import BEFORE_FILE, METRICS_FILE, SUMMARY_FILE
+from steppo_gym.trainers.run.report import BEFORE_FILE, LOCK_FILE, METRICS_FILE, SUMMARY_FILE
 from steppo_gym.trainers.run.settings import RunSettings
 
-CONFIG_FILE, LOCK_FILE = "config.json", "lock"
+CONFIG_FILE = "config.json"
 
 COMPARED = ("algorithm", "run", "config", "rule", "critic", "model", "preset", "start")
 """Parts of `config.json` that a resumed run must have in common with what it goes on with."""
