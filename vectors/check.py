@@ -47,11 +47,9 @@ def is_equal(wanted: Any, found: Any, tolerance: float = 1e-6) -> bool:
     """
     try:
         if isinstance(wanted, list):
-            pairs = zip(wanted, found, strict=True)
-            return len(wanted) == len(found) and all(is_equal(a, b, tolerance) for a, b in pairs)
+            return all(is_equal(a, b, tolerance) for a, b in zip(wanted, found, strict=True))
         return bool(np.isclose(np.asarray(found, np.float64), wanted, rtol=tolerance, atol=tolerance))
-    except (TypeError, ValueError):
-        # A number where a list is wanted, a list where a number is, or neither.
+    except (TypeError, ValueError):  # of another shape, or no numbers
         return False
 
 
