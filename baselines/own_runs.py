@@ -27,7 +27,7 @@ from steppo_gym.baselines.tables.estimates import (
     paired_t_test,
 )
 from steppo_gym.baselines.tables.run_curves import Curve, draw
-from steppo_gym.baselines.tables.text_table import MISSING, markdown, percent_interval
+from steppo_gym.baselines.tables.text_table import MISSING, markdown, p_value, percent_interval
 from steppo_gym.errors import DataError
 from steppo_gym.evaluation import comparing
 from steppo_gym.evaluation.results import read_settings
@@ -179,7 +179,7 @@ def table(groups: Mapping[str, Sequence[RunResult]], *, score: float, reference:
             label,
             *_scores(group),
             percent_interval(estimate(differences[label]) if differences[label] else None, signed=True),
-            MISSING if p is None else f"{p:.3f}",
+            p_value(p),
             *_times(group, score),
         ]
         for (label, group), p in zip(groups.items(), corrected, strict=True)

@@ -88,6 +88,12 @@ def test_the_table_has_means_paired_differences_and_the_time_to_a_score(folders)
     assert other["reach 50 %"] == "1 of 2" and other["minutes"] == "2.0"
 
 
+def test_p_is_never_nought(tmp_path):
+    runs = [write(tmp_path / f"a{n}", "StepPO", n, [0.1, 0.2 + n / 1000]) for n in range(6)]
+    runs += [write(tmp_path / f"b{n}", "GRPO", n, [0.1, 0.8 - n / 1000]) for n in range(6)]
+    assert cells(table(grouped(read_runs(runs)), score=0.5))["GRPO"]["p"] == "<0.001"
+
+
 def test_another_row_can_be_the_reference(folders):
     rows = cells(table(grouped(read_runs(folders)), score=0.9, reference="GRPO"))
     assert rows["StepPO"]["greedy - GRPO"] == "+12.5 (+5.0 to +20.0)"

@@ -84,7 +84,7 @@ class StepTrainer(UpdatingTrainer):
         model: a causal language model, or the name or folder of one.
         args: settings of the run.
         spec: the training environment.
-        task_ids: training tasks; each iteration draws from them without replacement until all have been played.
+        task_ids: training tasks; iterations draw from them without replacement until too few for another are left.
         rule: the credit rule.
         critic_config: settings of the critic, for rules that have one.
         evaluation_sets: held-out tasks played greedily every `args.evaluate_every` iterations.

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from killed_runs import MOMENTS, STATUS, difference, killed_and_resumed, run
 
+from steppo_gym.trainers.checkpoints import begin_checkpoint, complete_checkpoint
 from steppo_gym.trainers.rules import RLOO, StepPO
 from steppo_gym.trainers.run.arguments import parse_arguments
 from steppo_gym.trainers.run.interruption import WAITING, Interruption
@@ -163,6 +164,21 @@ def test_what_changes_no_number_may_differ_and_iterations_may_grow(tmp_path):
         assert config["num_env_workers"] == 2, "settings that held for the first half are kept"
     with pytest.raises(SystemExit), run_folder(settings(*flags, "--iterations=3")):
         pass
+
+
+def test_the_scores_of_a_run_are_not_those_of_a_longer_one(tmp_path):
+    with run_folder(settings(f"--output_dir={tmp_path}", "--iterations=2")):
+        used(tmp_path)
+    written = begin_checkpoint(tmp_path) / "checkpoint-16"
+    written.mkdir()
+    (written / "trainer_state.json").write_text("{}")
+    complete_checkpoint(written.parent)
+    (tmp_path / "evaluation_before.json").write_text('{"greedy": {}}')
+    for iterations, kept in ((2, True), (4, False)):
+        (tmp_path / "summary.json").write_text("{}")
+        with run_folder(settings(f"--output_dir={tmp_path}", "--resume", f"--iterations={iterations}")) as checkpoint:
+            assert checkpoint == tmp_path / "checkpoint-16"
+            assert (tmp_path / "summary.json").exists() == kept
 
 
 def test_iterations_may_not_grow_under_a_schedule_that_depends_on_them(tmp_path):

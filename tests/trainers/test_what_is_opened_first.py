@@ -81,6 +81,20 @@ def test_more_demonstrations_than_tasks_are_not_cut_in_silence(refused):
         starting_policy(settings("--demonstrations=1001"))
 
 
+@pytest.mark.parametrize(
+    ("model", "given", "wanted"),
+    [({"dtype": None}, None, "float32"), ({"dtype": "bfloat16"}, None, "bfloat16"),
+     ({"dtype": None}, {"dtype": "bfloat16"}, "bfloat16")],
+)  # fmt: skip
+def test_a_trained_policy_is_played_in_the_type_that_it_was_trained_in(folder, tmp_path, model, given, wanted):
+    run = tmp_path / "run"
+    shutil.copytree(folder, run / "final")
+    record = {"preset": {}, "config": {"model_init_kwargs": given, "max_completion_length": 4}, "model": model}
+    (run / "config.json").write_text(json.dumps(record))
+    policy, _, _ = SavedPolicy.open(run).load(num_slots=3, temperature=0.0, seed=0)
+    assert policy.model.dtype == getattr(torch, wanted)
+
+
 def play_with(folder):
     SavedPolicy.open(folder).load(num_slots=1, temperature=0.0, seed=0)
 

@@ -153,7 +153,8 @@ class SavedPolicy:
         """
         quiet_libraries()
         limit = max_response_tokens or self.max_response_tokens
-        dtype = "auto" if self.run is None else self.run["model"].get("dtype") or "float32"
+        chosen = (self._setting("model_init_kwargs") or {}).get("dtype")
+        dtype = "auto" if self.run is None else chosen or self.run["model"].get("dtype") or "float32"
         load: Any = load_with_adapters if has_adapters(self.folder) else AutoModelForCausalLM.from_pretrained
         with reading(f"The model in {self.folder}"):
             model = load(self.folder, dtype=dtype, local_files_only=True)

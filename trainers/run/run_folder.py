@@ -142,6 +142,8 @@ def _resumed(settings: RunSettings, stack: contextlib.ExitStack) -> Path:
         sys.exit(2)
     grown = {name: now["config"][name] for name in OF_ITERATIONS if now["config"][name] != known["config"][name]}
     if grown:
+        # Its scores are not those of a longer run.
+        (folder / SUMMARY_FILE).unlink(missing_ok=True)
         known["config"] |= grown
         write_whole(folder / CONFIG_FILE, json.dumps(known, indent=2))
     return folder
