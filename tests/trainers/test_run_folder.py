@@ -166,6 +166,19 @@ def test_what_changes_no_number_may_differ_and_iterations_may_grow(tmp_path):
         pass
 
 
+def test_a_run_is_gone_on_with_by_another_number_of_processes(tmp_path, capsys):
+    with run_folder(settings(f"--output_dir={tmp_path}")):
+        used(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    # 128 episodes for each of 8 updates are 16 for one process and 4 for each of four.
+    assert config["config"]["per_device_train_batch_size"] == 16
+    config["config"]["per_device_train_batch_size"] = 4
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with run_folder(settings(f"--output_dir={tmp_path}", "--resume")):
+        said = capsys.readouterr().err
+    assert "--resume: 1 process now, 4 then. Other episodes are played from here on than there would have been." in said
+
+
 def test_the_scores_of_a_run_are_not_those_of_a_longer_one(tmp_path):
     with run_folder(settings(f"--output_dir={tmp_path}", "--iterations=2")):
         used(tmp_path)

@@ -44,6 +44,9 @@ MAY_DIFFER: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Settings that change nothing of the numbers, by their part of `config.json`."""
 
+COMPUTED = ("max_steps", "eval_steps", "per_device_train_batch_size")
+"""These follow from others, the last one from the number of processes too."""
+
 OF_ITERATIONS = ("iterations", "max_steps")
 """May grow where the learning rate does not depend on them."""
 
@@ -140,6 +143,11 @@ def _resumed(settings: RunSettings, stack: contextlib.ExitStack) -> Path:
         said = f"--resume: the run in {folder} has other settings. Give it its own, or start anew."
         print(f"{said}\n{lines}", file=sys.stderr)
         sys.exit(2)
+    then, here = _processes(known["config"]), _processes(now["config"])
+    if then != here:
+        counted = f"{here} process{'' if here == 1 else 'es'}"
+        said = "Other episodes are played from here on than there would have been."
+        print(f"--resume: {counted} now, {then} then. {said}", file=sys.stderr)
     grown = {name: now["config"][name] for name in OF_ITERATIONS if now["config"][name] != known["config"][name]}
     if grown:
         # Its scores are not those of a longer run.
@@ -147,6 +155,12 @@ def _resumed(settings: RunSettings, stack: contextlib.ExitStack) -> Path:
         known["config"] |= grown
         write_whole(folder / CONFIG_FILE, json.dumps(known, indent=2))
     return folder
+
+
+def _processes(config: Mapping[str, Any]) -> int:
+    """Whose shares make up the episodes of an iteration."""
+    share = config["per_device_train_batch_size"] * config["steps_per_generation"]
+    return config["episodes_per_iteration"] // share
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -176,8 +190,7 @@ def differences(known: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
                 continue
             if part == "config" and name in OF_ITERATIONS and _may_grow(known, now):
                 continue
-            if (part, name) not in (("config", "max_steps"), ("config", "eval_steps")):
-                # Those two follow from others.
+            if part != "config" or name not in COMPUTED:
                 found.append(f"{name}: {was!r} then, {is_now!r} now")
     return found
 
