@@ -194,8 +194,9 @@ def test_the_scores_of_a_run_are_not_those_of_a_longer_one(tmp_path):
             assert (tmp_path / "summary.json").exists() == kept
 
 
-def test_iterations_may_not_grow_under_a_schedule_that_depends_on_them(tmp_path):
-    flags = (f"--output_dir={tmp_path}", "--lr_scheduler_type=linear")
+@pytest.mark.parametrize("schedule", [["linear"], ["constant_with_warmup", "--warmup_steps=0.1"]])
+def test_iterations_may_not_grow_under_a_schedule_that_depends_on_them(schedule, tmp_path):
+    flags = (f"--output_dir={tmp_path}", "--lr_scheduler_type", *schedule)
     with run_folder(settings(*flags, "--iterations=2")):
         used(tmp_path)
     with pytest.raises(SystemExit) as ended, run_folder(settings(*flags, "--iterations=4", "--resume")):

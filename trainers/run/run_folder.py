@@ -197,7 +197,9 @@ def differences(known: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def _may_grow(known: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     schedule = str(now["config"]["lr_scheduler_type"]).rpartition(".")[2].lower()
-    return schedule.startswith("constant") and now["config"]["iterations"] > known["config"]["iterations"]
+    # Below 1 it is a share of all updates.
+    is_fixed = schedule.startswith("constant") and not 0 < now["config"]["warmup_steps"] < 1
+    return is_fixed and now["config"]["iterations"] > known["config"]["iterations"]
 
 
 def _checkpoint(folder: Path) -> Path | None:
