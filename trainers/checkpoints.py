@@ -28,7 +28,7 @@ from steppo_gym.trainers.policy.critic import Critic
 from steppo_gym.trainers.reading import in_one_line
 
 UNFINISHED, MARK = "unfinished", "complete.json"
-CRITIC_FILE = "critic.safetensors"
+CRITIC_FILE, REFERENCE_FILE = "critic.safetensors", "reference.safetensors"
 STATE_FILE = "trainer_state.json"
 
 

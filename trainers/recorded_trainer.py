@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
+from safetensors.torch import load_model, save_model
 from transformers import TrainerState
 from transformers.trainer import SCHEDULER_NAME
 from trl.trainer.grpo_trainer import GRPOTrainer
@@ -16,6 +17,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from steppo_gym.rollouts.episode import Episode, write_episodes
 from steppo_gym.trainers.checkpoints import (
     CRITIC_FILE,
+    REFERENCE_FILE,
     STATE_FILE,
     fault,
     load_critic,
@@ -90,6 +92,9 @@ class RecordedTrainer(GRPOTrainer):
                 super()._save_checkpoint(model, trial)
                 if self.critic is not None and self.sharded is None and self.args.should_save:
                     save_critic(self.accelerator.unwrap_model(self.critic), self._unfinished / name)
+                if self.args.sync_ref_model and self.args.should_save:
+                    reference = self.accelerator.unwrap_model(self.ref_model)
+                    save_model(reference, str(self._unfinished / name / REFERENCE_FILE))
         finally:
             self._unfinished = None
 
@@ -149,6 +154,9 @@ class RecordedTrainer(GRPOTrainer):
         if self.sharded is None and self.critic is not None:
             with reading_checkpoint(Path(checkpoint), CRITIC_FILE):
                 load_critic(self.accelerator.unwrap_model(self.critic), Path(checkpoint))
+        if self.args.sync_ref_model:
+            with reading_checkpoint(Path(checkpoint), REFERENCE_FILE):
+                load_model(self.accelerator.unwrap_model(self.ref_model), Path(checkpoint, REFERENCE_FILE))
         self._step = self.state.global_step * self.args.gradient_accumulation_steps
 
     def _load_rng_state(self, checkpoint: str | None) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from trainer_runs import weights
 from transformers import TrainerCallback
 
 from steppo_gym.errors import CheckpointError, NonFiniteError
@@ -78,6 +79,22 @@ def test_the_only_complete_one_is_never_removed(tmp_path: Path):
     assert names(tmp_path) == ["checkpoint-2", "checkpoint-8"]
     write(tmp_path, 10, limit=1)
     assert names(tmp_path) == ["checkpoint-10"]
+
+
+def test_a_reference_that_follows_the_policy_is_gone_on_with(make_trainer):
+    follows = {"beta": 0.1, "sync_ref_model": True, "ref_model_sync_steps": 1, "ref_model_mixup_alpha": 0.5}
+    settings = {"script": "rloo", "num_generations": 2, "max_completion_length": 4, "save_every": 1, "iterations": 1}
+    first = make_trainer(**settings, **follows)
+    begun = weights(first.ref_model)
+    first.train()
+    reference = weights(first.ref_model)
+    assert any(not torch.equal(begun[name], weight) for name, weight in reference.items())
+    again = make_trainer(**settings | {"iterations": 2}, **follows)
+    seen = []
+    again.play_iteration = lambda *_: seen.append(weights(again.ref_model)) or again.undo()
+    with pytest.raises(AttributeError, match="undo"):
+        again.train(resume_from_checkpoint=f"{first.args.output_dir}/checkpoint-1")
+    assert all(torch.equal(reference[name], weight) for name, weight in seen[0].items())
 
 
 def test_a_checkpoint_that_cannot_be_written_costs_no_other(make_trainer, monkeypatch: pytest.MonkeyPatch):
