@@ -57,7 +57,7 @@ USED: Mapping[str, tuple[str, ...]] = {
     ),
     "what is logged and where": (
         "disable_tqdm", "log_level", "log_level_replica", "log_on_each_node", "logging_nan_inf_filter",
-        "logging_strategy", "project", "report_to", "run_name", "trackio_bucket_id", "trackio_space_id",
+        "project", "report_to", "run_name", "trackio_bucket_id", "trackio_space_id",
         "trackio_static_space_id",
     ),
 }  # fmt: skip
@@ -77,6 +77,7 @@ COMPUTED: Mapping[str, str] = {
     "per_device_train_batch_size": "episodes_per_iteration",
     "steps_per_generation": "updates_per_iteration",
     "logging_steps": "updates_per_iteration",
+    "logging_strategy": "updates_per_iteration",
     "eval_strategy": "evaluate_every",
     "eval_steps": "evaluate_every",
     "save_strategy": "save_every",

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import pytest
 
-from steppo_gym.trainers.rules import GRPO, RLOO, StepPO
+from steppo_gym.trainers.rules import EMPG, GRPO, HGPO, RLOO, GiGPO, StepPO
 from steppo_gym.trainers.run.arguments import parse_arguments
 from steppo_gym.trainers.run.launch import launch
 
@@ -52,6 +52,7 @@ def test_a_wrong_flag_is_one_line(flags, said, refused):
         ("output_dir", "", "must not be empty"),
         ("model_name_or_path", "", "must not be empty"),
         ("load_best_model_at_end", "true", "no effect"),
+        ("logging_strategy", "epoch", "which follows from it"),
     ],
 )  # fmt: skip
 def test_a_value_outside_of_its_range_is_refused_before_anything_is_done(flag, value, said, refused):
@@ -86,11 +87,25 @@ def test_a_flag_that_would_do_nothing_is_refused(flags, said, refused):
     parse_arguments(StepPO, ["--env=key_door", "--use_peft", "--lora_r=8"])
 
 
+@pytest.mark.parametrize(("rule", "flag"), [(GiGPO, "omega"), (HGPO, "alpha"), (EMPG, "k")])
+def test_no_formula_is_given_a_number_that_it_can_only_make_nan_of(rule, flag, refused):
+    with refused(f"{flag} must be finite, got inf"):
+        parse_arguments(rule, ["--env=key_door", f"--{flag}=inf"])
+    assert parse_arguments(StepPO, ["--env=key_door", "--epsilon=inf"]).config.epsilon == float("inf")
+
+
 def test_a_flag_that_does_something_is_taken():
     flags = ["--warmup_steps=5", "--lr_scheduler_type=constant_with_warmup", "--kl_in=reward", "--beta=0.1"]
     settings = parse_arguments(StepPO, ["--env=key_door", *flags, "--record_credit=0", "--save_episodes=False"])
     assert (settings.config.warmup_steps, settings.config.kl_in) == (5, "reward")
     assert parse_arguments(RLOO, ["--env=key_door"]).config.kl_in == "reward", "RLOO's own default"
+
+
+def test_what_may_be_none_can_be_given_as_none(refused):
+    settings = parse_arguments(StepPO, ["--env=key_door", "--value_clip_range", "None", "--max_prompt_tokens=None"])
+    assert settings.critic.value_clip_range is None and settings.config.max_prompt_tokens is None
+    with refused("argument --gamma: invalid float value: 'None'"):
+        parse_arguments(StepPO, ["--env=key_door", "--gamma", "None"])
 
 
 def test_flags_are_spelt_with_dashes_as_well():

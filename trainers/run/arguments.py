@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_type_hints
 
 import torch
 from transformers import HfArgumentParser
@@ -82,6 +82,12 @@ FILES = "--config FILE ... reads flags from YAML files, such as those in recipes
 
 class _Parser(HfArgumentParser):
     """Says what is wrong in one line; the usage of some three hundred flags would bury it."""
+
+    optional: frozenset[str] = frozenset()
+    """Flags whose value may be None."""
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        return None if arg_string == "None" and action.dest in self.optional else super()._get_value(action, arg_string)  # type: ignore[misc]
 
     def error(self, message: str) -> NoReturn:
         # Every flag has a second spelling with dashes, which argparse names as well.
@@ -195,6 +201,8 @@ def _parser(rule: type[CreditRule]) -> HfArgumentParser:
     # The critic's come last, so that they may be missing.
     critic = (CriticConfig,) if rule.critic else ()
     parser = _Parser((*kinds, rule, *critic), add_help=False, allow_abbrev=False)  # type: ignore[arg-type]
+    hints = [hint for kind in (*kinds, rule, *critic) for hint in get_type_hints(kind).items()]
+    parser.optional = frozenset(name for name, hint in hints if type(None) in get_args(hint))
     parser.epilog = FILES
     is_ours = rule in ALGORITHMS.values()
     parser.prog = f"{script_name(rule.title())}.py" if is_ours else Path(sys.argv[0]).name

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from trl.trainer.model_config import ModelConfig
 
+from steppo_gym.credit.records import CreditRule
 from steppo_gym.env_arguments import env_argument
 from steppo_gym.trainers.run.presets import PRESETS, Preset
 from steppo_gym.trainers.run.settings import RunArguments
@@ -79,10 +80,12 @@ def check_run(run: RunArguments, preset: Preset) -> dict[str, Any]:
 
 
 def check_numbers(settings: Any) -> None:
-    """Raise a ValueError for a setting that is no number, which no range would refuse."""
+    """Raise a ValueError for a setting that is no number, which no range would refuse, or of a rule and infinite."""
     for name, value in vars(settings).items():
         if isinstance(value, float) and math.isnan(value):
             raise ValueError(f"{name} must be a number, got nan.")
+        if isinstance(settings, CreditRule) and isinstance(value, float) and math.isinf(value):
+            raise ValueError(f"{name} must be finite, got {value}.")
 
 
 def check_flags(model: ModelConfig, run: RunArguments, config: StepConfig) -> None:
