@@ -231,8 +231,9 @@ def check_credit(credit: Credit, records: Records, critic: Unit | None) -> None:
             f"A credit rule with a critic of {critic}s must give each {critic} an advantage, a value and a return."
         )
     lengths = {"step": len(records.environment_rewards), "token": sum(records.tokens_per_step)}
-    parts = {name: (credit.unit, getattr(credit, name)) for name in ("advantages", "values", "returns")}
-    for name, (unit, numbers) in (parts | {"state_group_sizes": ("step", credit.state_group_sizes)}).items():
+    for name in ("advantages", "values", "returns", "state_group_sizes"):
+        unit = "step" if name == "state_group_sizes" else credit.unit
+        numbers: Any = getattr(credit, name)
         found, wanted = np.shape(numbers), (lengths[unit],)
         if numbers is not None and found != wanted:
             raise SteppoGymError(

@@ -84,7 +84,8 @@ def needs_of(settings: RunSettings, gpus: int, nodes: int = 1) -> Needs:
     if is_missing_folder(model.model_name_or_path):
         raise DataError(f"There is no folder {model.model_name_or_path}.")
     read = AutoConfig.from_pretrained(model.model_name_or_path, revision=model.model_revision)
-    chosen = (config.model_init_kwargs or {}).get("dtype") or model.dtype or "float32"
+    given: Any = config.model_init_kwargs or {}
+    chosen = given.get("dtype") or model.dtype or "float32"
     dtype: Any = read.dtype if chosen == "auto" else getattr(torch, chosen)
     response = int(config.max_completion_length or 256)
     positions = positions_of(read) or 4096
