@@ -38,7 +38,6 @@ from steppo_gym.baselines.run import ending_in_one_line
 from steppo_gym.baselines.selection import choose
 from steppo_gym.baselines.tables.audits import audits_page
 from steppo_gym.storage.json_lines import read_lines, write_whole
-from steppo_gym.trainers.checkpoints import newest_complete
 from steppo_gym.trainers.rules import ALGORITHMS
 from steppo_gym.trainers.run.arguments import parse_arguments
 from steppo_gym.trainers.run.starts import start_of, starting_policy
@@ -99,7 +98,8 @@ class Audited:
         start = starting_policy(settings)[0]
         half = max(1, settings.config.iterations // 2)
         if not (self.folder / "final").is_dir():
-            resume = ["--resume"] if newest_complete(self.folder)[0] is not None else []
+            # A run that was ended before its first checkpoint begins again.
+            resume = ["--resume"] if (self.folder / "config.json").exists() else []
             script = REPOSITORY / "trainers" / "steppo.py"
             command = [sys.executable, str(script), *self.arguments, "--save_every", str(half), *resume]
             subprocess.run(command, check=True, env=os.environ | self.job.environment)

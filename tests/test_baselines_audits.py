@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import subprocess
 
 import numpy as np
 import pytest
@@ -135,3 +136,14 @@ def test_a_run_of_the_default_policy_is_its_protocols(tmp_path):
 def test_the_written_page_is_made_from_the_recorded_audits(capsys):
     audits.main(["report"])
     assert audits.PAGE.read_text(encoding="utf-8") + "\n" == capsys.readouterr().out
+
+
+def test_a_training_that_was_ended_before_its_first_checkpoint_begins_again(tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: commands.append(command))
+    audited = Audited("hotpotqa", 0, tmp_path)
+    audited.train()
+    audited.folder.mkdir()
+    (audited.folder / "config.json").write_text("{}")
+    audited.train()
+    assert [command[-1] for command in commands] == ["10", "--resume"]
