@@ -51,7 +51,9 @@ class RunArguments:
         "What the default policy begins as: shipped (what comes with the package, where there is one and the next two "
         "flags are as usual), warm (a warm start), or a folder that make_start made.",
     )
-    demonstrations: int | None = setting(None, "Expert episodes the default policy is warm-started on.")
+    demonstrations: int | None = setting(
+        None, "Expert episodes the default policy is warm-started on, each of another task."
+    )
     warm_start_updates: int | None = setting(None, "Supervised updates of the warm start.")
     resume: bool = setting(False, "Continue the run in --output_dir from its last checkpoint.")
 

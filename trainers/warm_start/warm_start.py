@@ -41,7 +41,7 @@ class WarmStartConfig:
     """How the default policy is made before reinforcement learning."""
 
     num_demonstrations: int = 1200
-    """Each on a task of its own, so at most as many as there are tasks: with few, the policy learns them by heart."""
+    """Each on a task of its own: with few tasks the policy learns the tasks by heart."""
     corruption_rate: float = 0.0
     """Of the demonstrated responses; see `steppo_gym.rollouts.demonstrations.CorruptedExpert`."""
     num_updates: int = 850
