@@ -17,6 +17,8 @@ class EvaluationSet:
     name: str
     spec: EnvFactory
     task_ids: tuple[str, ...]
+    num_in_split: int | None = None
+    """Tasks of the whole split, None if that is not known."""
 
 
 def first_tasks(name: str, spec: EnvFactory, number: int) -> EvaluationSet:
@@ -29,7 +31,8 @@ def first_tasks(name: str, spec: EnvFactory, number: int) -> EvaluationSet:
     try:
         if not len(env.task_ids):
             raise ValueError(f"There is no task in the split {name!r}.")
-        task_ids = tuple(env.task_ids[i] for i in range(min(number, len(env.task_ids))))
+        total = len(env.task_ids)
+        task_ids = tuple(env.task_ids[i] for i in range(min(number, total)))
     finally:
         env.close()
-    return EvaluationSet(name, spec, task_ids)
+    return EvaluationSet(name, spec, task_ids, total)

@@ -95,6 +95,15 @@ def test_a_trained_policy_is_played_in_the_type_that_it_was_trained_in(folder, t
     assert policy.model.dtype == getattr(torch, wanted)
 
 
+def test_sets_that_are_a_part_of_their_split_are_named():
+    opened = open_environments(settings("--test_tasks=7", "--validation_tasks=200"))
+    said = "test is the first 7 of 200 tasks, and files may be sorted by kind of task: --test_tasks 200 plays all."
+    assert opened.remarks == [said]
+    watched = open_environments(settings("--test_tasks=7", "--watch=test"))
+    assert watched.remarks == [said]
+    assert open_environments(settings("--test_tasks=0", "--validation_tasks=0")).remarks == []
+
+
 def play_with(folder):
     SavedPolicy.open(folder).load(num_slots=1, temperature=0.0, seed=0)
 

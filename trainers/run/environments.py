@@ -23,6 +23,18 @@ class Environments:
     watched: list[EvaluationSet]
     """Held-out tasks that are played during training."""
 
+    @property
+    def remarks(self) -> list[str]:
+        """Of sets that are only the beginning of their split, a line each."""
+        flags = [("test_tasks", self.tests), ("validation_tasks", [] if self.watched is self.tests else self.watched)]
+        return [
+            f"{one.name} is the first {len(one.task_ids)} of {one.num_in_split} tasks, and files may be sorted by kind "
+            f"of task: --{flag} {one.num_in_split} plays all."
+            for flag, sets in flags
+            for one in sets
+            if one.num_in_split is not None and 0 < len(one.task_ids) < one.num_in_split
+        ]
+
 
 def open_environments(settings: RunSettings) -> Environments:
     """Make an environment of each split of the run, and exit with one line if that cannot be done."""

@@ -93,6 +93,9 @@ def _run(
         visible=config.process_index == 0,
     )
     console.say(f"{title} on {preset.env_id} {run.description()}, seed {config.seed}, into {folder}")
+    # The built-in data has no order.
+    for remark in environments.remarks if run.data is not None else ():
+        console.say(remark)
     try:
         trainer = _build_trainer(settings, environments, console, interruption)
     except (SteppoGymError, OSError):

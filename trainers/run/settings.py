@@ -40,9 +40,11 @@ class RunArguments:
         metadata={"help": "More keywords of the environments, as in goals=human observation_mode=text_rich."},
     )
     test_tasks: int = setting(
-        100, "Held-out tasks per test split, or all it has, played before and after training; 0 for none."
+        100, "The first tasks of each test split, or all it has, played before and after training; 0 for none."
     )
-    validation_tasks: int = setting(50, "Held-out tasks per validation split, or all it has, played during training.")
+    validation_tasks: int = setting(
+        50, "The first tasks of each validation split, or all it has, played during training."
+    )
     watch: Literal["validation", "test"] = setting(
         "validation", "Which held-out tasks are played during training; test only where nothing is chosen by them."
     )
