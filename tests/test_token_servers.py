@@ -17,7 +17,7 @@ from steppo_gym.rollouts.policies import Request, StreamingPolicy
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool
 from steppo_gym.rollouts.rollout import Assignment, collect
 from steppo_gym.rollouts.served.server_group import MAX_FAILURES, ServerGroup
-from steppo_gym.rollouts.served.weights import VERSION_FILE, load_weights, write_weights
+from steppo_gym.rollouts.served.weights import INDEX, VERSION_FILE, load_weights, write_weights
 from steppo_gym.rollouts.server_policy import ServerPolicy
 from steppo_gym.storage import retrying_client
 from steppo_gym.testing.completions_server import CompletionsServer, TableModel
@@ -320,3 +320,15 @@ def test_a_sampler_that_is_wrong_on_purpose_reports_what_it_sampled_from():
 def test_the_fake_refuses_what_a_server_would(path, body, status):
     with CompletionsServer(fixed) as server:
         assert httpx.post(server.url + path, json=body).status_code == status
+
+
+@pytest.mark.parametrize("parts", [("model.safetensors",), ("model-00001-of-00003.safetensors", INDEX)])
+def test_no_weights_of_before_are_left_beside_new_ones(tmp_path, parts):
+    # Engines read what an index names, whatever else lies there.
+    before = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", INDEX, "pytorch_model.bin")
+    for name in (*before, "tokenizer.json", "config.json"):
+        (tmp_path / name).write_text("before")
+    write_weights(tmp_path, lambda new: [(new / name).write_text("new") for name in (*parts, "config.json")], 3)
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found.pop(VERSION_FILE) == '{"version": 3}'
+    assert found == dict.fromkeys((*parts, "config.json"), "new") | {"tokenizer.json": "before"}

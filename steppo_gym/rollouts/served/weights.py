@@ -19,12 +19,16 @@ from steppo_gym.storage.retrying_client import RetryingClient, UnreadableAnswerE
 VERSION_FILE = "weights_version.json"
 """In the folder of the weights: {"version": 12}."""
 
+INDEX = "model.safetensors.index.json"
+"""Names the file of each weight, where there are several; engines then read no other."""
+_WEIGHTS = ("*.safetensors", INDEX, "pytorch_model*")
+
 
 def write_weights(folder: Path, save: Callable[[Path], Any], version: int) -> None:
     """Put new weights in the place of those in a folder, file by file and each at once.
 
     Args:
-        folder: it is made if need be; files that `save` does not write stay.
+        folder: it is made if need be; files that `save` does not write stay, but for older weights under other names.
         save: writes the weights into a folder.
         version: of the weights.
     """
@@ -32,9 +36,14 @@ def write_weights(folder: Path, save: Callable[[Path], Any], version: int) -> No
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as new:
         save(Path(new))
         Path(new, VERSION_FILE).write_text(json.dumps({"version": version}))
+        names = {path.name for path in Path(new).iterdir()}
+        for name in sorted(names - {VERSION_FILE}):
+            shutil.move(Path(new, name), folder / name)
+        if any(name.endswith(".safetensors") for name in names):
+            for path in {path for pattern in _WEIGHTS for path in folder.glob(pattern) if path.name not in names}:
+                path.unlink()
         # The version last: it must not be there before the weights are.
-        for path in sorted(Path(new).iterdir(), key=lambda path: path.name == VERSION_FILE):
-            shutil.move(path, folder / path.name)
+        shutil.move(Path(new, VERSION_FILE), folder / VERSION_FILE)
 
 
 def load_weights(base_url: str) -> None:
