@@ -153,8 +153,9 @@ class SamplingTrainer(PlayingTrainer):
         model: Any = self.accelerator.unwrap_model(self.model)
         if self._older is None:
             self._older = copy.deepcopy(model).requires_grad_(False)
-            # A forward that TRL or accelerate has put there may hold on to the model that it was made for.
-            vars(self._older).pop("forward", None)
+            # A forward that TRL or accelerate has put there, TRL below the adapters, holds on to what it was made for.
+            for patched in (self._older, getattr(self._older, "get_base_model", lambda: self._older)()):
+                vars(patched).pop("forward", None)
         else:
             self._older.load_state_dict(model.state_dict())
         return self._older

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
 from served_model import loader
 from trainer_runs import change, fixed_metrics, played, relative_difference, settings_of, untimed, weights
 from transformers import Qwen3ForCausalLM
@@ -252,3 +253,20 @@ def test_servers_of_adapters_are_refused(make_trainer, server, tmp_path):
     config = peft.LoraConfig(r=2, target_modules=["q_proj"])
     with pytest.raises(ValueError, match="whole weights, and adapters are trained here"):
         make_trainer(kwargs={"peft_config": config}, **served(server, tmp_path))
+
+
+@pytest.mark.parametrize("adapters", [None, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")])
+def test_a_copy_that_is_sampled_from_is_not_what_is_updated(make_trainer, adapters):
+    trainer = make_trainer(
+        overlap_updates=True, off_policy_correction="step_truncate", kwargs={"peft_config": adapters}
+    )
+    older = trainer._copy()
+    model = older if adapters is None else older.get_base_model()
+    ids = torch.arange(8)[None]
+    with torch.no_grad():
+        before = model(ids).logits
+        for parameter in trainer.model.parameters():
+            parameter.add_(0.1)
+        assert torch.equal(model(ids).logits, before)
+        trainer._copy()
+        assert not torch.equal(model(ids).logits, before)
