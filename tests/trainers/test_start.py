@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import time
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -25,7 +26,7 @@ from steppo_gym.trainers.rules import StepPO
 from steppo_gym.trainers.run.arguments import parse_arguments
 from steppo_gym.trainers.run.launch import launch
 from steppo_gym.trainers.run.presets import PRESETS
-from steppo_gym.trainers.run.starts import SHIPPED, read_start, start_of
+from steppo_gym.trainers.run.starts import SHIPPED, read_start, spread, start_of
 from steppo_gym.trainers.warm_start.imitation import POOL, conversations
 from steppo_gym.trainers.warm_start.start import Lesson, Phase, StartRecipe, make_start, retold, start_hash
 
@@ -326,3 +327,12 @@ def test_a_run_records_what_it_began_with(made, tmp_path):
     assert config["start"] == {"name": "alfworld-easy", "sha256": start_hash(made)}
     began, ended = (load_file(folder / "model.safetensors") for folder in (made, tmp_path / "run" / "final"))
     assert all(began[name].equal(ended[name]) for name in began)
+
+
+def test_demonstrations_of_files_are_of_every_kind_that_they_are_sorted_by():
+    tasks = [f"{kind}/{number}" for kind, size in (("look", 30), ("pick", 50), ("heat", 20)) for number in range(size)]
+    chosen = spread(tasks, 20)
+    assert Counter(task.partition("/")[0] for task in chosen) == {"look": 6, "pick": 10, "heat": 4}
+    assert len(set(chosen)) == 20 and chosen == sorted(chosen, key=tasks.index)
+    assert spread(tasks, 99) != tasks == spread(tasks, 100) == spread(tasks, 101)
+    assert len(set(spread(tasks, 99))) == 99

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -180,8 +181,16 @@ def _warm_started(settings: RunSettings) -> Path:
             f"--demonstrations must be at most {len(task_ids)}, the tasks to demonstrate, got "
             f"{warm_start.num_demonstrations}: each is of another task."
         )
+    if run.data is not None:
+        task_ids = spread(task_ids, warm_start.num_demonstrations)
     with config.distributed_state.main_process_first():  # type: ignore[union-attr]
         return warm_started_policy(spec, task_ids, warm_start, seed=config.seed, num_workers=config.num_env_workers)
+
+
+def spread(task_ids: Sequence[str], number: int) -> list[str]:
+    """So many tasks at even distances, all if they are fewer: files may be sorted by kind, as ALFWorld's are."""
+    number = min(number, len(task_ids))
+    return [task_ids[i * len(task_ids) // number] for i in range(number)]
 
 
 def task_ids_of(spec: EnvFactory, *, with_expert: bool = False) -> list[str]:
