@@ -142,9 +142,11 @@ def _parser() -> argparse.ArgumentParser:
     paper_server.set_defaults(run=partial(_run, "steppo_gym.envs.paper_search.serving.commands:serve"))
 
     looking = commands.add_parser("view", help="look at runs in a browser: curves, episodes, the credit of tokens")
-    looking.add_argument("runs", nargs="+", type=Path, metavar="run", help="the folder of a run")
+    looking.add_argument(
+        "runs", nargs="+", type=Path, metavar="run", help="the folder of a run, an evaluation or an audit"
+    )
     looking.add_argument("--port", type=int, help="of the server (default: a free one)")
-    looking.add_argument("--html", type=Path, metavar="FILE", help="write one page with everything in it instead")
+    looking.add_argument("--html", type=Path, metavar="FILE", help="write one page instead that needs no server")
     looking.add_argument("--episodes", type=int, help="at most so many in the page of --html (default: 200)")
     looking.set_defaults(run=partial(_run, "steppo_gym.view.commands:view"))
 

@@ -7,7 +7,7 @@ templates.
     import gymnasium, steppo_gym
     env = gymnasium.make("steppo/KeyDoor-v0")
     observation, info = env.reset(seed=0)
-    observation, reward, terminated, truncated, info = env.step("<action>look</action>")
+    observation, reward, terminated, truncated, info = env.step("<action>read note</action>")
 """
 
 from __future__ import annotations

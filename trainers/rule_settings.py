@@ -20,7 +20,7 @@ Keys = Sequence[str] | Sequence[tuple[int, ...]]
 
 GAMMA = "Discount per decision (step or token)."
 LAMBDA = "Lambda of generalized advantage estimation."
-WHITEN = "Normalise advantages over the iteration to mean 0 and standard deviation 1."
+WHITEN = "Normalize advantages over the iteration to mean 0 and standard deviation 1."
 NORMALIZE = "Divide by the group's standard deviation; off for Dr. GRPO."
 ANCHOR = "Which states are equal: those whose hidden state is, or those whose observation is."
 

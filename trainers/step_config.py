@@ -65,7 +65,7 @@ class StepConfig(GRPOConfig):
 
     iterations: int = setting(20, "Rounds of rollouts and the updates on them.")
     episodes_per_iteration: int = setting(128, "Episodes of one iteration, over all processes.")
-    updates_per_iteration: int = setting(4, "Optimiser steps of one pass over an iteration's episodes.")
+    updates_per_iteration: int = setting(4, "Optimizer steps of one pass over an iteration's episodes.")
     num_generations: int = setting(1, "Episodes per task; 1 is allowed for rules without groups.")
     ratio: Ratio = setting("token", "Unit of the importance ratio.")
     loss_average: LossAverage = setting(
@@ -114,7 +114,7 @@ class StepConfig(GRPOConfig):
     off_policy_correction: Correction = setting(
         "none",
         "Weights for what was sampled elsewhere or with older weights: truncated by token or by step, or masked by "
-        "episode (docs/algorithms.md).",
+        "episode (docs/off_policy.md).",
     )
     off_policy_cap: float = setting(3.0, "Where these weights are cut.")
     overlap_updates: bool = setting(
@@ -212,7 +212,7 @@ class StepConfig(GRPOConfig):
 
     @property
     def updates_in_iteration(self) -> int:
-        """Optimiser steps of one iteration: passes (TRL's `num_iterations`) times updates per pass."""
+        """Optimizer steps of one iteration: passes (TRL's `num_iterations`) times updates per pass."""
         return int(self.num_iterations or 1) * self.updates_per_iteration
 
 

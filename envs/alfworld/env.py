@@ -53,7 +53,7 @@ class AlfworldEnv(TextEnv):
         split: train, valid_seen, valid_unseen, test_seen or test_unseen; official data has the first three.
         data: None for procedural games, or where the official games are (see `GameFiles`).
         protocol: "steppo" (20 steps, reward 1) or "verl-agent" (50 steps, reward 10, -0.1 for an invalid action).
-        engine: "fast", or "stock" for textworld's own, which is about a hundred times slower and gives the same texts.
+        engine: "fast", or "stock" for textworld's own, which is hundreds of times slower and gives the same texts.
         difficulty: "easy", "medium" or "full" (default); procedural games only.
         task_types: keep only these of the six types.
         common: see `TextEnv`. Of the experts "oracle" sees the hidden state, "search" reads, "clumsy" reads

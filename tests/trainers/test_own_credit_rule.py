@@ -80,7 +80,7 @@ def test_its_settings_stand_in_the_help(rule, capsys):
     own = capsys.readouterr().out.partition("\nStepBaseline:\n")[2].partition("\n\n")[0]
     assert re.findall(r"^  --(\w+) +(.*)$", own, flags=re.MULTILINE) == [
         ("gamma", "Discount per step [0.95]"),
-        ("whiten", "Normalise advantages over the iteration [False]"),
+        ("whiten", "Normalize advantages over the iteration [False]"),
     ]
 
 

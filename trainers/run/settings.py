@@ -26,10 +26,13 @@ class RunArguments:
     )
     difficulty: str | None = setting(None, "Of the built-in tasks; the easiest by default.")
     data: str | None = setting(None, "Folder of the task's official data; the built-in data by default.")
-    protocol: str | None = setting(None, "Step limit, rewards and history: steppo, the default, or verl-agent.")
+    protocol: str | None = setting(
+        None, "Step limit, rewards and history: steppo, the default, or another of the task's card, such as verl-agent."
+    )
     context: str | None = setting(
         None,
-        "append (one conversation) or rebuilt (a complete prompt each step); append for the default policy only.",
+        "append (one conversation) or rebuilt (a complete prompt each step); by default append for the default policy "
+        "and rebuilt for other models.",
     )
     action_format: str = setting("tag", "tag or tool_call.")
     invalid_action_reward: float | None = setting(
