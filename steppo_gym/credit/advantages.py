@@ -41,7 +41,7 @@ def gae(
     Args:
         rewards: (T,) float, reward received after decision t.
         values: (T,) float, V(s_t) before decision t.
-        final_value: V(s_T): 0.0 if the episode terminated, the critic's value if it was truncated.
+        final_value: V(s_T): 0.0 if nothing could come after it, else what the critic says.
         gamma: discount per decision.
         lam: the lambda of GAE.
 
