@@ -1,9 +1,10 @@
 """The scripted experts: they know what would earn the full reward, and have to find and compare it in the shop.
 
-`careful` searches for what is wanted, opens likely products one after the other, looks at the features of a product whose title
-leaves something open, goes back where it does not fit, picks the options and buys. Where comparing takes too long it
-goes for a product that fits, or searches for the wanted one by name: its success marks what the shop allows. `hasty`
-has a fault: in most episodes it buys without one of the options, or, where there are none, the first product it opens.
+`careful` searches for what is wanted, opens likely products one after the other, looks at the features of a product
+whose title leaves something open, goes back where it does not fit, picks the options and buys. Where comparing takes
+too long it goes for a product that fits, or searches for the wanted one by name: its success marks what the shop
+allows. `hasty` has a fault: in most episodes it buys without one of the options, or, where there are none, the first
+product it opens.
 
 >>> expert_action(goal, page, opened=(), looked=False, steps_left=15, fits=lambda asin: True)
 'search[quick drying hoodie slim fit zip pockets]'
