@@ -183,6 +183,12 @@ def test_under_the_table_stands_what_it_takes_to_repeat_it():
     assert "nothing is tuned" in text and "--grid" not in text
 
 
+def test_under_the_table_stands_what_was_the_default_when_it_was_played():
+    older = replace(PROTOCOL, defaults=("--bootstrap_truncated", "True"))
+    assert "with `--bootstrap_truncated True`, then the default, unless a row says otherwise" in table(older, LINES, [])
+    assert "then the default" not in table(PROTOCOL, LINES, [])
+
+
 def test_options_are_told_apart_and_named():
     chosen = [line | {"option": ["--gae_lambda", "1.0"]} for line in LINES if line["algorithm"] == "steppo"]
     others = [line for line in LINES if line["algorithm"] != "steppo"]

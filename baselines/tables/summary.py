@@ -161,6 +161,8 @@ def _footer(protocol: Protocol, lines: Sequence[Line]) -> str:
             tuned += f", with {len(protocol.algorithms[0].options)} options of its own for each"
         if protocol.grid_arguments:
             tuned += f" and `{' '.join(protocol.grid_arguments)}`"
+    if protocol.defaults:
+        tuned += f"; with `{' '.join(protocol.defaults)}`, then the default, unless a row says otherwise"
     commands = [f"python baselines/run.py {protocol.name}{flag}" for flag in (" --grid", "")]
     said = " and then ".join(f"`{command}`" for command in (commands if many else commands[1:]))
     counts = {len(group) for group in by_algorithm(protocol, lines).values()}
