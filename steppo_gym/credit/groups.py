@@ -232,6 +232,7 @@ def state_groups(
     if history < 0:
         raise ValueError(f"history must be at least 0, got {history}.")
     lengths = checked_lengths(steps_per_episode, len(state_keys), "steps_per_episode", "steps")
+    one_per("step", len(state_keys), state_keys=state_keys)
     one_per("episode", len(lengths), group_ids=group_ids)
     group = numbered(group_ids)[episode_of(lengths)]
     states = numbered(zip(group.tolist(), state_keys, strict=True))

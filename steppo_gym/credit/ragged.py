@@ -107,14 +107,19 @@ def same_shape(**arrays: npt.ArrayLike) -> list[Array]:
 
 
 def one_per(unit: str, number: int, **arrays: Sequence[object] | npt.NDArray[np.float64]) -> None:
-    """Check that each array has an entry for every episode or step.
+    """Check that each array has an entry for every episode or step, and that equal entries are equal in a dictionary.
 
     Raises:
         ValueError: one has not.
+        TypeError: its entries are tensors, no two of which are equal there.
     """
     for name, array in arrays.items():
         if len(array) != number:
             raise ValueError(f"{name} must have one entry per {unit}, got {len(array)} for {number}.")
+        for entry in array[:1]:
+            if hasattr(entry, "tolist") and not isinstance(entry, np.generic):
+                found = type(entry).__name__
+                raise TypeError(f"{name} must have numbers or texts as entries, found {found}. Use {name}.tolist().")
 
 
 def checked_lengths(lengths: Sequence[int], total: int, name: str, what: str) -> Integers:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal, get_args
 
@@ -30,11 +30,18 @@ NO_CREDIT = 1e-9
 
 @dataclass(frozen=True)
 class Records:
-    """The episodes of this process in one iteration: E episodes, N steps, M response tokens."""
+    """The episodes of this process in one iteration: E episodes, N steps, M response tokens.
+
+    In a loop of your own: `GiGPO()(Records(episodes)).advantages`, or with a critic's values
+    `StepPO()(Records(episodes, values))`. docs/own_credit_rule.md lists what a rule reads here.
+
+    Raises:
+        ValueError: an episode failed.
+    """
 
     episodes: Sequence[Episode]
-    """Terminated or truncated."""
-    values: Array
+    """Terminated or truncated: `[episode for episode in rollout.episodes if episode.ended != "failed"]`."""
+    values: Array = field(default_factory=lambda: np.zeros(0))
     """What a rule with a critic asks for: one for each step (N) or each response token (M), then one for each episode's
     final state, 0 if it terminated. Empty for rules without a critic.
     """
@@ -48,6 +55,13 @@ class Records:
     """
     continuations: Sequence[tuple[int, Episode]] = ()
     """Further episodes that are not trained, and the number of the step from whose state each was played."""
+
+    def __post_init__(self) -> None:
+        # Read more than once, which an iterator such as that of `read_episodes` cannot be.
+        object.__setattr__(self, "episodes", tuple(self.episodes))
+        for number, episode in enumerate(self.episodes):
+            if episode.ended == "failed":
+                raise ValueError(f"Episode {number} failed; leave failed episodes out.")
 
     @cached_property
     def steps_per_episode(self) -> list[int]:
@@ -140,7 +154,16 @@ class Records:
         return step_entropies(log_probs, tokens_per_step=self.tokens_per_step)
 
     def split_values(self, number: int) -> tuple[Array, Array]:
-        """Values of the `number` decisions, and those of the final states."""
+        """Values of the `number` decisions, (number,), and those of the final states, (E,).
+
+        Raises:
+            ValueError: there are more or fewer values.
+        """
+        if len(self.values) != number + len(self.episodes):
+            raise ValueError(
+                f"values must have one entry for each of the {number} decisions and then one for the final state of "
+                f"each of the {len(self.episodes)} episodes, got {len(self.values)}."
+            )
         return self.values[:number], self.values[number:]
 
 

@@ -100,7 +100,7 @@ class _Draft:
         )
 
 
-def build_rows(episodes: Sequence[Episode], *, max_tokens: int | None = None, final_prompts: bool = True) -> list[Row]:
+def build_rows(episodes: Iterable[Episode], *, max_tokens: int | None = None, final_prompts: bool = True) -> list[Row]:
     """Rows of all steps, in order, merging a step into the row before it if its prompt starts with all of that row.
 
     The prompt of the state in which an episode was truncated extends the last row in the same way; if it does not fit
@@ -120,6 +120,7 @@ def build_rows(episodes: Sequence[Episode], *, max_tokens: int | None = None, fi
         ValueError: an episode failed, a prompt or response is empty, a step is longer than `max_tokens`, or only some
             of the steps have log-probabilities.
     """
+    episodes = tuple(episodes)
     has_log_probs = {step.log_probs is not None for episode in episodes for step in episode.steps}
     if len(has_log_probs) > 1:
         raise ValueError("Either all steps or none must have log_probs, got some of both.")

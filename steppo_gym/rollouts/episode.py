@@ -165,7 +165,7 @@ def write_episodes(path: str | Path, episodes: Iterable[Episode], *, append: boo
 
 
 def read_episodes(path: str | Path) -> Iterator[Episode]:
-    """Read episodes from JSON lines.
+    """Read episodes from JSON lines, one at a time: `list(read_episodes(path))` where they are needed more than once.
 
     Raises:
         DataError: a line is not an episode; the message names file and line.
