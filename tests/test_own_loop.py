@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from steppo_gym import Episode, Failure, Step
+from steppo_gym import ByteCodec, Episode, Failure, Policy, Request, Response, ScriptedPolicy, Step
 from steppo_gym.credit import Records, gigpo_advantages, group_advantages, state_groups
 from steppo_gym.credit.rows import build_rows
+from steppo_gym.evaluation.chat_server import ChatServerPolicy
+from steppo_gym.rollouts import Assignment, EnvFactory, EnvPool, MessageCodec, collect
+from steppo_gym.trainers.policy.generation import ModelPolicy
 from steppo_gym.trainers.rules import GRPO, PPO, StepPO
 
 
@@ -27,13 +33,13 @@ class TestCredit:
         ids = torch.tensor([0, 0, 1, 1])
         with pytest.raises(TypeError, match=r"^group_ids must have .* found Tensor. Use group_ids.tolist\(\)\.$"):
             group_advantages([1.0, 0.0, 0.0, 1.0], ids)
-        with pytest.raises(TypeError, match="^group_ids must have"):
+        with pytest.raises(TypeError, match=r"^group_ids must have"):
             gigpo_advantages([0.0, 1.0, 0.0, 0.0], ["a"] * 4, list(ids), steps_per_episode=[1] * 4, gamma=0.9)
         expected = group_advantages([1.0, 0.0, 0.0, 1.0], ids.tolist())
         assert expected.any() and (group_advantages([1.0, 0.0, 0.0, 1.0], ids.numpy()) == expected).all()
 
     def test_states_in_a_tensor_are_refused(self):
-        with pytest.raises(TypeError, match="^state_keys must have .* found Tensor"):
+        with pytest.raises(TypeError, match=r"^state_keys must have .* found Tensor"):
             state_groups(torch.zeros(3, dtype=torch.long), [0], steps_per_episode=[3])
 
     def test_episodes_may_come_from_an_iterator(self):
@@ -44,7 +50,7 @@ class TestCredit:
 
     def test_episodes_that_failed_are_refused(self):
         failed = dataclasses.replace(FOUR[1], ended="failed", failure=Failure("search", "down"))
-        with pytest.raises(ValueError, match="^Episode 1 failed; leave failed episodes out"):
+        with pytest.raises(ValueError, match=r"^Episode 1 failed; leave failed episodes out"):
             Records([FOUR[0], failed])
 
     @pytest.mark.parametrize(("rule", "decisions"), [(StepPO(), 7), (PPO(), 14)])
@@ -53,3 +59,125 @@ class TestCredit:
         with pytest.raises(ValueError, match=message):
             rule(Records(FOUR, np.zeros(decisions)))
         assert rule(Records(FOUR, np.zeros(decisions + 4))).advantages.shape == (decisions,)
+
+
+CODEC = ByteCodec()
+KEY_DOOR = EnvFactory("steppo/KeyDoor-v0", {"max_steps": 3})
+ONE = (Assignment("train-0", seed=0),)
+
+
+class Own:
+    """A policy of one's own that answers with what a function makes of each request."""
+
+    needs_expert = False
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def respond(self, requests):
+        return [self.answer(request) for request in requests]
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with EnvPool(KEY_DOOR, num_slots=2) as pool:
+        yield pool
+
+
+class TestRollouts:
+    def play(self, policy, pool, todo=ONE, codec=CODEC):
+        return collect(policy, pool, codec, todo).episodes
+
+    def test_a_policy_without_its_members_is_told_which(self, pool):
+        class Half:
+            def respond(self, requests):
+                return [Response(CODEC.encode_response("x")) for _ in requests]
+
+        with pytest.raises(TypeError, match=r"Half has no needs_expert"):
+            self.play(Half(), pool)
+        with pytest.raises(TypeError, match="function has no respond"):
+            self.play(lambda requests: requests, pool)
+
+        class Whole(Half, Policy):
+            pass
+
+        assert self.play(Whole(), pool)[0].num_steps == 3
+
+    @pytest.mark.parametrize(
+        ("ids", "log_probs", "message"),
+        [
+            ([1, 2], None, "token_ids of a Response must be a tuple of ints, found list"),
+            (torch.tensor([1, 2]), None, "found Tensor"),
+            (tuple(torch.tensor([1, 2])), None, "found tuple with Tensor"),
+            (tuple(np.array([1, 2])), None, "found tuple with int64"),
+            ((1, 2), [-0.5, -0.5], "log_probs of a Response must be a tuple of floats, found list"),
+            ((1, 2), tuple(np.array([-0.5, -0.5], np.float32)), "found tuple with float32"),
+        ],
+    )
+    def test_a_response_of_other_numbers_is_refused_where_it_is_made(self, ids, log_probs, message):
+        with pytest.raises(TypeError, match=f"{message}.*tolist"):
+            Response(ids, log_probs)
+        json.dumps(dataclasses.asdict(Response((1, 2), (-0.5, -1))))
+
+    def test_what_is_no_response_is_named_and_a_generator_will_do(self, pool):
+        with pytest.raises(TypeError, match="must give a Response for each request, gave str"):
+            self.play(Own(lambda request: "<action>read note</action>"), pool)
+
+        class Lazy(Own):
+            def respond(self, requests):
+                yield from super().respond(requests)
+
+        assert self.play(Lazy(lambda request: Response(CODEC.encode_response("x"))), pool)[0].num_steps == 3
+
+    def test_tasks_alone_are_no_assignments_and_an_iterator_of_assignments_will_do(self, pool):
+        policy = ScriptedPolicy(["x"], CODEC)
+        with pytest.raises(TypeError, match=r"list of Assignment\(task_id, seed=..\), found str"):
+            self.play(policy, pool, ["train-0"])
+        assert len(self.play(policy, pool, (Assignment(f"train-{i}", seed=0) for i in range(3)))) == 3
+
+    def test_a_closed_pool_plays_no_more(self):
+        with EnvPool(KEY_DOOR, num_slots=1, num_workers=1) as pool:
+            self.play(ScriptedPolicy(["x"], CODEC), pool)
+        with pytest.raises(ValueError, match=r"^The pool is closed"):
+            self.play(ScriptedPolicy(["x"], CODEC), pool)
+
+    def test_a_pool_is_made_of_a_factory(self):
+        with pytest.raises(TypeError, match=r"spec must be an EnvFactory, such as .*, found str"):
+            EnvPool("steppo/KeyDoor-v0", num_slots=1)
+
+    def test_an_id_that_only_this_process_knows_is_explained(self):
+        gymnasium.register("own_loop/Here-v0", entry_point="steppo_gym.envs.key_door.env:KeyDoorEnv")
+        try:
+            with pytest.raises(gymnasium.error.UnregisteredEnv, match='write "module:own_loop/Here-v0"'):
+                EnvPool(EnvFactory("own_loop/Here-v0"), num_slots=1, num_workers=1)
+        finally:
+            del gymnasium.registry["own_loop/Here-v0"]
+
+    def test_a_chat_policy_beside_another_codec_is_refused(self, pool):
+        with ChatServerPolicy("http://127.0.0.1:9/v1", "m", max_tokens=4) as policy:
+            with pytest.raises(ValueError, match=r"with the codec ChatTextCodec\(\)"):
+                self.play(policy, pool)
+            with pytest.raises(ValueError, match="with the codec"):
+                policy.respond([Request(0, ())])
+
+    def test_a_model_with_fewer_slots_than_the_pool_is_refused(self, pool):
+        sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "head_dim": 8}
+        model = Qwen3ForCausalLM(Qwen3Config(vocab_size=257, num_attention_heads=1, num_key_value_heads=1, **sizes))
+        policy = ModelPolicy(model, num_slots=1, stop_token_ids=(256,), pad_token_id=256, max_response_tokens=2)
+        todo = [Assignment("train-0", seed=seed) for seed in range(2)]
+        with pytest.raises(
+            ValueError, match=r"has 1 slots and is asked for slot 1. Make it with num_slots=pool.num_sl"
+        ):
+            self.play(policy, pool, todo)
+
+    def test_a_function_of_texts_is_a_policy(self, pool):
+        codec, seen = MessageCodec(), []
+
+        def answer(request):
+            seen.append([codec.text(token) for token in request.prompt_ids])
+            return Response(codec.encode_response("<action>read note</action>"))
+
+        (episode,) = self.play(Own(answer), pool, codec=codec)
+        assert [step.response for step in episode.steps] == ["<action>read note</action>"] * 3
+        assert [len(texts) for texts in seen] == [2] * 3
+        assert seen[0][0] == pool.system_prompt and seen[0][1].startswith("Goal:")

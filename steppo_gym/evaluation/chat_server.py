@@ -21,7 +21,7 @@ from typing import Any, Unpack
 
 from steppo_gym.actions import Invalid, parse_tool_calls, served_call
 from steppo_gym.errors import InfrastructureError
-from steppo_gym.evaluation.chat_codec import ChatTextCodec, Message, read_messages
+from steppo_gym.evaluation.chat_codec import ROLES, ChatTextCodec, Message, read_messages
 from steppo_gym.rollouts.policies import Request, Response
 from steppo_gym.rollouts.served.http_policy import ClientOptions, HTTPPolicy
 from steppo_gym.storage.retrying_client import shorten
@@ -31,7 +31,7 @@ _MOST_CALLS = 64
 
 
 class ChatServerPolicy(HTTPPolicy):
-    """Asks a chat server for each response, several at a time.
+    """Asks a chat server for each response, several at a time. The rollout's codec has to be `ChatTextCodec`.
 
     Args:
         base_url: where the server is, with or without the final "/v1".
@@ -68,6 +68,8 @@ class ChatServerPolicy(HTTPPolicy):
         self.seed, self._has_tools, self._codec = seed, bool(tools), ChatTextCodec()
 
     def _question(self, request: Request) -> tuple[dict[str, Any], Callable[[str], Response]]:
+        if next(iter(request.prompt_ids), None) not in ROLES:
+            raise ValueError("The prompt holds no messages. Play ChatServerPolicy with the codec ChatTextCodec().")
         messages = read_messages(request.prompt_ids)
         own: dict[str, Any] = {"messages": chat_messages(messages, has_tools=self._has_tools)}
         if self.seed is not None:

@@ -33,7 +33,7 @@ class EnvFactory:
     """How to make an environment; picklable, so that every worker can make its own.
 
     `env_id` is what `gymnasium.make` takes: a registered id, or "module:id" to import first the module that registers
-    it.
+    it. `kwargs` are the keywords of the environment, one mapping.
     """
 
     env_id: str
@@ -43,9 +43,16 @@ class EnvFactory:
         """A new environment, without what Gymnasium puts around it to check calls.
 
         Raises:
+            gymnasium.error.UnregisteredEnv: nothing of that id is registered in this process.
             TypeError: the id names no `TextEnv`, or one in a wrapper, which rollouts would leave out.
         """
-        env: Any = gymnasium.make(self.env_id, **self.kwargs)
+        try:
+            env: Any = gymnasium.make(self.env_id, **self.kwargs)
+        except gymnasium.error.UnregisteredEnv as error:
+            if ":" in self.env_id or self.env_id.startswith("steppo/"):
+                raise
+            hint = f'If a module of yours registers it, write "module:{self.env_id}": each process imports it then.'
+            raise type(error)(f"{error} {hint}") from error
         inner = env.unwrapped
         if not isinstance(inner, TextEnv):
             found = type(inner).__name__

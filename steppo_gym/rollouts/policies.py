@@ -44,7 +44,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """What a policy wrote."""
+    """What a policy wrote.
+
+    Raises:
+        TypeError: ids or log-probabilities are no tuple of Python's own numbers, which records and their JSON need.
+    """
 
     token_ids: tuple[int, ...]
     log_probs: tuple[float, ...] | None = None
@@ -54,11 +58,32 @@ class Response:
     version: int | None = None
     """Of the weights it was sampled with, None where the policy does not count them."""
 
+    def __post_init__(self) -> None:
+        _check_numbers("token_ids", "ints", self.token_ids, int)
+        if self.log_probs is not None:
+            _check_numbers("log_probs", "floats", self.log_probs, (float, int))
+
+
+def _check_numbers(name: str, kind: str, found: Any, types: type | tuple[type, ...]) -> None:
+    if isinstance(found, tuple) and all(isinstance(number, types) for number in found):
+        return
+    what = type(found).__name__
+    if isinstance(found, tuple):
+        what += f" with {next(type(number).__name__ for number in found if not isinstance(number, types))}"
+    raise TypeError(
+        f"{name} of a Response must be a tuple of {kind}, found {what}. Write tuple(list), of an array or a tensor "
+        "tuple(array.tolist())."
+    )
+
 
 class Policy(Protocol):
-    """Writes one response for each request."""
+    """Writes one response for each request.
 
-    needs_expert: bool
+    One of your own is any object with these two members; docs/own_loop.md has some. Derived from this class it has to
+    define `respond` alone.
+    """
+
+    needs_expert: bool = False
     """Whether requests must carry `expert_response`, which costs the environment a computation."""
 
     def respond(self, requests: Sequence[Request]) -> list[Response]:

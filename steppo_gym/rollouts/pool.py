@@ -59,7 +59,7 @@ class EnvPool:
     """Environments for `num_slots` slots.
 
     Args:
-        spec: the environments.
+        spec: the environments. Workers import no module of yours but the one in its "module:id".
         num_slots: environments in all.
         num_workers: processes to spread them over, ceil(num_slots / num_workers) in each; 0 keeps them in this process,
             where nothing protects against one that hangs or dies.
@@ -69,6 +69,7 @@ class EnvPool:
             "ray://host:10001", of which each takes one processor.
 
     Raises:
+        TypeError: `spec` is no `EnvFactory`.
         ValueError: an argument outside its range.
         InfrastructureError: a worker could not be started.
         Exception: whatever an environment raised when it was made.
@@ -84,6 +85,9 @@ class EnvPool:
         reset_timeout: float = 300.0,
         workers: str | None = None,
     ) -> None:
+        if not hasattr(spec, "make"):
+            example = "EnvFactory('steppo/KeyDoor-v0', {'split': 'test'})"
+            raise TypeError(f"spec must be an EnvFactory, such as {example}, found {type(spec).__name__}.")
         _check_arguments(num_slots, num_workers, step_timeout, reset_timeout)
         if workers is not None:
             if not num_workers:
@@ -96,6 +100,7 @@ class EnvPool:
         self._lost: dict[int, Failure] = {}
         self._gone: dict[int, Failure] = {}
         self._lanes: list[Lane] = []
+        self._closed = False
         self._slots_per_worker = -(-num_slots // num_workers) if num_workers else num_slots
         try:
             if num_workers:
@@ -143,7 +148,12 @@ class EnvPool:
 
         With workers this returns at once; what a worker has to do already comes first. Without, it carries the commands
         out.
+
+        Raises:
+            ValueError: the pool is closed.
         """
+        if self._closed:
+            raise ValueError("The pool is closed: play inside of its `with`, or make another one.")
         batch = Batch()
         lists: dict[int, list[Command]] = {}
         for command in commands:
@@ -188,6 +198,7 @@ class EnvPool:
 
     def close(self) -> None:
         """Close all environments and end the workers; a second call changes nothing."""
+        self._closed = True
         self._host.close()
         # All are asked before the first is waited for, so that they end at the same time.
         for lane in self._lanes:

@@ -26,7 +26,7 @@ episode. What fails again and again ends the rollout with an error: see `MAX_FAI
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from steppo_gym.errors import AllEpisodesFailedError
@@ -112,7 +112,7 @@ def collect(
     policy: Policy,
     pool: EnvPool,
     codec: Codec,
-    assignments: Sequence[Assignment],
+    assignments: Iterable[Assignment],
     *,
     max_prompt_tokens: int | None = None,
     overlap: bool | None = True,
@@ -126,7 +126,8 @@ def collect(
     observation.
 
     Args:
-        policy: writes the responses; in lock-step one call has the waiting slots of one half.
+        policy: writes the responses, one of your own too (docs/own_loop.md); in lock-step one call has the waiting
+            slots of one half.
         pool: the environments; its slots are all used.
         codec: makes prompts and reads responses.
         assignments: what to play.
@@ -144,8 +145,12 @@ def collect(
     Raises:
         InfrastructureError: the policy, the environments or a worker kept failing.
         ValueError: `max_prompt_tokens` is below 1, the policy gave another number of responses than it was asked for,
-            or it is to stream and cannot.
+            or it is to stream and cannot; or the pool is closed.
+        TypeError: the policy lacks a member of `Policy` or gives something else than `Response`s, or an assignment is
+            none.
     """
+    assignments = tuple(assignments)
+    _check_call(policy, assignments)
     if max_prompt_tokens is not None and max_prompt_tokens < 1:
         raise ValueError(f"max_prompt_tokens must be at least 1 or None, got {max_prompt_tokens}.")
     started = time.perf_counter()
@@ -160,6 +165,18 @@ def collect(
         overlap = Lockstep(policy, pool, rollout).run(overlap if pool.worker_pids else bool(overlap))
     episodes = tuple(rollout.ended[position] for position in range(len(assignments)))
     return Rollout(episodes, _stats(episodes, rollout.timing, time.perf_counter() - started, overlap))
+
+
+def _check_call(policy: Policy, assignments: Sequence[Assignment]) -> None:
+    for member in ("respond", "needs_expert"):
+        if not hasattr(policy, member):
+            raise TypeError(
+                "A policy has respond(requests) and needs_expert, which is False unless it reads what the expert would "
+                f"write; {type(policy).__name__} has no {member}. Derive it from steppo_gym.Policy."
+            )
+    for found in assignments:
+        if not isinstance(found, Assignment):
+            raise TypeError(f"What to play is a list of Assignment(task_id, seed=..), found {type(found).__name__}.")
 
 
 def _stats(episodes: Sequence[Episode], timing: Timing, seconds: float, overlap: bool | None) -> RolloutStats:

@@ -169,6 +169,11 @@ class ModelPolicy:
         started = time.perf_counter()
         requests, self._waiting = self._waiting, []
         slots = [request.slot for request in requests]
+        if max(slots) >= len(self._cached):
+            raise ValueError(
+                f"The policy has {len(self._cached)} slots and is asked for slot {max(slots)}. Make it with "
+                "num_slots=pool.num_slots."
+            )
         first = self._running.place(slots)
         logits = self._read_prompts(requests, first)
         for request in requests:

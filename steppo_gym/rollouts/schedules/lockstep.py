@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from steppo_gym.errors import InfrastructureError
 from steppo_gym.rollouts.env_host import Command, StepCommand
-from steppo_gym.rollouts.policies import Policy
+from steppo_gym.rollouts.policies import Policy, Response
 from steppo_gym.rollouts.pool import Batch, EnvPool
 from steppo_gym.rollouts.schedules.choice import Choice
 from steppo_gym.rollouts.schedules.open_rollout import OpenRollout
@@ -119,7 +119,7 @@ class Lockstep:
             return []
         rollout, timing, started = self._rollout, self._rollout.timing, time.perf_counter()
         try:
-            responses = self._policy.respond([rollout.request(slot) for slot in slots])
+            responses = list(self._policy.respond([rollout.request(slot) for slot in slots]))
         except InfrastructureError as error:
             self._fail_call(slots, error)
             return []
@@ -131,6 +131,9 @@ class Lockstep:
             timing.num_requests += len(slots)
         if len(responses) != len(slots):
             raise ValueError(f"The policy must give one response per request, gave {len(responses)} for {len(slots)}.")
+        for found in responses:
+            if not isinstance(found, Response):
+                raise TypeError(f"The policy must give a Response for each request, gave {type(found).__name__}.")
         self._failed_calls = 0
         share = seconds / len(slots)
         return [rollout.respond(slot, response, share) for slot, response in zip(slots, responses, strict=True)]
