@@ -11,13 +11,23 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from steppo_gym import ByteCodec, Episode, Failure, Policy, Request, Response, ScriptedPolicy, Step
+from steppo_gym import ByteCodec, DataError, Episode, Failure, Policy, Request, Response, ScriptedPolicy, Step
+from steppo_gym.audit.continuations import Plan, Table
+from steppo_gym.audit.mixtures import NoisyExpert
+from steppo_gym.audit.study import run_audit
 from steppo_gym.credit import Records, gigpo_advantages, group_advantages, state_groups
 from steppo_gym.credit.rows import build_rows
 from steppo_gym.evaluation.chat_server import ChatServerPolicy
+from steppo_gym.evaluation.comparing import paired
+from steppo_gym.evaluation.panels import open_panel, read_panel, write_panel
+from steppo_gym.evaluation.playing import Playing
+from steppo_gym.evaluation.scores import success_interval
 from steppo_gym.rollouts import Assignment, EnvFactory, EnvPool, MessageCodec, collect
 from steppo_gym.trainers.policy.generation import ModelPolicy
+from steppo_gym.trainers.results.saved_policy import SavedPolicy
 from steppo_gym.trainers.rules import GRPO, PPO, StepPO
+from steppo_gym.trainers.run.report import read_metrics
+from steppo_gym.view.run_folder import open_runs
 
 
 def episode(group, *rewards):
@@ -181,3 +191,31 @@ class TestRollouts:
         assert [step.response for step in episode.steps] == ["<action>read note</action>"] * 3
         assert [len(texts) for texts in seen] == [2] * 3
         assert seen[0][0] == pool.system_prompt and seen[0][1].startswith("Goal:")
+
+
+class TestResults:
+    def test_files_and_folders_may_be_named_by_texts(self, pool, tmp_path):
+        panel = open_panel("key_door-test").first(2)
+        write_panel(panel, f"{tmp_path}/panel.json")
+        assert read_panel(f"{tmp_path}/panel.json") == panel
+        playing = Playing(panel, tries=1, file=f"{tmp_path}/episodes.jsonl")
+        policy = NoisyExpert(CODEC, 0.5)
+        with EnvPool(EnvFactory(panel.environment, panel.source.arguments), num_slots=2) as own:
+            assert len(playing.run(policy, own, CODEC, show=False)) == 2
+        table = Table(policy, pool, CODEC, KEY_DOOR.make())
+        sizes = {"episodes_per_task": 2, "points": 1, "seed": 0}
+        audited = run_audit(table, ["train-0"], Plan(2), f"{tmp_path}/audit", settings={"policy": "own"}, **sizes)
+        assert len(audited.points) == 1
+        (tmp_path / "metrics.jsonl").write_text('{"update": 1, "success": 0.5}\n')
+        assert read_metrics(f"{tmp_path}/metrics.jsonl") == [{"update": 1, "success": 0.5}]
+        assert open_runs([str(tmp_path)])[0].folder == tmp_path
+        with pytest.raises(DataError, match="Expected the folder of a model"):
+            SavedPolicy.open(str(tmp_path))
+
+    def test_outcomes_without_lists_of_tries_are_refused(self):
+        with pytest.raises(TypeError, match=r"^outcomes must have a list of tries for each task: \[\[True\], "):
+            success_interval([True, False])
+
+    def test_pairs_of_other_tasks_are_refused(self):
+        with pytest.raises(ValueError, match=r"found \(3, 1\) and \(2, 1\)\.$"):
+            paired([[True], [False], [True]], [[True], [False]])

@@ -44,13 +44,13 @@ def run_audit(
     table: Table,
     task_ids: Sequence[str],
     plan: Plan,
-    folder: Path,
+    folder: str | Path,
     *,
     episodes_per_task: int,
     points: int,
     seed: int,
     settings: Mapping[str, Any],
-    recorded: Path | None = None,
+    recorded: str | Path | None = None,
     on_point: Callable[[AuditedPoint], object] | None = None,
 ) -> Found:
     """Play and audit, or go on where an earlier call with the same settings stopped.
@@ -72,6 +72,7 @@ def run_audit(
         ValueError: the folder holds an audit with other settings.
         DataError: a file in it cannot be read.
     """
+    folder, recorded = Path(folder), None if recorded is None else Path(recorded)
     if recorded is None:
         own = {"tasks": list(task_ids), "episodes_per_task": episodes_per_task}
     else:

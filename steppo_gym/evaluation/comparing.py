@@ -112,9 +112,16 @@ def paired(outcomes: Outcomes, others: Outcomes) -> PairedDifference:
 
     Args:
         outcomes: by task, at least one.
-        others: of the same tasks, as many tries.
+        others: of the same tasks in the same order, as many tries.
+
+    Raises:
+        TypeError: see `success_interval`.
+        ValueError: the tasks, or their tries, are not as many.
     """
     own, other = success_interval(outcomes), success_interval(others)
+    if np.shape(outcomes) != np.shape(others):
+        found = f"{np.shape(outcomes)} and {np.shape(others)}"
+        raise ValueError(f"Expected the same tasks with as many tries (tasks, tries), found {found}.")
     rates, other_rates = np.mean(outcomes, axis=1), np.mean(others, axis=1)
     covariance = float(np.cov(rates, other_rates, bias=True)[0, 1])
     if covariance > 0:

@@ -185,8 +185,9 @@ def _other_order(wanted: Sequence[str], found: Sequence[str]) -> Iterator[str]:
             return
 
 
-def write_panel(panel: Panel, path: Path) -> None:
+def write_panel(panel: Panel, path: str | Path) -> None:
     """Write a panel, a line for each task, so that differences can be read."""
+    path = Path(path)
     head = {"name": panel.name, "environment": panel.environment, "source": asdict(panel.source)}
     lines = [f"  {json.dumps(name)}: {json.dumps(value)}," for name, value in head.items()]
     tasks = [f"    {json.dumps(asdict(task))}" for task in panel.tasks]
@@ -194,12 +195,13 @@ def write_panel(panel: Panel, path: Path) -> None:
     path.write_text("\n".join(["{", *lines, '  "tasks": [', ",\n".join(tasks), "  ]", "}", ""]), encoding="utf-8")
 
 
-def read_panel(path: Path) -> Panel:
+def read_panel(path: str | Path) -> Panel:
     """Read a panel.
 
     Raises:
         DataError: the file is not there or no panel; the message names it.
     """
+    path = Path(path)
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise DataError(f"{path} has more than {MAX_FILE_BYTES} bytes and is not read. Is it a panel?")

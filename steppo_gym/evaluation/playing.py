@@ -37,10 +37,10 @@ class Playing:
         DataError: the file holds what is no episode of this panel.
     """
 
-    def __init__(self, panel: Panel, *, tries: int, file: Path) -> None:
-        self.panel, self.tries, self.file = panel, tries, file
+    def __init__(self, panel: Panel, *, tries: int, file: str | Path) -> None:
+        self.panel, self.tries, self.file = panel, tries, Path(file)
         self._ids = [task.id for task in panel.tasks]
-        self._ended = {} if not file.exists() else self._read()
+        self._ended = {} if not self.file.exists() else self._read()
 
     @property
     def missing(self) -> list[int]:

@@ -44,8 +44,11 @@ def success_interval(outcomes: Sequence[Sequence[bool]]) -> SuccessInterval:
         outcomes: by task, whether each of its tries succeeded; as many tries for each task, at least one of both.
 
     Raises:
+        TypeError: a task has one outcome instead of a list of its tries.
         ValueError: there is nothing, or tasks have different numbers of tries.
     """
+    if any(np.ndim(task) == 0 for task in outcomes):
+        raise TypeError("outcomes must have a list of tries for each task: [[True], [False]], not [True, False].")
     tries = {len(task) for task in outcomes}
     if len(tries) != 1 or 0 in tries:
         raise ValueError(f"Expected the same number of tries for every task, at least one, found {sorted(tries)}.")

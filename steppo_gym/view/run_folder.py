@@ -90,13 +90,13 @@ class Run:
         return next((path for path in paths if path.exists()), None)
 
 
-def open_runs(folders: Sequence[Path]) -> list[Run]:
+def open_runs(folders: Sequence[str | Path]) -> list[Run]:
     """The runs in some folders, each under the shortest end of its path that no other has.
 
     Raises:
         DataError: a folder is not that of a run, or is named twice.
     """
-    paths = [folder.expanduser().resolve() for folder in folders]
+    paths = [Path(folder).expanduser().resolve() for folder in folders]
     for path in paths:
         if not (path / EPISODES).is_dir() and not (path / METRICS).exists() and not _is_audit(path):
             raise DataError(

@@ -1,7 +1,7 @@
 """A trained policy out of its folder, for playing without training.
 
-    saved = SavedPolicy.open(Path("runs/key_door-steppo-seed0"))  # or .../final, or any folder of transformers
-    policy, codec = saved.load(num_slots=16, temperature=0.0, seed=0)
+    saved = SavedPolicy.open("runs/key_door-steppo-seed0")  # or .../final, or any folder of transformers
+    policy, codec, max_prompt_tokens = saved.load(num_slots=16, temperature=0.0, seed=0)
 
 Where the folder belongs to a run of this package, the run's settings are taken over (longest response, longest prompt,
 chat template, precision, keywords of the environments), so that what is played is what the run itself has tested.
@@ -55,7 +55,7 @@ class SavedPolicy:
     """The run's `config.json`, None where there is none."""
 
     @classmethod
-    def open(cls, folder: Path) -> SavedPolicy:
+    def open(cls, folder: str | Path) -> SavedPolicy:
         """Find the model and its run.
 
         Args:
@@ -65,6 +65,7 @@ class SavedPolicy:
         Raises:
             DataError: there is no model in it, or the hub has none of that name.
         """
+        folder = Path(folder)
         # A slip in "runs/mine" is not for the hub.
         if _HUB_NAME.fullmatch(str(folder)) and not folder.parent.exists():
             folder = _fetch(str(folder))

@@ -52,14 +52,14 @@ class RunRecorder(TrainerCallback):
             draw_learning_curve(self.folder)
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All entries of a `metrics.jsonl`, without a last one that was not written to its end.
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """All entries of a `metrics.jsonl`, without a last one that was not written to its end; none if there is no file.
 
     Raises:
         DataError: a line is no entry; the message names it.
     """
     try:
-        entries = read_lines(path)
+        entries = read_lines(Path(path))
     except ValueError as error:
         raise DataError(str(error)) from error
     for number, entry in enumerate(entries, 1):
