@@ -29,7 +29,7 @@ MAPPED = ("envs", "trainers", "baselines")
 GUIDES = {
     "Training": ("trainer", "starts", "real_models", "scaling", "off_policy", "reliability"),
     "Measuring": ("evaluating", "panels", "viewing", "audit"),
-    "Your own": ("own_environment", "own_credit_rule", "adapters", "vectors"),
+    "Your own": ("own_environment", "own_credit_rule", "own_loop", "adapters", "vectors"),
     "How it works": ("architecture", "endings"),
 }
 """Parts of the menu. A page of `docs/` that is in none of them, nor in the menu elsewhere, ends the build."""

@@ -142,7 +142,7 @@ class TextEnv(gymnasium.Env[str, str], abc.ABC):
         return [tool] if self.action_format == "tool_call" else []
 
     def expert_response(self) -> str:
-        """What a scripted expert writes in the current state, in the active `action_format`."""
+        """What a scripted expert writes in the current state, in the active `action_format`; of no use before `reset`."""
         raise NotImplementedError(f"{type(self).__name__} has no expert: it does not define expert_response.")
 
     def retold(self, texts: Sequence[str], rng: random.Random) -> list[str]:
@@ -196,7 +196,7 @@ class TextEnv(gymnasium.Env[str, str], abc.ABC):
 
         Raises:
             UnknownTaskError: no such task in this split.
-            ValueError: an option other than `task_id`.
+            ValueError: an option other than `task_id`, or there are no tasks.
         """
         super().reset(seed=seed)
         options = dict(options or {})
@@ -204,6 +204,8 @@ class TextEnv(gymnasium.Env[str, str], abc.ABC):
         if options:
             raise ValueError(f"Unknown reset options {sorted(options)}. The only option is 'task_id'.")
         if task_id is None:
+            if not len(self.task_ids):
+                raise ValueError(f"{type(self).__name__} has no task to draw: its task_ids are empty.")
             task_id = self.task_ids[int(self.np_random.integers(len(self.task_ids)))]
         elif not isinstance(task_id, str) or not self.has_task(task_id):
             raise UnknownTaskError(unknown_task_message(task_id, self.task_ids))
@@ -226,13 +228,16 @@ class TextEnv(gymnasium.Env[str, str], abc.ABC):
 
         Raises:
             EpisodeOverError: the episode is over or was never started.
-            TypeError: the action is not a string.
+            TypeError: the action is not a string, or `_apply` gave no `Transition`.
         """
         if self._over:
             raise EpisodeOverError("The episode is over or was never started. Call reset() first.")
         if not isinstance(action, str):
             raise TypeError(f"An action is one full response as a string, got {type(action).__name__}.")
         transition = self._apply(action)
+        if not isinstance(transition, Transition):
+            found = type(transition).__name__
+            raise TypeError(f"{type(self).__name__}._apply must return a steppo_gym.Transition, got {found}.")
         self.history.append(Exchange(self._feedback, transition.action))
         self._feedback = transition.feedback
         self._solved = self._solved if transition.success is None else transition.success

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import subprocess
+import sys
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
+from rollout_envs import WalkEnv
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from steppo_gym import ByteCodec, DataError, Episode, Failure, Policy, Request, Response, ScriptedPolicy, Step
@@ -219,3 +223,36 @@ class TestResults:
     def test_pairs_of_other_tasks_are_refused(self):
         with pytest.raises(ValueError, match=r"found \(3, 1\) and \(2, 1\)\.$"):
             paired([[True], [False], [True]], [[True], [False]])
+
+
+class TestEnvironment:
+    class Wrong(WalkEnv):
+        def _apply(self, response):
+            return response
+
+    def test_a_transition_of_another_kind_is_named(self):
+        env = self.Wrong()
+        env.reset(seed=0)
+        with pytest.raises(TypeError, match=r"Wrong._apply must return a steppo_gym.Transition, got str\.$"):
+            env.step("x")
+
+    def test_an_environment_without_tasks_says_so(self):
+        env = WalkEnv()
+        env.task_ids = []
+        with pytest.raises(ValueError, match="WalkEnv has no task to draw: its task_ids are empty"):
+            env.reset(seed=0)
+
+
+def test_the_blocks_of_the_page_run(repository, tmp_path):
+    text = (repository / "docs" / "own_loop.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", "\n".join(blocks)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"32 {['truncated'] * 8}" and "torch.Size([8, 4])" in lines and lines[-1] == "[]"
