@@ -142,7 +142,7 @@ class TextEnv(gymnasium.Env[str, str], abc.ABC):
         return [tool] if self.action_format == "tool_call" else []
 
     def expert_response(self) -> str:
-        """What a scripted expert writes in the current state, in the active `action_format`; of no use before `reset`."""
+        """What a scripted expert writes in the current state, in the active `action_format`, after `reset`."""
         raise NotImplementedError(f"{type(self).__name__} has no expert: it does not define expert_response.")
 
     def retold(self, texts: Sequence[str], rng: random.Random) -> list[str]:
