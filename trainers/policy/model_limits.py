@@ -24,7 +24,9 @@ def check_model(model: Any) -> None:
         model: a causal language model of transformers, without PEFT around it.
     """
     name, config = type(model).__name__, model.config.get_text_config()
-    kinds = sorted(set(getattr(config, "layer_types", None) or ["full_attention"]))
+    # GPT-Neo has its own words for them.
+    layers = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or ["full_attention"]
+    kinds = sorted({"full_attention" if kind == "global" else kind for kind in layers})
     if kinds != ["full_attention"]:
         raise ValueError(f"Sampling here needs full attention in every layer, {name} has {kinds}. {OTHERWISE}")
     window = getattr(config, "sliding_window", None)
@@ -43,6 +45,26 @@ def check_model(model: Any) -> None:
         raise ValueError(
             f"Sampling here needs --attn_implementation {' or '.join(ATTENTION)}, {name} has {attention!r}. "
             "Choose one of them, or --use_vllm."
+        )
+
+
+def base_of(model: Any) -> Any:
+    """The model of transformers, without PEFT around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def check_output_layer(model: Any) -> None:
+    """Raise a ValueError if the output layer has LoRA adapters.
+
+    Log-probabilities are computed from its weight alone in training, so that they would never learn.
+
+    Args:
+        model: a causal language model, with or without PEFT around it.
+    """
+    if hasattr(base_of(model).get_output_embeddings(), "lora_A"):
+        raise ValueError(
+            "Adapters of the output layer would not be trained. Leave lm_head out of --lora_target_modules; "
+            "--lora_modules_to_save lm_head trains all of it."
         )
 
 
@@ -71,8 +93,15 @@ def max_positions(model: Any) -> int | None:
 
 
 def positions_of(config: Any) -> int | None:
-    """The same of a configuration of transformers."""
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    """The same of a configuration of transformers.
+
+    Under "longrope" (Phi-3 of 128k) no further than what it was first made for. As soon as one row of a batch is longer
+    than that, all positions of all rows are rotated otherwise, and do not go with the keys in a cache.
+    """
+    text = config.get_text_config()
+    positions, rope = getattr(text, "max_position_embeddings", None), getattr(text, "rope_parameters", None) or {}
+    if positions and rope.get("rope_type") == "longrope":
+        positions = min(positions, rope.get("original_max_position_embeddings") or positions)
     return int(positions) if positions else None
 
 
@@ -90,7 +119,7 @@ def context_limits(model: Any, given: int | None, max_response_tokens: int) -> t
     Raises:
         ValueError: what is asked for does not fit, or no prompt does.
     """
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    model = base_of(model)
     positions = max_positions(model)
     if positions is None:
         return given, None if given is None else given + max_response_tokens
