@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import torch
+
 ATTENTION = ("sdpa", "eager")
 """Implementations of attention that take a mask of numbers, which a row for each slot needs."""
 
@@ -66,6 +68,29 @@ def check_output_layer(model: Any) -> None:
             "Adapters of the output layer would not be trained. Leave lm_head out of --lora_target_modules; "
             "--lora_modules_to_save lm_head trains all of it."
         )
+
+
+@torch.no_grad()
+def begin_reference(reference: Any, model: Any) -> None:
+    """Give the reference of a KL term the weights of the policy it is to be compared with.
+
+    TRL loads it anew by the model's name, which is another model where an object has learned since it was loaded.
+
+    Args:
+        reference: changed in place; None does nothing.
+        model: the policy, before the first update.
+
+    Raises:
+        ValueError: the two differ in size.
+    """
+    own = {} if reference is None else dict(model.named_parameters())
+    for name, weight in () if reference is None else reference.named_parameters():
+        if name not in own or own[name].shape != weight.shape:
+            raise ValueError(
+                f"The reference of --beta is loaded from {model.name_or_path}, whose {name} differs in size from that "
+                "of the model. Save the model and give its folder."
+            )
+        weight.copy_(own[name])
 
 
 def check_vocabulary(model: Any, pad_token_id: int, codec: Any) -> None:
