@@ -256,6 +256,7 @@ def test_the_first_failure_stops_the_waiting_of_the_others(monkeypatch):
         ({"token_ids": [1, "2"]}, "no token ids"),
         ({"token_ids": [1, True]}, "no token ids"),
         ({"token_ids": [1, -2]}, "no token ids"),
+        ({"token_ids": []}, "no token, not even one that ends it"),
         ({"finish_reason": "abort"}, 'finish_reason "stop" or "length", found \'abort\''),
         ({"finish_reason": None}, "finish_reason"),
         ({"prompt_token_ids": [2, 3]}, "changed the prompt: 3 tokens were sent, it used 2"),

@@ -96,7 +96,9 @@ class PlayingTrainer(RecordedTrainer):
 
     def _policy(self, temperature: float, seed: int, *, model: Any) -> Policy:
         if self.use_vllm:
-            return BackendPolicy(lambda prompts: self._generate_with_trl(prompts, temperature))
+            return BackendPolicy(
+                lambda prompts: self._generate_with_trl(prompts, temperature), self.codec.stop_token_ids
+            )
         return self._own_policy(model, temperature, seed, num_slots=self.args.num_slots)
 
     def _probe(self, model: Any) -> ModelPolicy:

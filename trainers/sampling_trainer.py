@@ -76,6 +76,12 @@ class SamplingTrainer(PlayingTrainer):
         with self._served(temperature, seed) as policy:
             yield policy
 
+    def play(self, spec: EnvFactory, assignments: Sequence[Assignment], *, temperature: float, seed: int) -> Rollout:
+        """As the base class does; in the environments of the rollout ahead only after it."""
+        if self._ahead is not None and repr(spec) == repr(self.spec):
+            self._ahead.wait()
+        return super().play(spec, assignments, temperature=temperature, seed=seed)
+
     def _push(self) -> None:
         assert self._servers is not None
         model: Any = self.accelerator.unwrap_model(self.model)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from trl.trainer.utils import use_adapter
 
 from steppo_gym.credit.averages import loss_denominator
 from steppo_gym.credit.losses import kl_k3, needs_center, policy_loss, token_log_ratio_sum_and_count, value_loss
@@ -89,10 +90,14 @@ class StepForward:
         return self._collect_log_probs(self.models.policy, rows, number, training=training)
 
     def reference_log_probs(self, rows: Sequence[Row], number: int) -> Array:
-        """(number,) the same under the reference: TRL's copy, or the model without its adapters."""
+        """(number,) the same under the reference.
+
+        That is TRL's copy, of all weights or of the adapters that the model came with; or the model without adapters.
+        """
         if self.models.reference is not None:
             return self._collect_log_probs(self.models.reference, rows, number)
-        with self.models.accelerator.unwrap_model(self.models.policy).disable_adapter():
+        policy = self.models.accelerator.unwrap_model(self.models.policy)
+        with use_adapter(policy, "ref" if "ref" in policy.peft_config else None):
             return self._collect_log_probs(self.models.policy, rows, number)
 
     def begin_update(

@@ -61,7 +61,12 @@ from steppo_gym.trainers.off_policy import correction_of
 from steppo_gym.trainers.phases import OptimizerClock, Phases
 from steppo_gym.trainers.policy.chat import ChatCodec
 from steppo_gym.trainers.policy.critic import Critic, default_kind
-from steppo_gym.trainers.policy.model_limits import check_vocabulary, context_limits
+from steppo_gym.trainers.policy.model_limits import (
+    begin_reference,
+    check_output_layer,
+    check_vocabulary,
+    context_limits,
+)
 from steppo_gym.trainers.policy.output_layer import score_few_at_a_time
 from steppo_gym.trainers.policy.sampling_check import check_gap, check_sampling, computes_in_16_bits, rows_gap
 from steppo_gym.trainers.sharding.models import ShardedModels, build_sharded, refuse_unsharded
@@ -150,6 +155,7 @@ class StepTrainer(UpdatingTrainer):
             **kwargs,
         )
         args.beta = self.beta = beta
+        begin_reference(self.ref_model, self.model)
         check_distribution(self.accelerator.distributed_type)
         self.spec, self.rule, self.evaluation_sets, self.on_episode = spec, rule, tuple(evaluation_sets), on_episode
         self.task_ids = tuple(task_ids)
@@ -161,6 +167,7 @@ class StepTrainer(UpdatingTrainer):
         template_arguments: Any = self.chat_template_kwargs
         self.codec = ChatCodec(self._tokenizer, template_arguments, self.eos_token_ids)
         check_vocabulary(self.model, self.pad_token_id, self.codec)
+        check_output_layer(self.model)
         require_finite_model(self.model, str(self.model.name_or_path))
         self.critic_config, self.critic = critic_config or CriticConfig(), None
         if self.sharded is not None:

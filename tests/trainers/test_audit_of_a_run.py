@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 
 from steppo_gym.cli import main
+from steppo_gym.rollouts.episode import read_episodes, write_episodes
+from steppo_gym.trainers.auditing.source import played_by, training_of
 from steppo_gym.trainers.rules import ALGORITHMS
 from steppo_gym.trainers.run.launch import launch
 from steppo_gym.view.episode_file import EpisodeFile
@@ -89,3 +92,20 @@ def test_an_audit_goes_on_with_the_same_weights_alone(run, tmp_path, capsys):
     capsys.readouterr()
     assert audit(copy, tmp_path / "c", *small) == 1
     assert "holds an audit with another model_hash" in capsys.readouterr().err
+
+
+def test_what_was_played_ahead_is_audited_by_the_weights_it_was_played_with(run, tmp_path):
+    shutil.copytree(run / "episodes", tmp_path / "episodes")
+    shutil.copyfile(run / "config.json", tmp_path / "config.json")
+    for number in (2, 4):
+        (tmp_path / f"checkpoint-{number}").mkdir()
+    file = tmp_path / "episodes" / "iteration-0002.jsonl"
+    assert played_by(tmp_path, 2, training_of(tmp_path, None)) == (tmp_path / "checkpoint-2", file)
+    episodes = [
+        dataclasses.replace(e, steps=tuple(dataclasses.replace(s, version=0) for s in e.steps))
+        for e in read_episodes(file)
+    ]
+    write_episodes(file, episodes)
+    shutil.copyfile(file, tmp_path / "episodes" / "iteration-0003.jsonl")
+    with pytest.raises(ValueError, match=r"checkpoint-0 is not there.*there for: none"):
+        played_by(tmp_path, 2, training_of(tmp_path, None))

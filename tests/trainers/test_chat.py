@@ -143,6 +143,20 @@ def test_responses_of_scripts_end_with_a_stop_token_and_are_read_without_it(qwen
     assert codec.decode_response(response) == codec.decode_response(response[:-1]) == "<action>go</action>"
 
 
+def test_blanks_in_front_of_punctuation_stay():
+    words = [(piece, -1.0) for piece in (*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet()))]
+    tokenizer = Tokenizer(models.Unigram(words, unk_id=None, byte_fallback=False))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(SPECIAL))
+    cleaning = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=SPECIAL[0], eos_token=SPECIAL[2], chat_template=TEMPLATE,
+        clean_up_tokenization_spaces=True,
+    )  # fmt: skip
+    codec, written = ChatCodec(cleaning), "click[men 's , size 5 . 5]"
+    assert codec.decode_response(codec.encode_response(written)) == written
+
+
 def test_a_template_without_an_end_of_message_gets_the_end_of_sequence():
     tokenizer = make_tokenizer(
         "{%- for message in messages %}{{- message.role + ': ' + message.content + '\\n' }}{%- endfor %}"

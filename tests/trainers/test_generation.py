@@ -203,10 +203,19 @@ def test_a_backend_gets_whole_prompts_and_may_know_log_probs(known):
             [-1.0, -0.5 * len(prompt)] for prompt in prompts
         ] if known else None
 
-    responses = BackendPolicy(generate).respond([Request(3, (1, 2, 3)), Request(0, (4,))])
+    responses = BackendPolicy(generate, [9]).respond([Request(3, (1, 2, 3)), Request(0, (4,))])
     assert asked == [[1, 2, 3], [4]]
     assert [response.token_ids for response in responses] == [(3, 7), (1, 7)]
     assert [response.log_probs for response in responses] == ([(-1.0, -1.5), (-1.0, -0.5)] if known else [None, None])
+
+
+def test_a_backend_that_does_not_know_the_end_of_a_message_is_cut_there():
+    policy = BackendPolicy(lambda prompts: ([[5, 9, 6, 9], [9]], [[-1.0, -2.0, -3.0, -4.0], [-5.0]]), [8, 9])
+    cut, whole = policy.respond([Request(0, (1,)), Request(1, (2,))])
+    assert (cut.token_ids, cut.log_probs) == ((5, 9), (-1.0, -2.0))
+    assert (whole.token_ids, whole.log_probs) == ((9,), (-5.0,))
+    (cut,) = BackendPolicy(lambda prompts: ([[5, 9, 6]], None), [9]).respond([Request(0, (1,))])
+    assert (cut.token_ids, cut.log_probs) == ((5, 9), None)
 
 
 def streamed(policy, requests, later):
@@ -271,3 +280,20 @@ def test_what_is_given_up_leaves_nothing_behind(model, codec, observations):
     assert policy.poll(0.0) == []
     again = [Request(slot, asked[slot], stream=(slot, 0)) for slot in range(4)]
     assert policy.respond(again) == make_policy(model, codec).respond(again)
+
+
+def test_what_failed_while_prompts_were_read_leaves_nothing_behind(model, codec, observations):
+    policy = make_policy(model, codec)
+    first, second, third = ((Request(0, prompt, stream=(0, 0)),) for prompt in prompts(codec, observations, 3))
+    policy.respond(first)
+
+    def fail(*_):
+        raise RuntimeError("no memory, on purpose")
+
+    # The layer has written its keys by then.
+    hook = model.get_output_embeddings().register_forward_hook(fail)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        policy.respond(second)
+    hook.remove()
+    assert policy.respond(first) == make_policy(model, codec).respond(first)
+    assert policy.respond(third) == make_policy(model, codec).respond(third)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from chat_families import FAMILIES, family_model, family_tokenizer
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from trainer_runs import played
 from transformers import (
     FalconConfig,
@@ -18,6 +18,8 @@ from transformers import (
     FalconH1ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
     MambaConfig,
     MambaForCausalLM,
     Qwen3ForCausalLM,
@@ -27,7 +29,7 @@ from steppo_gym.cli import main
 from steppo_gym.credit.rows import ABSENT
 from steppo_gym.errors import NonFiniteError, SamplingGapError
 from steppo_gym.rollouts.pool import EnvFactory
-from steppo_gym.trainers.policy.model_limits import check_model, context_limits
+from steppo_gym.trainers.policy.model_limits import check_model, check_output_layer, context_limits
 from steppo_gym.trainers.policy.sampling_check import BOUND, LOW_PRECISION_BOUND, check_gap
 
 SPECS = {
@@ -182,14 +184,47 @@ SMALL = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 16, "num_atte
          r"Gemma3ForCausalLM has \['sliding_attention'\]"),
         (lambda: family_model("mistral", family_tokenizer("mistral"), sliding_window=64),
          r"MistralForCausalLM has a sliding window of 64 tokens"),
+        (lambda: GPTNeoForCausalLM(GPTNeoConfig(
+            vocab_size=40, hidden_size=16, num_heads=2, num_layers=2, attention_types=[[["global", "local"], 1]]
+        )),
+         r"GPTNeoForCausalLM has \['full_attention', 'local'\]"),
         (lambda: family_model("llama", family_tokenizer("llama"), attention="flex_attention"),
          r"needs --attn_implementation sdpa or eager, LlamaForCausalLM has 'flex_attention'"),
     ],
-    ids=["states", "hybrid", "windows in some layers", "window", "attention"],
+    ids=["states", "hybrid", "windows in some layers", "window", "windows by another name", "attention"],
 )  # fmt: skip
 def test_what_cannot_be_sampled_from_is_refused_by_name(make, match):
     with pytest.raises(ValueError, match=match):
         check_model(make())
+
+
+def test_contexts_end_where_longrope_would_rotate_all_positions_otherwise():
+    rope = {
+        "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [1.0, 4.0, 8.0, 16.0],
+        "original_max_position_embeddings": 64,
+    }  # fmt: skip
+    model = family_model(
+        "phi3",
+        family_tokenizer("phi3"),
+        max_position_embeddings=256,
+        original_max_position_embeddings=64,
+        rope_parameters=rope,
+    )
+    assert context_limits(model, None, 10) == (54, 64)
+    with pytest.raises(ValueError, match=r"Phi3ForCausalLM has 64 positions, too few for 100 tokens of a prompt"):
+        context_limits(model, 100, 10)
+    row = torch.arange(3, 12)[None]
+    alone, beside = (model(row, position_ids=torch.arange(9)[None] + shift).logits for shift in (0, 60))
+    assert not torch.allclose(alone, beside, atol=1e-2), "otherwise there would be no reason for the limit"
+
+
+def test_adapters_that_would_not_be_trained_are_refused():
+    def adapted(**settings):
+        return get_peft_model(family_model("llama", family_tokenizer("llama")), LoraConfig(r=2, **settings))
+
+    with pytest.raises(ValueError, match="Adapters of the output layer would not be trained"):
+        check_output_layer(adapted(target_modules=["q_proj", "lm_head"]))
+    check_output_layer(adapted(target_modules=["q_proj"], modules_to_save=["lm_head"]))
 
 
 def test_a_window_that_no_context_outgrows_is_no_obstacle():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +17,7 @@ from steppo_gym.errors import SamplingGapError
 from steppo_gym.rollouts.pool import EnvFactory
 from steppo_gym.testing.completions_server import CompletionsServer
 from steppo_gym.trainers.ahead import Ahead, tasks_of
+from steppo_gym.trainers.evaluation import EvaluationSet
 from steppo_gym.trainers.policy.servers import share
 
 SMALL = {"iterations": 2, "episodes_per_iteration": 4, "max_completion_length": 4, "learning_rate": 1e-2}
@@ -185,6 +189,21 @@ def test_a_trainer_that_is_closed_leaves_no_rollout_behind(make_trainer):
     trainer.close()
     assert future.done() and future.exception() is not None, "it has to end before its last episode"
     assert trainer._ahead.take(9) is None
+
+
+def test_an_evaluation_in_the_environments_of_the_rollout_ahead_waits_for_it(make_trainer):
+    trainer, threads = make_trainer(spec=PENALTY, **OVERLAP), []
+
+    def slowly(episode):
+        threads.append(threading.current_thread().name.partition("_")[0])
+        time.sleep(0.02 if threads[-1] == "rollout" else 0.0)
+
+    trainer.on_episode = slowly
+    trainer._play_ahead(9)
+    future = trainer._ahead._future
+    trainer.play_evaluation_set(EvaluationSet("same", PENALTY, trainer.task_ids[:4]), temperature=0.0)
+    assert future.done() and future.exception() is None
+    assert threads == ["rollout"] * 8 + ["MainThread"] * 4
 
 
 def test_what_ends_a_rollout_ahead_is_raised_where_it_is_taken():

@@ -6,7 +6,8 @@ import math
 from pathlib import Path
 
 import pytest
-from peft import LoraConfig
+import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from trainer_runs import change, fixed_metrics, played, relative_difference, untimed, weights
 from transformers import TrainerCallback
@@ -234,6 +235,28 @@ def test_the_kl_from_the_reference_starts_at_zero(make_trainer):
     held = make_trainer(beta=100.0, iterations=3, learning_rate=3e-3)
     held.train()
     assert held.state.log_history[2]["kl"] < kl[2]
+
+
+def test_the_reference_is_the_policy_that_was_given_and_not_what_lies_in_its_folder(make_trainer, model):
+    with torch.no_grad():
+        model.model.norm.weight *= 1.5
+    trainer = make_trainer(model=model, beta=0.1)
+    trainer.train()
+    assert abs(trainer.state.log_history[0]["kl"]) < 1e-7
+
+
+def test_the_reference_of_adapters_that_the_policy_came_with_has_them(make_trainer, model):
+    settings = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    adapted = get_peft_model(model, settings)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            weight += 0.05 * ("lora_B" in name)
+    trainer = make_trainer(model=adapted, beta=0.1)
+    before = {name: weight for name, weight in weights(adapted).items() if ".ref." in name}
+    trainer.train()
+    assert abs(trainer.state.log_history[0]["kl"]) < 1e-7
+    after = weights(adapted)
+    assert before and all(weight.equal(after[name]) for name, weight in before.items())
 
 
 @pytest.mark.parametrize(("beta", "critic"), [(0.0, None), (0.1, "lora"), (0.0, "full"), (0.0, "head")])

@@ -13,6 +13,7 @@ from steppo_gym.audit.mixtures import NoisyExpert
 from steppo_gym.credit.records import CreditRule
 from steppo_gym.env_arguments import env_argument
 from steppo_gym.rollouts.codec import ByteCodec, Codec, byte_tokenizer
+from steppo_gym.rollouts.episode import read_episodes
 from steppo_gym.rollouts.policies import Policy
 from steppo_gym.trainers.auditing.critic import TrainedCritic
 from steppo_gym.trainers.checkpoints import CRITIC_FILE
@@ -85,21 +86,34 @@ def played_by(run: Path, iteration: int, trained: Mapping[str, Any]) -> tuple[Pa
     if not trained or not (run / "config.json").is_file():
         raise ValueError(f"--iteration needs the folder of a run, got {run}.")
     updates = trained["config"]["updates_per_iteration"] * (trained["config"].get("num_iterations") or 1)
+    files = {number: run / "episodes" / f"iteration-{number:04d}.jsonl" for number in _iterations(run)}
     file = run / "episodes" / f"iteration-{iteration:04d}.jsonl"
-    checkpoint = run / f"checkpoint-{(iteration - 1) * updates}"
+    checkpoint = run / f"checkpoint-{_version(file, (iteration - 1) * updates)}"
     if not file.is_file() or not checkpoint.is_dir():
-        there = sorted(
-            int(found.name.removeprefix("checkpoint-")) // updates + 1
-            for found in run.glob("checkpoint-*")
-            if found.name.removeprefix("checkpoint-").isdecimal()
-        )
-        can = [number for number in there if (run / "episodes" / f"iteration-{number:04d}.jsonl").is_file()]
+        can = [
+            number
+            for number, found in files.items()
+            if (run / f"checkpoint-{_version(found, (number - 1) * updates)}").is_dir()
+        ]
         raise ValueError(
             f"Iteration {iteration} cannot be audited: {file if checkpoint.is_dir() else checkpoint} is not there. "
             f"Episodes and the policy that played them are there for: {', '.join(map(str, can)) or 'none'}. "
             "--save_every 1 keeps all."
         )
     return checkpoint, file
+
+
+def _iterations(run: Path) -> list[int]:
+    """Those whose episodes were kept, in order."""
+    names = (file.stem.removeprefix("iteration-") for file in (run / "episodes").glob("iteration-*.jsonl"))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _version(file: Path, usual: int) -> int:
+    """Updates before the policy that played the episodes in a file: what was played ahead says so in its steps."""
+    steps = (step for episode in (read_episodes(file) if file.is_file() else ()) for step in episode.steps)
+    first = next(steps, None)
+    return usual if first is None or first.version is None else first.version
 
 
 def training_keywords(trained: Mapping[str, Any], preset: Preset) -> dict[str, Any]:

@@ -124,7 +124,8 @@ class ChatCodec:
     def decode_response(self, token_ids: Sequence[int]) -> str:
         """The text without the tokens that end, begin or pad it; tags stay, even where they are special tokens."""
         shown = [token for token in token_ids if token not in self._silent]
-        return str(self.tokenizer.decode(shown, skip_special_tokens=False))
+        # Some tokenizers take blanks in front of punctuation away, unless they are told not to.
+        return str(self.tokenizer.decode(shown, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _first_messages(self, system_prompt: str, observation: str) -> list[dict[str, str]]:
         if system_prompt and self._system_in_observation:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from steppo_gym.trainers.critic_config import CriticKind
 from steppo_gym.trainers.dropout import disable_dropout
+from steppo_gym.trainers.policy.model_limits import base_of
 
 ADAPTER_RANK = 16
 """Of the critic's adapters where the policy has none to take the settings from."""
@@ -52,7 +53,7 @@ class Critic(nn.Module):
             self.follow(policy)
         else:
             raise ValueError(f"critic must be full, lora or head, got {kind!r}.")
-        self.head = _ValueHead(_base(policy).config.get_text_config().hidden_size, 1)
+        self.head = _ValueHead(base_of(policy).config.get_text_config().hidden_size, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -70,7 +71,7 @@ class Critic(nn.Module):
         if self.kind != "head":
             return self.backbone(**inputs).last_hidden_state
         kept: list[Tensor] = []
-        backbone: nn.Module = _base(self._policy[0]).base_model
+        backbone: nn.Module = base_of(self._policy[0]).base_model
         handle = backbone.register_forward_hook(lambda _, __, out: kept.append(out.last_hidden_state))
         try:
             # Through the whole policy, which gathers its weights where they are sharded; one position costs nothing.
@@ -135,11 +136,6 @@ def run_layers_again(model: Any, kwargs: Mapping[str, Any] | None = None) -> Non
 def default_kind(policy: Any) -> CriticKind:
     """`lora` for a policy with adapters, whose user has no room for a second model that is trained; else `full`."""
     return "lora" if hasattr(policy, "peft_config") else "full"
-
-
-def _base(policy: Any) -> Any:
-    """The model of transformers, in whose layers adapters live, if there are any."""
-    return policy.get_base_model() if hasattr(policy, "get_base_model") else policy
 
 
 def _without_adapters(policy: Any) -> Any:

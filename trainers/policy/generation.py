@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from steppo_gym.rollouts.policies import Answer, Request, Response
 from steppo_gym.trainers.policy.decoding import Decoding
-from steppo_gym.trainers.policy.model_limits import check_model
+from steppo_gym.trainers.policy.model_limits import base_of, check_model
 from steppo_gym.trainers.policy.prefill import Loan, Tokens, find_loans, known_tokens, split_by_length
 from steppo_gym.trainers.policy.slot_cache import SlotCache
 from steppo_gym.trainers.policy.slots import SlotRows
@@ -73,7 +73,7 @@ class ModelPolicy:
         if not temperature >= 0:
             raise ValueError(f"temperature must be at least 0, got {temperature}.")
         # Adapters live inside the base model's layers, so the base model of a PEFT model generates with them.
-        self.model: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+        self.model: Any = base_of(model)
         check_model(self.model)
         self.pad_token_id, self.max_response_tokens, self.temperature = pad_token_id, max_response_tokens, temperature
         self.device, self.autocast = self.model.device, autocast
@@ -119,9 +119,9 @@ class ModelPolicy:
 
     def drop(self) -> None:
         """Give up all that is under way."""
-        for slot in self._running.slots:
-            # Half a response may be written there.
-            self._cached[slot], self._rows.lengths[slot] = (), 0
+        # Half a response may be written in a row, or half a prompt, and rows may have been about to move.
+        self._rows = SlotRows(self._cache)
+        self._cached = [()] * self._cache.num_rows
         self._waiting, self._running = [], self._new_decoding()
 
     @contextmanager
@@ -274,16 +274,26 @@ class BackendPolicy:
     Args:
         generate: from prompts to sampled ids, both lists of token id lists, and the log-probability of each token or
             None.
+        stop_token_ids: tokens that end a response. The engine need not know them: what it has written behind the first
+            is cut off, which leaves what it would have sampled if it had stopped there.
     """
 
     needs_expert = False
 
-    def __init__(self, generate: Callable[[list[list[int]]], tuple[list[list[int]], list[list[float]] | None]]) -> None:
-        self.generate = generate
+    def __init__(
+        self,
+        generate: Callable[[list[list[int]]], tuple[list[list[int]], list[list[float]] | None]],
+        stop_token_ids: Sequence[int],
+    ) -> None:
+        self.generate, self._stops = generate, frozenset(stop_token_ids)
 
     def respond(self, requests: Sequence[Request]) -> list[Response]:
         """One sampled response per request, in order."""
         sampled, log_probs = self.generate([list(request.prompt_ids) for request in requests])
+        lengths = [next((n for n, token in enumerate(ids, 1) if token in self._stops), len(ids)) for ids in sampled]
         if log_probs is None:
-            return [Response(tuple(ids)) for ids in sampled]
-        return [Response(tuple(ids), tuple(found)) for ids, found in zip(sampled, log_probs, strict=True)]
+            return [Response(tuple(ids[:n])) for ids, n in zip(sampled, lengths, strict=True)]
+        return [
+            Response(tuple(ids[:n]), tuple(found[:n]))
+            for ids, found, n in zip(sampled, log_probs, lengths, strict=True)
+        ]

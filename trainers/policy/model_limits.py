@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import torch
+
 ATTENTION = ("sdpa", "eager")
 """Implementations of attention that take a mask of numbers, which a row for each slot needs."""
 
@@ -24,7 +26,9 @@ def check_model(model: Any) -> None:
         model: a causal language model of transformers, without PEFT around it.
     """
     name, config = type(model).__name__, model.config.get_text_config()
-    kinds = sorted(set(getattr(config, "layer_types", None) or ["full_attention"]))
+    # GPT-Neo has its own words for them.
+    layers = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or ["full_attention"]
+    kinds = sorted({"full_attention" if kind == "global" else kind for kind in layers})
     if kinds != ["full_attention"]:
         raise ValueError(f"Sampling here needs full attention in every layer, {name} has {kinds}. {OTHERWISE}")
     window = getattr(config, "sliding_window", None)
@@ -44,6 +48,49 @@ def check_model(model: Any) -> None:
             f"Sampling here needs --attn_implementation {' or '.join(ATTENTION)}, {name} has {attention!r}. "
             "Choose one of them, or --use_vllm."
         )
+
+
+def base_of(model: Any) -> Any:
+    """The model of transformers, without PEFT around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def check_output_layer(model: Any) -> None:
+    """Raise a ValueError if the output layer has LoRA adapters.
+
+    Log-probabilities are computed from its weight alone in training, so that they would never learn.
+
+    Args:
+        model: a causal language model, with or without PEFT around it.
+    """
+    if hasattr(base_of(model).get_output_embeddings(), "lora_A"):
+        raise ValueError(
+            "Adapters of the output layer would not be trained. Leave lm_head out of --lora_target_modules; "
+            "--lora_modules_to_save lm_head trains all of it."
+        )
+
+
+@torch.no_grad()
+def begin_reference(reference: Any, model: Any) -> None:
+    """Give the reference of a KL term the weights of the policy it is to be compared with.
+
+    TRL loads it anew by the model's name, which is another model where an object has learned since it was loaded.
+
+    Args:
+        reference: changed in place; None does nothing.
+        model: the policy, before the first update.
+
+    Raises:
+        ValueError: the two differ in size.
+    """
+    own = {} if reference is None else dict(model.named_parameters())
+    for name, weight in () if reference is None else reference.named_parameters():
+        if name not in own or own[name].shape != weight.shape:
+            raise ValueError(
+                f"The reference of --beta is loaded from {model.name_or_path}, whose {name} differs in size from that "
+                "of the model. Save the model and give its folder."
+            )
+        weight.copy_(own[name])
 
 
 def check_vocabulary(model: Any, pad_token_id: int, codec: Any) -> None:
@@ -71,8 +118,15 @@ def max_positions(model: Any) -> int | None:
 
 
 def positions_of(config: Any) -> int | None:
-    """The same of a configuration of transformers."""
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    """The same of a configuration of transformers.
+
+    Under "longrope" (Phi-3 of 128k) no further than what it was first made for. As soon as one row of a batch is longer
+    than that, all positions of all rows are rotated otherwise, and do not go with the keys in a cache.
+    """
+    text = config.get_text_config()
+    positions, rope = getattr(text, "max_position_embeddings", None), getattr(text, "rope_parameters", None) or {}
+    if positions and rope.get("rope_type") == "longrope":
+        positions = min(positions, rope.get("original_max_position_embeddings") or positions)
     return int(positions) if positions else None
 
 
@@ -90,7 +144,7 @@ def context_limits(model: Any, given: int | None, max_response_tokens: int) -> t
     Raises:
         ValueError: what is asked for does not fit, or no prompt does.
     """
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    model = base_of(model)
     positions = max_positions(model)
     if positions is None:
         return given, None if given is None else given + max_response_tokens

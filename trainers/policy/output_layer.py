@@ -18,6 +18,8 @@ from torch import Tensor
 from trl.kernels.chunked_logprob import _use_triton
 from trl.trainer.utils import FusedCausalLMOutput
 
+from steppo_gym.trainers.policy.model_limits import base_of
+
 SMALL_VOCABULARY = 8192
 """Up to here TRL's tiles are small."""
 TILE_BYTES = 32 * 2**20
@@ -37,7 +39,7 @@ def score_few_at_a_time(model: Any, temperature: float) -> None:
     """
     if model is None or _use_triton(model.device):
         return
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    model = base_of(model)
     theirs, text, layer = model.forward, model.config.get_text_config(), model.get_output_embeddings()
     scaled = any(getattr(text, name, None) is not None for name in _SCALES)
     if scaled or getattr(layer, "bias", None) is not None or text.vocab_size <= SMALL_VOCABULARY:

@@ -38,6 +38,8 @@ def read_completion(
             f"The server's answer has no token ids (choices[0].token_ids is {shorten(token_ids)}). "
             "Use a server that supports return_token_ids, such as vLLM 0.10.2 or newer."
         )
+    if not token_ids:
+        raise _error("The server's answer has no token, not even one that ends it. Check the length of its contexts.")
     if choice.get("finish_reason") not in ("stop", "length"):
         raise _error(f'Expected finish_reason "stop" or "length", found {shorten(choice.get("finish_reason"))}.')
     seen = choice.get("prompt_token_ids")
