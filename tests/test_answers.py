@@ -147,7 +147,7 @@ FAULTS = {
     "surrogate": "ValueError: The observation must be text",
     "reward": "ValueError: The reward must be finite, got nan",
     "no reward": "TypeError: float() argument",
-    "transition": "AttributeError: 'NoneType'",
+    "transition": "TypeError: Misbehaves._apply must return a steppo_gym.Transition",
     "both": "ValueError: An episode is either terminated or truncated",
     "info": "ValueError: info must have the keys",
     "short": "TypeError: step must return observation, reward, terminated, truncated, info; found 2 values",

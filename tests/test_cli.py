@@ -287,7 +287,7 @@ def test_the_same_seed_plays_the_same(capsys):
             ["panel", "make", "--env", "key_door", "--out", "x.json", "--tasks", "0"],
             "--tasks must be at least 1, got 0",
         ),
-        (["view", ".", "--episodes", "-1"], "--episodes must be at least 0, got -1"),
+        (["view", ".", "--html", "x.html", "--episodes", "-1"], "--episodes must be at least 0, got -1"),
         (["compare", ".", "--score", "50"], "--score is a share from 0 to 1, got 50"),
         (["plot", ".", "--output", "curves"], "--output needs an ending that says the format"),
         (["check", "no_such_module:my/Env-v0"], "gym: No module named 'no_such_module'"),
