@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from steppo_gym.baselines.jobs import Job
 from steppo_gym.baselines.progress import Progress
 from steppo_gym.baselines.records import checked_out_commit
@@ -147,7 +145,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         BusyError: somebody does.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    with (folder / LOCK_FILE).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -160,8 +158,9 @@ def _require_left(folder: Path) -> None:
     if not (folder / LOCK_FILE).exists():
         return
     try:
-        FileLock(folder / LOCK_FILE, timeout=0).acquire().lock.release()
-    except Timeout as error:
+        with exclusive(folder):
+            pass
+    except BusyError as error:
         raise BusyError(f"A run of an earlier session still works in {folder}. Wait for it, or stop it.") from error
 
 

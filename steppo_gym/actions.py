@@ -142,8 +142,14 @@ def format_listed(action: str, tools: Sequence[Mapping[str, Any]], *, tag: str =
     """
     if not tools:
         return format_tag(tag, action)
+    tool, argument = first_argument(tools)
+    return format_tool_call(tool, {argument: action})
+
+
+def first_argument(tools: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """The name of the first tool, and of its first required argument."""
     function = tools[0]["function"]
-    return format_tool_call(function["name"], {function["parameters"]["required"][0]: action})
+    return function["name"], function["parameters"]["required"][0]
 
 
 def text_tool(name: str, description: str, **arguments: str) -> dict[str, Any]:

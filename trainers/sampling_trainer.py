@@ -17,6 +17,7 @@ from steppo_gym.rollouts.pool import EnvFactory
 from steppo_gym.rollouts.rollout import Assignment, Rollout
 from steppo_gym.trainers.ahead import Ahead, VersionedPolicy, tasks_of
 from steppo_gym.trainers.playing_trainer import PlayingTrainer
+from steppo_gym.trainers.policy.model_limits import base_of
 from steppo_gym.trainers.policy.servers import PolicyServers
 from steppo_gym.trainers.step_data import assignments
 
@@ -160,7 +161,7 @@ class SamplingTrainer(PlayingTrainer):
         if self._older is None:
             self._older = copy.deepcopy(model).requires_grad_(False)
             # A forward that TRL or accelerate has put there, TRL below the adapters, holds on to what it was made for.
-            for patched in (self._older, getattr(self._older, "get_base_model", lambda: self._older)()):
+            for patched in (self._older, base_of(self._older)):
                 vars(patched).pop("forward", None)
         else:
             self._older.load_state_dict(model.state_dict())

@@ -28,7 +28,6 @@ from steppo_gym.envs.webshop.actions import (
     tool_schemas,
 )
 from steppo_gym.envs.webshop.built_in.generate import SPLITS, Split
-from steppo_gym.envs.webshop.data import find_files
 from steppo_gym.envs.webshop.expert import expert_action
 from steppo_gym.envs.webshop.expert_view import best_choice, expert_page, has_looked, wanted
 from steppo_gym.envs.webshop.nouns import NOUN_SOURCES, NounSource, noun_tagger
@@ -46,7 +45,7 @@ from steppo_gym.keywords import CommonArguments, check_choice, check_count, chec
 from steppo_gym.protocol import named_protocol
 from steppo_gym.quoting import one_line
 from steppo_gym.snapshot import bad_snapshot, canonical_json, restored, state_digest
-from steppo_gym.storage.file_stamps import file_stamps, stamps_text
+from steppo_gym.storage.file_stamps import stamps_text
 from steppo_gym.transition import NO_ACTION, Transition
 
 EXPERTS = ("careful", "clumsy", "hasty")
@@ -105,7 +104,7 @@ class WebShopEnv(TextEnv):
         check_count("results_per_page", results_per_page)
         super().__init__(named_protocol(PROTOCOLS, protocol), experts=EXPERTS, **common)
         self.shop = open_shop(data)
-        self.text_version = "" if data is None else stamps_text(file_stamps(find_files(data).paths))
+        self.text_version = stamps_text(self.shop.stamps)
         self._asins = self.shop.asins() if data is None else None
         self.goals: GoalKind = goals
         self.task_ids = TaskIds(goals, self.shop.goal_numbers(goals, split, split_rule))

@@ -72,9 +72,3 @@ class Case:
             responses.append(self.random_response(env, results[-1].info, rng))
             results.append(env.step(responses[-1]))
         return responses, results
-
-
-def tool_of(env: TextEnv) -> tuple[str, str]:
-    """The first tool and its first required argument."""
-    function = env.tools[0]["function"]
-    return function["name"], function["parameters"]["required"][0]

@@ -11,12 +11,12 @@ from collections.abc import Callable
 import numpy as np
 from gymnasium.utils.env_checker import check_env
 
-from steppo_gym.actions import ACTION_FORMATS
+from steppo_gym.actions import ACTION_FORMATS, first_argument
 from steppo_gym.errors import EpisodeOverError, UnknownTaskError
 from steppo_gym.keywords import CONTEXTS
 from steppo_gym.testing.adversarial_texts import adversarial_texts
 from steppo_gym.testing.branching import branches_episodes
-from steppo_gym.testing.case import INVALID_RESPONSE, Case, tool_of
+from steppo_gym.testing.case import INVALID_RESPONSE, Case
 from steppo_gym.testing.contract import CheckedEnv, ContractError, Result, require, require_raises
 
 SLOW_SECONDS = 5.0
@@ -215,7 +215,7 @@ def can_be_solved(case: Case) -> None:
 def survives_adversarial_texts(case: Case) -> None:
     """No text makes a step raise or hang."""
     with case.open(action_format="tool_call") as env:
-        tool, argument = tool_of(env.text_env)
+        tool, argument = first_argument(env.text_env.tools)
     for action_format, context in zip(ACTION_FORMATS, CONTEXTS, strict=True):
         with case.open(action_format=action_format, context=context) as env:
             over = True

@@ -86,15 +86,14 @@ def played_by(run: Path, iteration: int, trained: Mapping[str, Any]) -> tuple[Pa
     if not trained or not (run / "config.json").is_file():
         raise ValueError(f"--iteration needs the folder of a run, got {run}.")
     updates = trained["config"]["updates_per_iteration"] * (trained["config"].get("num_iterations") or 1)
-    files = {number: run / "episodes" / f"iteration-{number:04d}.jsonl" for number in _iterations(run)}
-    file = run / "episodes" / f"iteration-{iteration:04d}.jsonl"
-    checkpoint = run / f"checkpoint-{_version(file, (iteration - 1) * updates)}"
+
+    def places(number: int) -> tuple[Path, Path]:
+        file = run / "episodes" / f"iteration-{number:04d}.jsonl"
+        return run / f"checkpoint-{_version(file, (number - 1) * updates)}", file
+
+    checkpoint, file = places(iteration)
     if not file.is_file() or not checkpoint.is_dir():
-        can = [
-            number
-            for number, found in files.items()
-            if (run / f"checkpoint-{_version(found, (number - 1) * updates)}").is_dir()
-        ]
+        can = [number for number in _iterations(run) if places(number)[0].is_dir()]
         raise ValueError(
             f"Iteration {iteration} cannot be audited: {file if checkpoint.is_dir() else checkpoint} is not there. "
             f"Episodes and the policy that played them are there for: {', '.join(map(str, can)) or 'none'}. "

@@ -83,8 +83,10 @@ def begin_reference(reference: Any, model: Any) -> None:
     Raises:
         ValueError: the two differ in size.
     """
-    own = {} if reference is None else dict(model.named_parameters())
-    for name, weight in () if reference is None else reference.named_parameters():
+    if reference is None:
+        return
+    own = dict(model.named_parameters())
+    for name, weight in reference.named_parameters():
         if name not in own or own[name].shape != weight.shape:
             raise ValueError(
                 f"The reference of --beta is loaded from {model.name_or_path}, whose {name} differs in size from that "

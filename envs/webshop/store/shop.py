@@ -54,20 +54,21 @@ class Shop:
 
     Args:
         folder: where its databases lie; that of the products is there.
+        stamps: of the official files it was made of, none of a generated one.
 
     Raises:
         DataError: a database or the index is damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, stamps: tuple[FileStamp, ...] = ()) -> None:
+        self._folder, self.stamps = folder, stamps
         self._products = ProductStore(folder / "products.sqlite")
         self._search = open_search(self._products)
         self._goals: dict[GoalKind, GoalStore] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy, and another process, opens the same folder."""
-        return Shop, (self._folder,)
+        return Shop, (self._folder, self.stamps)
 
     @property
     def num_products(self) -> int:
@@ -182,7 +183,7 @@ def _open_official(stamps: tuple[FileStamp, ...], cache: Path) -> Shop:
     folder = _folder(cache, repr(stamps))
     files = find_files(stamps[0][0])
     build_once(folder / "products.sqlite", partial(write_products, files=files, progress=True))
-    return Shop(folder)
+    return Shop(folder, stamps)
 
 
 @lru_cache(maxsize=4)
