@@ -2,7 +2,7 @@
 
 python baselines/table.py                    # print the tables of all protocols; nothing is written
 python baselines/table.py alfworld key_door  # of some
-python baselines/table.py --write            # README.md's block, RESULTS.md and figures/ of this repository
+python baselines/table.py --write            # the blocks of README.md and docs/starts.md, RESULTS.md, figures/
 python baselines/table.py alfworld --figures /tmp/figures
 """
 
@@ -16,14 +16,18 @@ from pathlib import Path
 from steppo_gym.baselines.compared.head_to_head import HEAD_TO_HEAD_HOTPOTQA, HEAD_TO_HEAD_KEY_DOOR
 from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.jobs import REPOSITORY
-from steppo_gym.baselines.protocols import ALFWORLD, PROTOCOLS
+from steppo_gym.baselines.protocols import ALFWORLD, HOTPOTQA, MAIN_JOB, PAPER_SEARCH, PROTOCOLS
 from steppo_gym.baselines.records import RESULTS, MixedProtocolsError, read_results
 from steppo_gym.baselines.tables.figures import draw_curves
 from steppo_gym.baselines.tables.listing import listing
-from steppo_gym.baselines.tables.short_block import write_short_block
+from steppo_gym.baselines.tables.short_block import README_MARKERS, short_block
+from steppo_gym.baselines.tables.starts_block import STARTS_MARKERS, starts_block
 from steppo_gym.baselines.tables.summary import summary
+from steppo_gym.baselines.tables.text_table import write_between
 
 IN_THE_README = (HEAD_TO_HEAD_KEY_DOOR, HEAD_TO_HEAD_HOTPOTQA, ALFWORLD)
+FROM_SHIPPED_STARTS = {"alfworld-easy": MAIN_JOB, "hotpotqa": HOTPOTQA, "paper_search": PAPER_SEARCH}
+"""By the name of the start."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -47,14 +51,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def write(repository: Path, results: Path) -> None:
-    """Write the README's block, RESULTS.md and the figures of a checkout.
+    """Write the blocks of the README and of docs/starts.md, RESULTS.md and the figures of a checkout.
 
     Raises:
         MixedProtocolsError: lines do not belong together.
     """
     folder = repository / "baselines"
     protocols = PROTOCOLS.values()
-    write_short_block(repository / "README.md", results, IN_THE_README)
+    write_between(repository / "README.md", README_MARKERS, short_block(results, IN_THE_README))
+    starts = starts_block(results, repository / "trainers" / "starts", FROM_SHIPPED_STARTS)
+    write_between(repository / "docs" / "starts.md", STARTS_MARKERS, starts)
     (folder / "RESULTS.md").write_text(listing(results, protocols), encoding="utf-8")
     write_figures(folder / "figures", results, protocols)
 
@@ -73,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where the lines are")
     parser.add_argument("--figures", type=Path, metavar="FOLDER", help="draw learning curves into this folder")
     parser.add_argument(
-        "--write", action="store_true", help="write README.md's block, RESULTS.md and figures/ of this repository"
+        "--write", action="store_true", help="write the blocks of README.md and docs/starts.md, RESULTS.md and figures/"
     )
     return parser
 

@@ -28,16 +28,17 @@ from steppo_gym.baselines.records import (
     results_file,
 )
 from steppo_gym.baselines.study import CELLS
-from steppo_gym.baselines.table import IN_THE_README, main
+from steppo_gym.baselines.table import FROM_SHIPPED_STARTS, IN_THE_README, main
 from steppo_gym.baselines.tables.comparison import compare
 from steppo_gym.baselines.tables.effort import effort_table
 from steppo_gym.baselines.tables.estimates import Estimate
 from steppo_gym.baselines.tables.figures import draw_curves
 from steppo_gym.baselines.tables.listing import listing
 from steppo_gym.baselines.tables.over_tasks import aggregate, over_tasks
-from steppo_gym.baselines.tables.short_block import BEGIN, END, short_block, write_short_block
+from steppo_gym.baselines.tables.short_block import README_MARKERS, short_block
+from steppo_gym.baselines.tables.starts_block import STARTS_MARKERS, starts_block
 from steppo_gym.baselines.tables.summary import bounds, summary, table
-from steppo_gym.baselines.tables.text_table import p_value, percent
+from steppo_gym.baselines.tables.text_table import p_value, percent, write_between
 
 OURS = {0: 0.9, 1: 0.5, 2: 0.8, 3: 0.6}
 THEIRS = {0: 0.7, 1: 0.4, 3: 0.4}
@@ -421,18 +422,17 @@ def test_a_resumed_run_is_marked(results: Path):
     assert "| 12 (resumed) |" in listing(results, [PROTOCOL])
 
 
-def test_the_readme_is_rewritten_between_the_markers_only(results: Path, tmp_path: Path):
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    write_short_block(readme, results, [PROTOCOL])
-    text = readme.read_text()
-    assert text.startswith(f"before\n{BEGIN}\n| greedy success") and text.endswith(f"{END}\nafter\n")
-    assert "old" not in text
-    write_short_block(readme, results, [PROTOCOL])
-    assert readme.read_text() == text
-    readme.write_text("no markers")
-    with pytest.raises(SystemExit, match="must contain the lines"):
-        write_short_block(readme, results, [PROTOCOL])
+def test_a_page_is_rewritten_between_the_markers_only(tmp_path: Path):
+    page, markers = tmp_path / "README.md", ("<!-- here -->", "<!-- there -->")
+    page.write_text("before\n<!-- here -->\nold\n<!-- there -->\nafter\n")
+    for _ in range(2):
+        write_between(page, markers, "new\n")
+        assert page.read_text() == "before\n<!-- here -->\nnew\n<!-- there -->\nafter\n"
+    for text in ("no markers", "<!-- here -->", "<!-- there -->"):
+        page.write_text(text)
+        with pytest.raises(SystemExit, match="must contain the lines"):
+            write_between(page, markers, "new\n")
+        assert page.read_text() == text
 
 
 def test_the_short_block_says_what_the_seeds_can_carry(results: Path, tmp_path: Path):
@@ -450,8 +450,30 @@ def test_the_short_block_says_what_the_seeds_can_carry(results: Path, tmp_path: 
     assert "none below 0.05, the smallest 0." in short_block(tmp_path, [PROTOCOL])
 
 
+def test_runs_from_a_start_stand_beside_its_ceiling(results: Path, tmp_path: Path):
+    splits = {"seen": {"success": 0.9}, "unseen": {"success": 0.7}}
+    (tmp_path / "reader").mkdir()
+    (tmp_path / "reader" / "card.json").write_text(json.dumps({"figures": {"ceiling, greedy": splits}}))
+    rates = {seed: {"greedy": {"test": {"success": end, "invalid_rate": end / 10}}} for seed, end in OURS.items()}
+    lines = [matrix_line(STEPPO, seed, end, success_before=0.2, after=rates[seed]) for seed, end in OURS.items()]
+    (results / "small.jsonl").unlink()
+    write_lines(results, "matrix", lines[::-1])
+    (row,) = cells(starts_block(results, tmp_path, {"reader": PROTOCOL}))[1:]
+    assert row == [
+        *("A small comparison", "80.0", "3.0", "20.0", "90.0, 50.0, 80.0, 60.0", "70.0 (50.0 to 90.0)", "0.875"),
+        # The mean of the seeds' curves, which begin at 0.1 to 0.13.
+        *("12, 41, 70", "5.0 to 9.0", "0.2 to 0.2", "100.0"),
+    ]
+    assert len(cells(starts_block(tmp_path, tmp_path, {"reader": PROTOCOL}))) == 1
+
+
 def test_the_command_writes_only_where_it_is_told(tmp_path: Path, repository: Path, capsys: pytest.CaptureFixture[str]):
-    kept = ["README.md", "baselines/RESULTS.md", *(f"baselines/figures/{name}.svg" for name in PROTOCOLS)]
+    kept = [
+        "README.md",
+        "docs/starts.md",
+        "baselines/RESULTS.md",
+        *(f"baselines/figures/{name}.svg" for name in PROTOCOLS),
+    ]
     before = {name: (repository / name).stat().st_mtime_ns for name in kept if (repository / name).exists()}
     with pytest.raises(SystemExit) as done:
         main(["--help"])
@@ -572,8 +594,15 @@ def test_percent_has_no_negative_zero():
 
 
 def test_the_readme_and_the_list_show_the_recorded_lines(repository: Path):
-    block = (repository / "README.md").read_text(encoding="utf-8").partition(f"{BEGIN}\n")[2].partition(END)[0]
-    assert block == short_block(RESULTS, IN_THE_README), "run python baselines/table.py --write"
+    def block(page: str, markers: tuple[str, str]) -> str:
+        begin, end = markers
+        return (repository / page).read_text(encoding="utf-8").partition(f"{begin}\n")[2].partition(end)[0]
+
+    assert block("README.md", README_MARKERS) == short_block(RESULTS, IN_THE_README), (
+        "run python baselines/table.py --write"
+    )
+    starts = starts_block(RESULTS, repository / "trainers" / "starts", FROM_SHIPPED_STARTS)
+    assert block("docs/starts.md", STARTS_MARKERS) == starts, "run python baselines/table.py --write"
     page = (repository / "baselines" / "RESULTS.md").read_text(encoding="utf-8")
     assert page == listing(RESULTS, PROTOCOLS.values()), "run python baselines/table.py --write"
 

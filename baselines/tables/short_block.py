@@ -12,7 +12,7 @@ from steppo_gym.baselines.tables.comparison import REFERENCE, Row, compare
 from steppo_gym.baselines.tables.summary import bounds
 from steppo_gym.baselines.tables.text_table import MISSING, markdown, p_value, percent, percent_interval
 
-BEGIN, END = "<!-- results: written by baselines/table.py -->", "<!-- end of results -->"
+README_MARKERS = "<!-- results: written by baselines/table.py -->", "<!-- end of results -->"
 SHOWN = (REFERENCE, "capo", "ppo", "grpo", "gigpo")
 SIGNIFICANT = 0.05
 
@@ -22,21 +22,6 @@ class _Comparison:
     protocol: Protocol
     rows: Sequence[Row]
     tasks: int
-
-
-def write_short_block(readme: Path, results: Path, protocols: Sequence[Protocol]) -> None:
-    """Replace what stands between the markers of a file.
-
-    Raises:
-        SystemExit: the markers are missing.
-        MixedProtocolsError: lines do not belong together.
-    """
-    text = readme.read_text(encoding="utf-8")
-    head, _, rest = text.partition(BEGIN)
-    _, found, tail = rest.partition(END)
-    if not found:
-        raise SystemExit(f"{readme} must contain the lines {BEGIN!r} and {END!r}.")
-    readme.write_text(f"{head}{BEGIN}\n{short_block(results, protocols)}{END}{tail}", encoding="utf-8")
 
 
 def short_block(results: Path, protocols: Sequence[Protocol]) -> str:

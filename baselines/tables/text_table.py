@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from steppo_gym.baselines.tables.estimates import Estimate
 
@@ -13,6 +14,20 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def write_between(page: Path, markers: tuple[str, str], block: str) -> None:
+    """Replace what stands between two markers of a page.
+
+    Raises:
+        SystemExit: a marker is missing.
+    """
+    begin, end = markers
+    head, began, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, ended, tail = rest.partition(end)
+    if not (began and ended):
+        raise SystemExit(f"{page} must contain the lines {begin!r} and {end!r}.")
+    page.write_text(f"{head}{begin}\n{block}{end}{tail}", encoding="utf-8")
 
 
 def percent(share: float | None, *, signed: bool = False) -> str:
