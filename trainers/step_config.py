@@ -206,11 +206,6 @@ class StepConfig(GRPOConfig):
         self.eval_strategy = IntervalStrategy(evaluating)
 
     @property
-    def recomputes_log_probs(self) -> bool:
-        """Whether the sampler's log-probabilities are not taken: in another precision they would differ."""
-        return bool(self.bf16 or self.fp16 or self.recompute_log_probs)
-
-    @property
     def updates_in_iteration(self) -> int:
         """Optimizer steps of one iteration: passes (TRL's `num_iterations`) times updates per pass."""
         return int(self.num_iterations or 1) * self.updates_per_iteration
