@@ -111,7 +111,10 @@ def parse_arguments(rule: type[CreditRule], argv: Sequence[str] | None = None) -
     if first.version:
         print(f"{script_name(rule.title())}.py {version('steppo-gym')}")
         sys.exit(0)
-    preset = _preset(first.env)
+    try:
+        preset = preset_of(first.env)
+    except ValueError as error:
+        refuse(f"--{error}")
     parser = _parser(rule)
     parser.set_defaults(**_defaults(rule, preset, first))
     if not preset.difficulties:
@@ -183,13 +186,6 @@ def _peek(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--help_all", "--help-all", action="store_true")
     parser.add_argument("--version", action="store_true")
     return parser.parse_known_args(argv)[0]
-
-
-def _preset(env: str) -> Preset:
-    try:
-        return preset_of(env)
-    except ValueError as error:
-        refuse(f"--{error}")
 
 
 def _parser(rule: type[CreditRule]) -> HfArgumentParser:

@@ -73,7 +73,7 @@ def run_folder(settings: RunSettings) -> Iterator[Path | None]:
         folder, checkpoint = chosen[0]
         config.output_dir = str(folder)
         if config.process_index == 0 and not settings.run.resume:
-            write_config(folder, settings)
+            write_whole(folder / CONFIG_FILE, json.dumps(_record(settings), indent=2))
         yield checkpoint
 
 
@@ -244,11 +244,6 @@ def _lock(folder: Path) -> FileLock | None:
 def _file_name(env: str) -> str:
     """The name of a task without what separates folders: "module:mine/Env-v0" becomes "module-mine-Env-v0"."""
     return re.sub(r"[^\w.-]", "-", env)
-
-
-def write_config(folder: Path, settings: RunSettings) -> None:
-    """Write down every setting of the run as `config.json`."""
-    write_whole(folder / CONFIG_FILE, json.dumps(_record(settings), indent=2))
 
 
 def _record(settings: RunSettings) -> dict[str, Any]:

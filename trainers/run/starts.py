@@ -202,6 +202,6 @@ def task_ids_of(spec: EnvFactory, *, with_expert: bool = False) -> list[str]:
                 f"{spec.env_id} has no expert_response, on which the default policy is warm-started. "
                 "Write one, or name a model with --model_name_or_path."
             )
-        return [env.task_ids[i] for i in range(len(env.task_ids))]
+        return list(env.task_ids)
     finally:
         env.close()
