@@ -56,7 +56,7 @@ def sampling_gap(sampled: Array, trained: Array) -> float:
 
 def check_sampling(
     policy: ModelPolicy, codec: Codec, train_log_probs: Callable[[Sequence[Row], int], Array], *, low_precision: bool
-) -> float:
+) -> None:
     """Sample a few short conversations, see `try_sampling`, and compare them with a training forward.
 
     Args:
@@ -65,11 +65,8 @@ def check_sampling(
         train_log_probs: from rows and the number M of their response tokens to (M,) log-probabilities.
         low_precision: whether either side computes in 16 bits.
 
-    Returns:
-        The gap, see `sampling_gap`.
-
     Raises:
-        SamplingGapError: it is above the bound.
+        SamplingGapError: the gap, see `sampling_gap`, is above the bound.
         ValueError: see `try_sampling`.
     """
     episodes = try_sampling(policy, codec)
@@ -77,7 +74,6 @@ def check_sampling(
     sampled = np.array([log_prob for step in steps for log_prob in step.log_probs or ()])
     gap = sampling_gap(sampled, train_log_probs(build_rows(episodes), len(sampled)))
     check_gap(gap, low_precision=low_precision)
-    return gap
 
 
 def try_sampling(policy: ModelPolicy, codec: Codec) -> list[Episode]:
