@@ -60,11 +60,7 @@ class Making:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Make a start, unless it is there.
-
-    Args:
-        argv: arguments without the program's name; those of the process by default.
-    """
+    """Make a start, unless it is there."""
     parser = _parser()
     options = parser.parse_args(argv)
     try:

@@ -269,9 +269,6 @@ class StepTrainer(UpdatingTrainer):
     def check_sampling_gap(self, gap: float) -> None:
         """End a run whose first iteration, or any with servers, was sampled from another distribution than it trains.
 
-        Args:
-            gap: of the iteration, see `steppo_gym.trainers.policy.sampling_check`.
-
         Raises:
             SamplingGapError: it is above the bound.
         """

@@ -54,13 +54,7 @@ LEAST = {
 
 
 def audit(options: argparse.Namespace) -> int:
-    """Run the command.
-
-    Args:
-        options: as `steppo_gym.cli` reads them.
-
-    Returns:
-        Exit status.
+    """Run the command; returns its exit status.
 
     Raises:
         ValueError: a setting that cannot work, said in one line.

@@ -79,11 +79,8 @@ def check_sampling(
 def try_sampling(policy: ModelPolicy, codec: Codec) -> list[Episode]:
     """Sample a few short conversations; a policy that did this is not the one to go on with.
 
-    One slot goes on, one starts over and one rests, so that rows of unequal length stand side by side and move.
-
-    Args:
-        policy: has three slots at least.
-        codec: of the policy.
+    One slot goes on, one starts over and one rests, so that rows of unequal length stand side by side and move. The
+    policy has three slots at least.
 
     Raises:
         ValueError: the model raises something when it is sampled from; one line that names its family.

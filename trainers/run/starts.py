@@ -103,10 +103,6 @@ def _merged(settings: RunSettings, name: str) -> Any:
 def start_of(settings: RunSettings, shipped: Path = SHIPPED) -> Start | None:
     """What a run begins with, None for a model of another kind or a warm start; exits if the flags contradict.
 
-    Args:
-        settings: of the run.
-        shipped: the folder of the package's own starts.
-
     Raises:
         DataError: the files are not those that the card speaks of.
     """

@@ -118,7 +118,7 @@ def make_start(
     try:
         if env.context != "append":
             raise ValueError(f"A start is made of conversations, so context must be 'append', got {env.context!r}.")
-        task_ids = list(env.task_ids)
+        task_ids = [env.task_ids[i] for i in range(len(env.task_ids))]
         version = content_hash(spec, task_ids, recipe, seed, __name__)
         if origin is not None:
             version += f" {start_hash(origin)}"
