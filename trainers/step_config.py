@@ -52,6 +52,10 @@ LEAST = {
 }
 ABOVE_ZERO = ("temperature", "env_step_timeout")
 FINITE = ("learning_rate", "beta", "temperature")
+CHECKPOINTING = "activation_checkpointing"
+if CHECKPOINTING not in GRPOConfig.__dataclass_fields__:
+    # Transformers before 5.20 have an older name.
+    CHECKPOINTING = "gradient_checkpointing"
 CHOICES = {"ratio": RATIOS, "loss_average": LOSS_AVERAGES, "kl_in": get_args(KlIn), "shard": get_args(Shard)}
 
 

@@ -35,7 +35,7 @@ from steppo_gym.trainers.run.checks import (
 from steppo_gym.trainers.run.presets import Preset, preset_of
 from steppo_gym.trainers.run.recipes import with_recipes
 from steppo_gym.trainers.run.settings import RunArguments, RunSettings
-from steppo_gym.trainers.step_config import StepConfig, check_rule
+from steppo_gym.trainers.step_config import CHECKPOINTING, StepConfig, check_rule
 
 HELP_GROUPS = {
     "task": (
@@ -222,9 +222,8 @@ def _defaults(rule: type[CreditRule], preset: Preset, first: argparse.Namespace)
         defaults |= {"demonstrations": preset.warm_start.num_demonstrations}
         defaults |= {"warm_start_updates": preset.warm_start.num_updates}
     else:
-        # A large model keeps more for its gradient than its weights. Transformers before 5.20 has an older name.
-        name = "activation_checkpointing"
-        defaults[name if name in _names(StepConfig) else "gradient_checkpointing"] = True
+        # A large model keeps more for its gradient than its weights.
+        defaults[CHECKPOINTING] = True
     return defaults
 
 
