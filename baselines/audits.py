@@ -21,18 +21,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from steppo_gym.baselines.compared.default_jobs import HOTPOTQA, MAIN_JOB, PAPER_SEARCH, WEBSHOP
+from steppo_gym.baselines.compared.head_to_head import HEAD_TO_HEAD_KEY_DOOR
 from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.jobs import REPOSITORY, Job
 from steppo_gym.baselines.processes import exclusive
-from steppo_gym.baselines.protocols import (
-    ALFWORLD,
-    HEAD_TO_HEAD_KEY_DOOR,
-    HOTPOTQA,
-    KEY_DOOR,
-    MAIN_JOB,
-    PAPER_SEARCH,
-    WEBSHOP,
-)
+from steppo_gym.baselines.protocols import ALFWORLD, KEY_DOOR
 from steppo_gym.baselines.records import RESULTS, checked_out_commit, read_results
 from steppo_gym.baselines.run import ending_in_one_line
 from steppo_gym.baselines.selection import choose

@@ -23,7 +23,6 @@ from steppo_gym.baselines.tables.estimates import (
     estimate,
     first_time,
     holm,
-    paired_differences,
     paired_t_test,
 )
 from steppo_gym.baselines.tables.run_curves import Curve, draw
@@ -219,8 +218,7 @@ def _differences(group: Sequence[RunResult], others: Sequence[RunResult]) -> lis
         }
         for part in (group, others)
     )
-    seeds = sorted(own.keys() & other.keys())
-    return paired_differences([own[seed] for seed in seeds], [other[seed] for seed in seeds])
+    return [own[seed] - other[seed] for seed in sorted(own.keys() & other.keys())]
 
 
 def _times(group: Sequence[RunResult], score: float) -> list[str]:

@@ -13,10 +13,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from steppo_gym.baselines.compared.default_jobs import HOTPOTQA, MAIN_JOB, PAPER_SEARCH
 from steppo_gym.baselines.compared.head_to_head import HEAD_TO_HEAD_HOTPOTQA, HEAD_TO_HEAD_KEY_DOOR
 from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.jobs import REPOSITORY
-from steppo_gym.baselines.protocols import ALFWORLD, HOTPOTQA, MAIN_JOB, PAPER_SEARCH, PROTOCOLS
+from steppo_gym.baselines.protocols import ALFWORLD, PROTOCOLS
 from steppo_gym.baselines.records import RESULTS, MixedProtocolsError, read_results
 from steppo_gym.baselines.tables.figures import draw_curves
 from steppo_gym.baselines.tables.listing import listing

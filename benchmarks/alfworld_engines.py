@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from step_times import resident_mebibytes
+from process_memory import resident
 from tqdm import tqdm
 
 from steppo_gym.envs.alfworld.built_in.generate import generate_game
@@ -184,11 +184,11 @@ def _memory_growth(engine: Engine, games: list[dict[str, Any]], episodes: int) -
     for number in tqdm(range(episodes), desc="memory", leave=False):
         _play(engine, games[number % len(games)], _random_commands(number, 10), Times())
         if number == episodes // 2:
-            half = resident_mebibytes()
-    resident = resident_mebibytes()
-    grown = resident - half
+            half = resident()
+    end = resident()
+    grown = end - half
     verdict = "flat" if grown <= MAX_GROWTH else "GROWING"
-    sizes = f"{half:.0f} MiB half way, {resident:.0f} MiB at the end"
+    sizes = f"{half:.0f} MiB half way, {end:.0f} MiB at the end"
     print(f"Memory over {episodes} episodes: {sizes}: {verdict}.")
     return grown
 

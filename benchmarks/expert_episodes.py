@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from step_times import StepTimes, resident_mebibytes
+from process_memory import resident
+from step_times import StepTimes
 
 NUM_ENVS = (1, 32)
 
@@ -34,7 +35,7 @@ def record_expert(env: Any, num_episodes: int) -> Episodes:
 
 def measure_replays(make: Callable[[], Any], episodes: Episodes, kind_of: KindOf, kinds: Sequence[str]) -> None:
     """Print how long environments take to start and to do the same, and their memory, for each of `NUM_ENVS`."""
-    before = resident_mebibytes()
+    before = resident()
     started = time.perf_counter()
     envs = [make()]
     envs[0].reset(seed=0)
@@ -44,7 +45,7 @@ def measure_replays(make: Callable[[], Any], episodes: Episodes, kind_of: KindOf
         times = StepTimes("reset", *kinds)
         for first in range(0, len(episodes), number):
             replay(envs, episodes[first : first + number], kind_of, times)
-        memory = resident_mebibytes()
+        memory = resident()
         print(f"  {number} env: {memory:.0f} MiB, {memory - before:.0f} more than without")
         times.report()
 

@@ -56,7 +56,7 @@ from steppo_gym.trainers.evaluation import first_tasks
 from steppo_gym.trainers.memory.plan import Needs
 from steppo_gym.trainers.policy.sampling_check import sampling_gap
 from steppo_gym.trainers.rules import GRPO, StepPO
-from steppo_gym.trainers.step_config import StepConfig
+from steppo_gym.trainers.step_config import CHECKPOINTING, StepConfig
 from steppo_gym.trainers.step_trainer import StepTrainer
 from steppo_gym.trainers.warm_start.warm_start import WarmStartConfig, warm_started_policy
 
@@ -191,10 +191,6 @@ def small_policy(sizes: Sizes) -> Path:
 
 def settings(folder: Path, **given: Any) -> dict[str, Any]:
     """Of all runs here."""
-    name = "activation_checkpointing"
-    # Transformers before 5.20 know it by its older name.
-    name = name if name in StepConfig.__dataclass_fields__ else "gradient_checkpointing"
-    given = {name if key == "activation_checkpointing" else key: value for key, value in given.items()}
     return {
         "output_dir": str(folder),
         "report_to": "none",
@@ -406,7 +402,7 @@ def update(
     tokenizer = PreTrainedTokenizerFast.from_pretrained(policy, padding_side="left")
     model, peft_config = random_model(sizes, tokenizer, dtype), lora() if adapters else None
     trainer = played_trainer(
-        PlayedTrainer, sizes, model, tokenizer, folder, critic, peft_config, activation_checkpointing=checkpointing
+        PlayedTrainer, sizes, model, tokenizer, folder, critic, peft_config, **{CHECKPOINTING: checkpointing}
     )
     loaded = torch.cuda.memory_allocated() / GIB if ON_GPU else None
     started = clock()

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expert_episodes import Episodes, measure_replays, record_expert, replay
-from step_times import MEBIBYTE, StepTimes, in_new_process, resident_mebibytes
+from process_memory import MIB, resident
+from step_times import StepTimes, in_new_process
 
 if TYPE_CHECKING:
     from steppo_gym.envs.paper_search.papers import Paper
@@ -110,7 +111,7 @@ def build(folder: str, num_papers: int, num_queries: int) -> None:
     target = Path(folder, _CORPUS)
     started = time.perf_counter()
     build_corpus(field.papers, field.citations, target, edges="generated", source="benchmark", progress=False)
-    size = sum(path.stat().st_size for path in target.rglob("*")) / MEBIBYTE
+    size = sum(path.stat().st_size for path in target.rglob("*")) / MIB
     print(f"  build the corpus {time.perf_counter() - started:.2f} s, {size:.0f} MiB on disk", flush=True)
 
     def row(number: int, line: Line) -> dict[str, Any]:
@@ -145,14 +146,14 @@ def measure_plain(folder: str, episodes: Episodes, num_papers: int) -> None:
     # The environment opens its own corpus too, before memory is measured.
     env = _maker(folder)()
     field = generate_field(num_papers)
-    before = resident_mebibytes()
+    before = resident()
     started = time.perf_counter()
     env.source = PlainPapers(field.papers, field.citations)
     print(f"  plain papers: start {time.perf_counter() - started:.2f} s", flush=True)
     times = StepTimes("reset", *_KINDS)
     for episode in episodes:
         replay([env], [episode], _kind, times)
-    print(f"  plain papers, 1 env: {resident_mebibytes() - before:.0f} MiB more than with the papers alone")
+    print(f"  plain papers, 1 env: {resident() - before:.0f} MiB more than with the papers alone")
     times.report()
 
 

@@ -25,7 +25,8 @@ from pathlib import Path
 
 import bm25s
 import numpy as np
-from step_times import MEBIBYTE, in_new_process
+from process_memory import MIB
+from step_times import in_new_process
 from tqdm import tqdm
 
 from steppo_gym.retrieval import Passage, open_retriever, read_corpus
@@ -80,7 +81,7 @@ def main() -> int:
     for size in arguments.passages:
         with tempfile.TemporaryDirectory() as folder:
             corpus, queries = _write_corpus(Path(folder), size, arguments.seed)
-            print(f"\n{size:,} passages, {corpus.stat().st_size / MEBIBYTE:.0f} MiB of JSON lines, k = {NUM_HITS}")
+            print(f"\n{size:,} passages, {corpus.stat().st_size / MIB:.0f} MiB of JSON lines, k = {NUM_HITS}")
             print("|", " | ".join(COLUMNS), "|")
             print("|---" * len(COLUMNS) + "|", flush=True)
             rows = {}
@@ -93,10 +94,10 @@ def main() -> int:
 
 def _row(row: Measured) -> str:
     milliseconds = 1000 * np.array(row.seconds)
-    sizes = [f"{value / MEBIBYTE:.0f}" for value in (row.resident_bytes, row.private_bytes)]
+    sizes = [f"{value / MIB:.0f}" for value in (row.resident_bytes, row.private_bytes)]
     times = [f"{np.percentile(milliseconds, percent):.2f}" for percent in (50, 99)]
     cpu = f"{1000 * row.cpu_seconds / len(row.seconds):.2f}"
-    first = [row.engine, f"{row.index_seconds:.1f}", f"{row.index_bytes / MEBIBYTE:.1f}", f"{row.load_seconds:.2f}"]
+    first = [row.engine, f"{row.index_seconds:.1f}", f"{row.index_bytes / MIB:.1f}", f"{row.load_seconds:.2f}"]
     return f"| {' | '.join([*first, *sizes, *times, cpu, str(len(row.seconds))])} |"
 
 

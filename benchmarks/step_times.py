@@ -1,4 +1,4 @@
-"""Times of the calls of an environment, memory, and measurements in a process of their own."""
+"""Times of the calls of an environment, and measurements in a process of their own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import ParamSpec, TypeVar
-
-MEBIBYTE = 2**20
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,13 +38,6 @@ class StepTimes:
                 late = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
                 p50 = 1000 * statistics.median(ordered)
                 print(f"    {kind:7} p50 {p50:.3f} ms, p99 {1000 * late:.3f} ms, {len(ordered)} calls", flush=True)
-
-
-def resident_mebibytes() -> float:
-    """Resident memory of this process."""
-    import psutil
-
-    return psutil.Process().memory_info().rss / MEBIBYTE
 
 
 def in_new_process(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from expert_episodes import Episodes, measure_replays, record_expert
-from step_times import StepTimes, in_new_process, resident_mebibytes
+from process_memory import resident
+from step_times import StepTimes, in_new_process
 
 _KINDS = ("search", "click", "buy")
 
@@ -85,7 +86,7 @@ def measure_plain(folder: str, episodes: Episodes) -> None:
 
     shop = open_shop(folder)
     goals = [shop.goal("human", number) for number in range(shop.num_goals("human"))]
-    before = resident_mebibytes()
+    before = resident()
     started = time.perf_counter()
     items, rows = (json.loads(Path(folder, name).read_text(encoding="utf-8")) for name in FILE_NAMES[:2])
     products = list(products_of(items, {asin: row["attributes"] for asin, row in rows.items()}))
@@ -97,7 +98,7 @@ def measure_plain(folder: str, episodes: Episodes) -> None:
         for response in responses:
             command = response.removeprefix("<action>").removesuffix("</action>")
             times.call(_kind(response), plain.step, command)
-    memory = resident_mebibytes()
+    memory = resident()
     print(f"  plain shop: {memory:.0f} MiB, {memory - before:.0f} more than without")
     times.report()
 

@@ -7,7 +7,6 @@ and the API is read from the sources without importing them.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import posixpath
 import re
@@ -20,6 +19,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from steppo_gym import registered_ids
+from steppo_gym.credit.records import CreditRule
 from steppo_gym.trainers.rules import ALGORITHMS
 
 REPOSITORY = Path(__file__).parents[1]
@@ -49,9 +49,6 @@ API = ("steppo_gym", "steppo_gym/rollouts", "steppo_gym/credit", "steppo_gym/eva
        "steppo_gym/storage", "steppo_gym/testing", "trainers", "trainers/policy", "trainers/run")  # fmt: skip
 """Folders whose modules are documented, a page for each folder."""
 
-RULES = ("rules", "newer_rules", "branching_rules")
-"""Modules of `trainers/` with credit rules: each rule has a page."""
-
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
@@ -70,7 +67,12 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         {"Tutorials": tutorials},
         {"Guides": ["faq.md", *({part: [f"{name}.md" for name in names]} for part, names in GUIDES.items())]},
         {"Environments": [{name: f"environments/{name}.md"} for name in cards()]},
-        {"Algorithms": ["algorithms.md"] + [{title: f"algorithms/{script}.md"} for script, title in titles().items()]},
+        {
+            "Algorithms": [
+                "algorithms.md",
+                *({rule.title(): f"algorithms/{name}.md"} for name, rule in ALGORITHMS.items()),
+            ]
+        },
         {"Results": ["results/benchmark.md", "results/results.md", "results/speed.md"]},
         {"API": [{_package(folder): f"api/{_package(folder)}.md"} for folder in API]},
         {"Project": [uri for uri in COPIED.values() if uri.startswith("project/")]},
@@ -82,7 +84,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made, and the figures."""
     made = {uri: (REPOSITORY / path).read_text(encoding="utf-8") for path, uri in COPIED.items()}
     made |= {f"environments/{name}.md": environment_page(name, classes) for name, classes in cards().items()}
-    made |= {f"algorithms/{script}.md": algorithm_page(script, title) for script, title in titles().items()}
+    made |= {f"algorithms/{script}.md": algorithm_page(script) for script in ALGORITHMS}
     made |= {f"api/{_package(folder)}.md": api_page(folder) for folder in API}
     for uri, content in made.items():
         files.append(File.generated(config, uri, content=content))
@@ -157,41 +159,10 @@ def environment_page(name: str, classes: dict[str, str]) -> str:
     return "\n".join([card, heading, *(f"`{env_id}`\n\n::: {path}\n{options}" for env_id, path in classes.items())])
 
 
-def titles() -> dict[str, str]:
-    """Script to the algorithm's name in its docstring, in the order of the rules."""
-    found = {}
-    for path in sorted((REPOSITORY / "trainers").glob("*.py")):
-        named = re.match(r"Train a policy with ([^:]+):", _docstring(path))
-        if named:
-            found[path.stem] = named[1]
-    order = list(rules())
-    return dict(sorted(found.items(), key=lambda item: order.index(_rule_of(item[1]))))
-
-
-def rules() -> dict[str, str]:
-    """Full name of each class in `RULES` to its docstring, in the order of the files."""
-    return {
-        f"steppo_gym.trainers.{module}.{node.name}": ast.get_docstring(node) or ""
-        for module in RULES
-        for node in ast.parse((REPOSITORY / "trainers" / f"{module}.py").read_text(encoding="utf-8")).body
-        if isinstance(node, ast.ClassDef)
-    }
-
-
-def _rule_of(title: str) -> str:
-    """The full name of the class whose docstring begins with an algorithm's name."""
-    for name, docstring in rules().items():
-        if title in re.split(r" and |, ", docstring.partition(":")[0]):
-            return name
-    raise ValueError(f"No class of {', '.join(RULES)} has a docstring that begins with {title!r} and a colon.")
-
-
-def _docstring(path: Path) -> str:
-    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-
-
-def algorithm_page(script: str, title: str) -> str:
+def algorithm_page(script: str) -> str:
     """What `algorithms.md` says of an algorithm, how to run it, and its rule with all settings."""
+    rule = ALGORITHMS[script]
+    title = rule.title()
     text = (REPOSITORY / "docs" / "algorithms.md").read_text(encoding="utf-8")
     header = re.search(r"^\| script .*\n\|[-| ]+\|$", text, re.MULTILINE)
     row = re.search(rf"^\| `{script}\.py` \|.*$", text, re.MULTILINE)
@@ -217,20 +188,19 @@ python trainers/{script}.py --env alfworld
 
 ## Settings
 
-{_settings(script)}
+{_settings(rule)}
 
 ## Rule
 
-::: {_rule_of(title)}
+::: {rule.__module__}.{rule.__qualname__}
     options:
       heading_level: 3
       show_signature: false
 """
 
 
-def _settings(script: str) -> str:
+def _settings(rule: type[CreditRule]) -> str:
     """The flags of an algorithm's own, and what it changes in those of every run."""
-    rule = ALGORITHMS[script]
     own = [f"| `--{one.name}` | {one.default} | {one.metadata['help']} |" for one in dataclasses.fields(rule)]
     shared = [
         f"| `--{name}` | {value} | as in every script, but for this default |" for name, value in rule.defaults.items()
@@ -241,8 +211,9 @@ def _settings(script: str) -> str:
 def api_page(folder: str) -> str:
     """A page with every module of a folder, but for the rules: each has the page of its algorithm."""
     package = _package(folder)
-    files = (REPOSITORY / folder).glob("*.py")
-    modules = sorted(path.stem for path in files if path.stem not in ("__init__", *RULES))
+    of_rules = {rule.__module__ for rule in ALGORITHMS.values()}
+    names = sorted(path.stem for path in (REPOSITORY / folder).glob("*.py") if path.stem != "__init__")
+    modules = [name for name in names if f"{package}.{name}" not in of_rules]
     options = "    options:\n      members: false\n" if modules else ""
     return "\n".join([f"# {package}\n", f"::: {package}\n{options}", *(f"::: {package}.{name}\n" for name in modules)])
 

@@ -14,7 +14,6 @@ from steppo_gym.baselines.tables.estimates import (
     estimate,
     holm,
     interquartile_mean,
-    paired_differences,
     paired_t_test,
     probability_of_improvement,
     t_interval,
@@ -63,14 +62,6 @@ def test_probability_of_improvement_counts_pairs(values, reference):
 
 def test_one_run_is_a_point():
     assert estimate([0.25]) == Estimate(0.25, 0.25, 0.25, 1)
-
-
-def test_pairs_stay_together():
-    # Seeds differ much, the algorithms by 0.1 at each seed.
-    reference = [0.1, 0.5, 0.7, 0.3]
-    assert paired_differences([value + 0.1 for value in reference], reference) == pytest.approx([0.1] * 4)
-    with pytest.raises(ValueError, match="longer"):
-        paired_differences([0.1], [0.1, 0.2])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from steppo_gym.credit.branching import bpo_advantages, highest_entropy_steps, v
 from steppo_gym.credit.ragged import ragged_returns
 from steppo_gym.credit.records import Credit, CreditRule, Records
 from steppo_gym.trainers.rule_settings import GAMMA, check_shares
-from steppo_gym.trainers.setting import setting
+from steppo_gym.trainers.setting import check_ranges, setting
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,7 @@ class VinePPO(CreditRule):
     def __post_init__(self) -> None:
         """Check the ranges."""
         check_shares(gamma=self.gamma)
-        if self.continuations < 1:
-            raise ValueError(f"continuations must be at least 1, got {self.continuations}.")
+        check_ranges(self, {"continuations": 1})
 
     def branches(self, records: Records) -> Sequence[int]:
         """Every step, as often as there are continuations."""
@@ -71,9 +70,7 @@ class BPO(CreditRule):
     def __post_init__(self) -> None:
         """Check the ranges."""
         check_shares(gamma=self.gamma)
-        for name in ("forks", "siblings"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        check_ranges(self, {"forks": 1, "siblings": 1})
 
     def branches(self, records: Records) -> Sequence[int]:
         """The steps of highest entropy, as often as there are siblings."""

@@ -29,11 +29,7 @@ Integers = npt.NDArray[np.int64]
 
 
 def collapse_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
-    """Spread of returns and dependence of responses on prompts; failed episodes are left out.
-
-    Args:
-        episodes: of an iteration, of all processes.
-    """
+    """Spread of returns in an iteration and dependence of responses on prompts; failed episodes are left out."""
     played = [episode for episode in episodes if episode.ended != "failed"]
     if not played:
         return {}
@@ -44,15 +40,12 @@ def collapse_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
 
 
 def prompt_information(episodes: Sequence[Episode]) -> float:
-    """How much a response token says of the task it was written for, in nats; about 0 if nothing.
+    """How much a response token says of the task it was written for, of at least two, in nats; about 0 if nothing.
 
     The mutual information of task and token, I = sum p(x, y) log p(x, y) / (p(x) p(y)) over the counts of the
     iteration, minus what it is when the responses are dealt to the tasks at random: counts of few tokens look
     informative by chance alone, and that much. It stands for the mutual information of prompts and whole responses,
     whose loss is called template collapse in arXiv:2604.06268, and needs no further pass of the model.
-
-    Args:
-        episodes: of at least two tasks.
     """
     numbers = {task: number for number, task in enumerate(sorted({episode.task_id for episode in episodes}))}
     tasks = np.array([numbers[episode.task_id] for episode in episodes for _ in episode.steps], np.int64)
@@ -83,11 +76,7 @@ def mutual_information(first: Integers, second: Integers) -> float:
 
 
 def collapse_warnings(history: Sequence[Entry]) -> dict[str, str]:
-    """What is wrong after the last of some iterations, by kind, in a line each.
-
-    Args:
-        history: of all iterations so far, in order.
-    """
+    """What is wrong after the last of all iterations so far, by kind, in a line each."""
     found = {
         "returns": _equal_returns(history),
         "entropy": _no_entropy(history),

@@ -105,10 +105,9 @@ class CreditRecorder(TrainerCallback):
         """
         lines = [line for line, episode in enumerate(episodes) if episode.ended != "failed"]
         tokens = [[len(step.response_ids) for step in episode.steps] for episode in trained]
-        trace = TokenTrace(len(old_log_probs))
-        sampled = trained[: min(self._sample, len(lines))]
-        admissible = [step.admissible_actions or () for episode in sampled for step in episode.steps]
-        self._open = _Open(path, lines, tokens, rows, credit, old_log_probs, trace, admissible)
+        trace, sample = TokenTrace(len(old_log_probs)), min(self._sample, len(lines))
+        admissible = [step.admissible_actions or () for episode in trained[:sample] for step in episode.steps]
+        self._open = _Open(path, lines, tokens, sample, rows, credit, old_log_probs, trace, admissible)
         return trace
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -119,9 +118,9 @@ class CreditRecorder(TrainerCallback):
         after = done.old_log_probs
         if self._sample:
             # Also without tokens: processes that share a sharded model pass through it together.
-            number = sum(map(sum, done.tokens[: min(self._sample, len(done.lines))]))
+            number = sum(map(sum, done.tokens[: done.sample]))
             after = self._log_probs(_rows_of_first_tokens(done.rows, number), len(after))
-        save_arrays(done.path, _arrays(done, self._sample, after))
+        save_arrays(done.path, _arrays(done, after))
 
 
 @dataclass(frozen=True)
@@ -133,6 +132,8 @@ class _Open:
     """(E,) of the episodes that the file is about."""
     tokens: Sequence[Sequence[int]]
     """Of every trained episode, of which they are the first E, the response tokens of each step."""
+    sample: int
+    """Of the first of them the tokens are recorded."""
     rows: Sequence[Row]
     credit: Credit
     old_log_probs: Array
@@ -141,15 +142,14 @@ class _Open:
     """Of each step of the sampled episodes."""
 
 
-def _arrays(done: _Open, sample: int, after: Array) -> dict[str, npt.NDArray[Any]]:
+def _arrays(done: _Open, after: Array) -> dict[str, npt.NDArray[Any]]:
     """The arrays of a file.
 
     Args:
         done: the iteration.
-        sample: how many of its episodes have their tokens recorded.
         after: (M,) log-probabilities after the updates; only those of sampled episodes are read.
     """
-    own, sampled = done.tokens[: len(done.lines)], done.tokens[: min(sample, len(done.lines))]
+    own, sampled = done.tokens[: len(done.lines)], done.tokens[: done.sample]
     per_step = np.array([number for episode in done.tokens for number in episode], np.int64)
     starts = np.concatenate([[0], np.cumsum(per_step)])[:-1].astype(np.int64)
     log_ratios = done.trace.log_probs - done.old_log_probs
@@ -174,7 +174,7 @@ def _arrays(done: _Open, sample: int, after: Array) -> dict[str, npt.NDArray[Any
     return {
         "lines": np.array(done.lines, np.int64),
         "steps": np.array([len(episode) for episode in own], np.int64),
-        "sampled": np.array(done.lines[: len(sampled)], np.int64),
+        "sampled": np.array(done.lines[: done.sample], np.int64),
         "tokens": np.array(counts, np.int64),
         **{name: column[: sum(map(len, own))].astype(np.float32) for name, column in steps.items()},
         **{name: column[: sum(counts)].astype(np.float32) for name, column in tokens.items()},

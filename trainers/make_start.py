@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from steppo_gym.command_line import CommandParser
 from steppo_gym.errors import DataError, SteppoGymError
@@ -30,9 +29,7 @@ from steppo_gym.rollouts.open_episode import Assignment
 from steppo_gym.rollouts.pool import EnvPool
 from steppo_gym.rollouts.rollout import collect
 from steppo_gym.trainers.evaluation import EvaluationSet, first_tasks
-from steppo_gym.trainers.policy.chat import ChatCodec
-from steppo_gym.trainers.policy.generation import ModelPolicy
-from steppo_gym.trainers.policy.small_policy import stop_token_ids
+from steppo_gym.trainers.results.saved_policy import SavedPolicy
 from steppo_gym.trainers.run.presets import PRESETS, Preset
 from steppo_gym.trainers.run.settings import Start
 from steppo_gym.trainers.run.starts import CARD, SHIPPED, read_start
@@ -60,11 +57,7 @@ class Making:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Make a start, unless it is there.
-
-    Args:
-        argv: arguments without the program's name; those of the process by default.
-    """
+    """Make a start, unless it is there."""
     parser = _parser()
     options = parser.parse_args(argv)
     try:
@@ -209,16 +202,8 @@ def _said(figures: Mapping[str, Any]) -> str:
 
 def _play(folder: Path, tasks: EvaluationSet, temperature: float, max_response_tokens: int) -> dict[str, Any]:
     """Success, share of invalid actions, mean number of steps and mean metrics of the environment on a set of tasks."""
-    # By name, because AutoTokenizer would replace its pre-tokenizer by that of the model type.
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left")
-    codec = ChatCodec(tokenizer, stop_token_ids=stop_token_ids(tokenizer))
-    policy = ModelPolicy(
-        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
-        num_slots=_NUM_SLOTS,
-        stop_token_ids=codec.stop_token_ids,
-        pad_token_id=int(tokenizer.pad_token_id),  # type: ignore[arg-type]
-        max_response_tokens=max_response_tokens,
-        temperature=temperature,
+    policy, codec, _ = SavedPolicy.open(folder).load(
+        num_slots=_NUM_SLOTS, temperature=temperature, seed=0, max_response_tokens=max_response_tokens
     )
     assignments = [Assignment(task_id, seed) for seed, task_id in enumerate(tasks.task_ids)]
     with EnvPool(tasks.spec, num_slots=_NUM_SLOTS, num_workers=0) as pool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -163,11 +163,6 @@ def credit_metrics(credit: Credit, raw: Moments, gather: Callable[[Any], list[An
         logged["value_target_mean"] = float(returns.mean())
         logged["explained_variance"] = explained_variance(values, returns)
     return logged
-
-
-def with_prefix(prefix: str, logged: Mapping[str, float]) -> dict[str, float]:
-    """Put `prefix` before every name."""
-    return {prefix + name: value for name, value in logged.items()}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -13,7 +13,6 @@ from steppo_gym.rollouts.policies import Policy
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool
 from steppo_gym.rollouts.rollout import Assignment, Rollout, collect, require_played
 from steppo_gym.trainers.evaluation import EvaluationSet, evaluation_metrics
-from steppo_gym.trainers.metrics import with_prefix
 from steppo_gym.trainers.policy.chat import ChatCodec
 from steppo_gym.trainers.policy.generation import BackendPolicy, ModelPolicy
 from steppo_gym.trainers.policy.sampling_check import PROBE_TOKENS
@@ -123,7 +122,7 @@ class PlayingTrainer(RecordedTrainer):
     def _generate_with_trl(
         self, prompts: list[list[int]], temperature: float
     ) -> tuple[list[list[int]], list[list[float]] | None]:
-        engine = self.vllm_generation if self.use_vllm else self.generation_config
+        engine = self.vllm_generation
         usual = engine.temperature
         engine.temperature = temperature
         try:
@@ -157,7 +156,7 @@ class PlayingTrainer(RecordedTrainer):
         metrics: dict[str, float] = {}
         for tasks in self.evaluation_sets:
             scores = evaluation_metrics(self.play_evaluation_set(tasks, temperature=0.0))
-            metrics |= with_prefix(f"{metric_key_prefix}_{tasks.name}_", scores)
+            metrics |= {f"{metric_key_prefix}_{tasks.name}_{name}": value for name, value in scores.items()}
         self._check_best_metric(metrics)
         training = self.model.training
         self.model.eval()

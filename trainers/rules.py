@@ -39,7 +39,7 @@ from steppo_gym.trainers.rule_settings import (
     Keys,
     check_shares,
 )
-from steppo_gym.trainers.setting import setting
+from steppo_gym.trainers.setting import check_ranges, setting
 
 Array = npt.NDArray[np.float64]
 
@@ -223,8 +223,7 @@ class HGPO(DiscountedStateRule):
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        if self.history < 0:
-            raise ValueError(f"history must be at least 0, got {self.history}.")
+        check_ranges(self, {"history": 0})
 
     def advantages(self, records: Records, keys: Keys) -> Array:
         """See `StateRule`."""

@@ -86,7 +86,7 @@ class SamplingTrainer(PlayingTrainer):
     def _push(self) -> None:
         assert self._servers is not None
         model: Any = self.accelerator.unwrap_model(self.model)
-        self._servers.push(partial(_save, model), int(self.state.global_step))
+        self._servers.push(model.save_pretrained, int(self.state.global_step))
 
     def _served(self, temperature: float, seed: int) -> contextlib.AbstractContextManager[Policy]:
         assert self._servers is not None
@@ -172,7 +172,3 @@ class SamplingTrainer(PlayingTrainer):
         if self._ahead is not None:
             self._ahead.close()
         super().close()
-
-
-def _save(model: Any, folder: Path) -> None:
-    model.save_pretrained(folder)

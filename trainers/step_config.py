@@ -52,6 +52,10 @@ LEAST = {
 }
 ABOVE_ZERO = ("temperature", "env_step_timeout")
 FINITE = ("learning_rate", "beta", "temperature")
+CHECKPOINTING = "activation_checkpointing"
+if CHECKPOINTING not in GRPOConfig.__dataclass_fields__:
+    # Transformers before 5.20 have an older name.
+    CHECKPOINTING = "gradient_checkpointing"
 CHOICES = {"ratio": RATIOS, "loss_average": LOSS_AVERAGES, "kl_in": get_args(KlIn), "shard": get_args(Shard)}
 
 
@@ -204,11 +208,6 @@ class StepConfig(GRPOConfig):
         self.num_generations = num_generations  # pyright: ignore[reportIncompatibleVariableOverride]
         # Set after the check, which would count evaluation in groups as well.
         self.eval_strategy = IntervalStrategy(evaluating)
-
-    @property
-    def recomputes_log_probs(self) -> bool:
-        """Whether the sampler's log-probabilities are not taken: in another precision they would differ."""
-        return bool(self.bf16 or self.fp16 or self.recompute_log_probs)
 
     @property
     def updates_in_iteration(self) -> int:

@@ -65,13 +65,9 @@ def assignments(task_ids: Sequence[str], group_size: int, seed: int) -> list[Ass
 
 
 def split_rows(episodes: Sequence[Episode], rows: Sequence[Row], num_slices: int, seed: int) -> tuple[Slice, ...]:
-    """Deal whole episodes to slices in random order; sizes differ by at most one episode.
+    """Deal whole episodes, with their rows, to slices in random order; sizes differ by at most one episode.
 
-    Args:
-        episodes: those the rows were built from.
-        rows: of `build_rows`; rows without trained tokens are left out.
-        num_slices: how many.
-        seed: of the order.
+    Rows without trained tokens are left out.
     """
     order = np.random.default_rng(seed).permutation(len(episodes))
     slice_of_episode = np.empty(len(episodes), np.int64)

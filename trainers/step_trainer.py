@@ -45,7 +45,7 @@ from steppo_gym.credit.rows import Row, build_rows, padding_share, token_budget_
 from steppo_gym.credit.whitening import merge_moments, moments, whiten
 from steppo_gym.rollouts.episode import Episode
 from steppo_gym.rollouts.pool import EnvFactory
-from steppo_gym.rollouts.rollout import Assignment, Rollout
+from steppo_gym.rollouts.rollout import Rollout
 from steppo_gym.trainers.branches import Branches, branch_metrics, play_branches
 from steppo_gym.trainers.credit_file import CreditRecorder
 from steppo_gym.trainers.critic_config import CriticConfig, has_final_value
@@ -129,15 +129,6 @@ class StepTrainer(UpdatingTrainer):
         if len(task_ids) < tasks:
             raise ValueError(
                 f"An iteration plays {tasks} different tasks, but the training split has only {len(task_ids)}."
-            )
-        if (
-            args.use_vllm
-            and args.world_size > 1
-            and (args.vllm_mode, args.vllm_tensor_parallel_size) != ("colocate", 1)
-        ):
-            raise ValueError(
-                "With several processes TRL's vLLM engine mixes up their answers, as they ask for different numbers of "
-                "them. Use --vllm_mode colocate with --vllm_tensor_parallel_size 1, or one process."
             )
         beta = args.beta
         if args.shard != "none":
@@ -239,7 +230,8 @@ class StepTrainer(UpdatingTrainer):
         self.require_finite_weights()
         rollout, seed = self.play_iteration(number, task_ids)
         episodes = [episode for episode in rollout.episodes if episode.ended != "failed"]
-        branches = play_branches(self.rule, episodes, self.spec, partial(self._play_branches, seed=seed), seed)
+        play = partial(self.play, self.spec, temperature=self.temperature, seed=seed + 1)
+        branches = play_branches(self.rule, episodes, self.spec, play, seed)
         with self.phases.phase("credit"):
             return self._prepare_iteration(number, seed, rollout, branches)
 
@@ -249,7 +241,7 @@ class StepTrainer(UpdatingTrainer):
         trained = branches.episodes
         require_finite_rewards(trained, self.position())
         rows = build_rows(trained, max_tokens=self.max_row_tokens, final_prompts=self.rule.critic is not None)
-        iteration = self._assign_credit(trained, rows, seed, branches)
+        iteration = self._assign_credit(branches, rows, seed)
         if self.critic is not None and number < self.critic_config.critic_warmup_iterations:
             iteration = replace(iteration, trains_policy=False)
         require_finite_credit(iteration, self.position())
@@ -277,9 +269,6 @@ class StepTrainer(UpdatingTrainer):
     def check_sampling_gap(self, gap: float) -> None:
         """End a run whose first iteration, or any with servers, was sampled from another distribution than it trains.
 
-        Args:
-            gap: of the iteration, see `steppo_gym.trainers.policy.sampling_check`.
-
         Raises:
             SamplingGapError: it is above the bound.
         """
@@ -287,12 +276,8 @@ class StepTrainer(UpdatingTrainer):
         low = self.low_precision or self.samples_elsewhere
         check_gap(gap, low_precision=low, from_servers=self._servers is not None)
 
-    def _play_branches(self, todo: Sequence[Assignment], *, seed: int) -> Rollout:
-        return self.play(self.spec, todo, temperature=self.temperature, seed=seed + 1)
-
-    def _assign_credit(
-        self, episodes: Sequence[Episode], rows: Sequence[Row], seed: int, branches: Branches | None = None
-    ) -> Iteration:
+    def _assign_credit(self, branches: Branches, rows: Sequence[Row], seed: int) -> Iteration:
+        episodes = branches.episodes
         num_steps = sum(episode.num_steps for episode in episodes)
         num_tokens = sum(len(step.response_ids) for episode in episodes for step in episode.steps)
         values = np.zeros(0)
@@ -302,12 +287,11 @@ class StepTrainer(UpdatingTrainer):
             have_value = np.array([has_final_value(e, bootstrap_truncated=bootstrap) for e in episodes], bool)
             values[len(values) - len(episodes) :][~have_value] = 0.0
         sampled, corrects = sampled_log_probs(episodes), self.args.off_policy_correction != "none"
-        recompute = self.low_precision or self.args.recomputes_log_probs or self.samples_elsewhere or corrects
+        recompute = self.low_precision or self.args.recompute_log_probs or self.samples_elsewhere or corrects
         old = self._forward.log_probs(rows, num_tokens) if recompute or sampled is None else sampled
         reference = self._forward.reference_log_probs(rows, num_tokens) if self.args.beta else None
         penalty = None if reference is None or self.args.kl_in == "loss" else self.args.beta * (reference - old)
-        further = {} if branches is None else branches.for_records()
-        records = Records(episodes, values, penalty, old, **further)
+        records = Records(episodes, values, penalty, old, **branches.for_records())
         credit = self.rule(records)
         check_credit(credit, records, self.rule.critic)
         weights = np.ones(1)

@@ -1,1 +1,1 @@
-"""Internal: what a comparison is, its rows, and the rules head to head; `protocols.py` lists all comparisons."""
+"""Internal: what a comparison is, its rows, the rules head to head and default jobs; `protocols.py` lists them all."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ class Protocol:
     seeds: tuple[int, ...]
     """Of the runs in the table."""
     algorithms: tuple[Algorithm, ...]
-    grid_arguments: tuple[str, ...] = field(default=())
+    grid_arguments: tuple[str, ...] = ()
     """Flags of the runs that choose a grid point, instead of those in `arguments`: a smaller budget, for example."""
-    machine_arguments: tuple[str, ...] = field(default=())
+    machine_arguments: tuple[str, ...] = ()
     """Flags that change speed and what is kept on disk, not results."""
-    defaults: tuple[str, ...] = field(default=())
+    defaults: tuple[str, ...] = ()
     """Flags whose defaults have changed since its first line, with the values that they had and its runs still have."""
     lists_actions: bool = True
     """Whether the task lists its admissible actions, so that random ones can be played."""

@@ -15,7 +15,6 @@ from steppo_gym.baselines.tables.estimates import (
     estimate,
     holm,
     interquartile_mean,
-    paired_differences,
     paired_t_test,
 )
 
@@ -129,9 +128,8 @@ def _row(key: str, group: Sequence[Line], reference: Mapping[int, float]) -> Row
     greedy = [line["success_after"] for line in group]
     areas = [area_under_curve(line["curve"]) for line in group if line["curve"]]
     updates = [line["seconds_per_update"] for line in group if line["seconds_per_update"] is not None]
-    pairs = [(line["success_after"], reference[line["seed"]]) for line in group if line["seed"] in reference]
-    own, other = zip(*pairs, strict=True) if pairs and key != REFERENCE else ((), ())
-    differences = paired_differences(own, other)
+    shared = [line for line in group if line["seed"] in reference and key != REFERENCE]
+    differences = [line["success_after"] - reference[line["seed"]] for line in shared]
     return Row(
         title=group[0]["title"],
         point=GridPoint(group[0]["learning_rate"], group[0]["epsilon"], tuple(group[0].get("option", ()))),

@@ -70,16 +70,6 @@ def probability_of_improvement(values: npt.ArrayLike, reference: npt.ArrayLike) 
     return np.asarray((own > other).mean(axis=(-2, -1)) + 0.5 * (own == other).mean(axis=(-2, -1)))
 
 
-def paired_differences(values: Sequence[float], reference: Sequence[float]) -> list[float]:
-    """Differences `values - reference`, run by run.
-
-    Args:
-        values: (N,) float.
-        reference: (N,) float, from the same seeds in the same order.
-    """
-    return [value - other for value, other in zip(values, reference, strict=True)]
-
-
 def paired_t_test(differences: Sequence[float]) -> float | None:
     """Two-sided p of Student's paired t test that the mean difference is 0.
 
@@ -166,9 +156,7 @@ def area_under_curve(points: Sequence[Sequence[float]]) -> float:
             point's height.
     """
     x, y = np.array([point[:2] for point in points], np.float64).T
-    if len(x) == 1:
-        return float(y[0])
-    return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2) / (x[-1] - x[0]))
+    return float(np.trapezoid(y, x) / (x[-1] - x[0]) if len(x) > 1 else y[0])
 
 
 def first_time(points: Sequence[Sequence[float]], score: float) -> float | None:

@@ -272,7 +272,7 @@ def begin(trainer, episodes):
     The critic has moved since, so that its clip takes part.
     """
     rows = build_rows(episodes)
-    iteration = trainer._assign_credit(episodes, rows, 0, branches_of(trainer.rule, episodes))
+    iteration = trainer._assign_credit(branches_of(trainer.rule, episodes), rows, 0)
     if trainer.critic is not None:
         shift(trainer.critic, 0.02, seed=1)
     return iteration, trainer._forward.begin_update(iteration, iteration.slices, trainer.gather)

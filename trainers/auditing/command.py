@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,7 @@ LEAST = {
 
 
 def audit(options: argparse.Namespace) -> int:
-    """Run the command.
-
-    Args:
-        options: as `steppo_gym.cli` reads them.
-
-    Returns:
-        Exit status.
+    """Run the command; returns its exit status.
 
     Raises:
         ValueError: a setting that cannot work, said in one line.
@@ -90,7 +85,7 @@ def _play(
 ) -> tuple[Found, Source]:
     """Everything that is played, or was before."""
     env = spec.make()
-    task_ids = [env.task_ids[i] for i in range(min(options.tasks, len(env.task_ids)))]
+    task_ids = list(islice(env.task_ids, options.tasks))
     plan = Plan(options.continuations, options.alternatives, options.gamma)
     source = open_source(options, trained, env.tools)
     settings = {
@@ -195,7 +190,7 @@ def _score_rules(
         if rule.critic is not None and (critic is None or critic.unit != rule.critic):
             skipped[name] = f"it reads a critic of {rule.critic}s, and none was kept with the policy."
             continue
-        if kind.branches.__qualname__ != "CreditRule.branches":
+        if kind.branches is not CreditRule.branches:
             skipped[name] = "it plays branches of its own."
             continue
         if kind.needs_groups and options.group_size < 2:

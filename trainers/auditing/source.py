@@ -45,12 +45,8 @@ class Source:
 def training_of(source: Path, env: str | None) -> dict[str, Any]:
     """The settings of the run that this folder is, or is a checkpoint of; nothing if it is neither.
 
-    Args:
-        source: a folder, or something else.
-        env: the task that was asked for, None for that of the run.
-
     Raises:
-        ValueError: it was trained on another task.
+        ValueError: it was trained on another task than was asked for.
     """
     # A model's folder has a config.json as well, and a checkpoint lies in the folder of its run.
     files = [folder / "config.json" for folder in (source, source.absolute().parent)]
@@ -64,21 +60,12 @@ def training_of(source: Path, env: str | None) -> dict[str, Any]:
 
 
 def trained_rule(trained: Mapping[str, Any]) -> type[CreditRule] | None:
-    """The rule of a run, None for what is no run or had a rule of somebody's own.
-
-    Args:
-        trained: of `training_of`.
-    """
+    """The rule of a run, None for what is no run or had a rule of somebody's own."""
     return next((rule for rule in ALGORITHMS.values() if trained and rule.title() == trained["algorithm"]), None)
 
 
 def played_by(run: Path, iteration: int, trained: Mapping[str, Any]) -> tuple[Path, Path]:
-    """The checkpoint whose policy played an iteration of a run, and the file of its episodes.
-
-    Args:
-        run: folder of the run.
-        iteration: from 1.
-        trained: of `training_of`.
+    """The checkpoint whose policy played an iteration of a run, from 1 on, and the file of its episodes.
 
     Raises:
         ValueError: it is no run, or the checkpoint or the episodes are not there.
@@ -128,11 +115,6 @@ def training_keywords(trained: Mapping[str, Any], preset: Preset) -> dict[str, A
 
 def open_source(options: argparse.Namespace, trained: Mapping[str, Any], tools: Sequence[Mapping[str, Any]]) -> Source:
     """The policy with its codec, and the critic it was trained with.
-
-    Args:
-        options: of the command.
-        trained: of `training_of`.
-        tools: the environment's.
 
     Raises:
         ValueError: the source is no policy.

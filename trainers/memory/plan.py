@@ -19,12 +19,13 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 from steppo_gym.trainers.critic_config import CriticKind
 from steppo_gym.trainers.memory.passes import Pass, run_pass
 from steppo_gym.trainers.policy.critic import Critic, default_kind, run_layers_again
+from steppo_gym.trainers.policy.model_limits import base_of
 from steppo_gym.trainers.policy.output_layer import COPIES, TILE_BYTES
 from steppo_gym.trainers.policy.prefill import MAX_PASS_TOKENS
 from steppo_gym.trainers.policy.slot_cache import grown
@@ -106,38 +107,37 @@ def plan(needs: Needs) -> Plan:
     """
     if needs.optimizer not in OPTIMIZERS:
         raise ValueError(f"The state of --optim {needs.optimizer} is not known. Known: {', '.join(OPTIMIZERS)}.")
-    policy, critic = models_without_memory(needs, needs.config)
+    policy, critic = _models_without_memory(needs)
     held = [policy, *([] if critic is None else [critic])]
     sharded = needs.parts > 1
     # Sharded models share nothing.
     weights = sum(map(_bytes, held)) if sharded else _bytes(nn.ModuleList(held))
-    base = policy.get_base_model() if needs.peft_config is not None else policy
     if needs.has_reference and needs.peft_config is None:
         weights += _bytes(policy)
     trained = [p for model in held for p in model.parameters() if p.requires_grad]
     gradients = sum(p.numel() * p.element_size() for p in trained)
-    itemsize = {"0.5": 4}.get(str(OPTIMIZERS[needs.optimizer]))
-    optimizer = sum(OPTIMIZERS[needs.optimizer] * p.numel() * (itemsize or p.element_size()) for p in trained)
+    units = OPTIMIZERS[needs.optimizer]
+    optimizer = sum(units * p.numel() * (4 if units == 0.5 else p.element_size()) for p in trained)
     copies = 1 if sharded or needs.processes == 1 else 2
     return Plan(
         weights=weights / needs.parts,
         gradients=copies * gradients / needs.parts,
         optimizer=optimizer / needs.parts,
-        update=_update(needs, critic is not None) + (_gathered(needs, base) if sharded else 0),
+        update=_update(needs, critic is not None) + (_gathered(needs, base_of(policy)) if sharded else 0),
         keys=_keys(needs),
         sampling=_sampling(needs) + (_compute_size(needs) * _count(policy.parameters()) if sharded else 0),
     )
 
 
-def models_without_memory(needs: Needs, config: Any) -> tuple[Any, Critic | None]:
+def _models_without_memory(needs: Needs) -> tuple[Any, Critic | None]:
     """Policy and critic on the meta device."""
     with init_empty_weights(include_buffers=False):
-        policy = AutoModelForCausalLM.from_config(config, dtype=needs.dtype)
+        policy = AutoModelForCausalLM.from_config(needs.config, dtype=needs.dtype)
     policy.tie_weights()
-    return with_adapters_and_critic(needs, policy)
+    return _with_adapters_and_critic(needs, policy)
 
 
-def with_adapters_and_critic(needs: Needs, policy: Any) -> tuple[Any, Critic | None]:
+def _with_adapters_and_critic(needs: Needs, policy: Any) -> tuple[Any, Critic | None]:
     """The policy as it is trained, and its critic."""
     if needs.peft_config is not None:
         from peft import get_peft_model
@@ -157,8 +157,8 @@ def _update(needs: Needs, has_critic: bool) -> float:
 
 def _pass(needs: Needs, which: str) -> Pass:
     def make(policy: Any) -> tuple[nn.Module, Any]:
-        trained, critic = with_adapters_and_critic(needs, policy)
-        backbone = (trained.get_base_model() if needs.peft_config is not None else trained).base_model
+        trained, critic = _with_adapters_and_critic(needs, policy)
+        backbone = base_of(trained).base_model
         if needs.checkpointing:
             trained.train()
             run_layers_again(policy)
@@ -252,7 +252,7 @@ def _count(parameters: Any) -> int:
 
 def table(plan: Plan) -> Sequence[tuple[str, float]]:
     """Names and GiB, in the order in which they come."""
-    rows: list[tuple[str, Tensor | float]] = [
+    rows = [
         ("weights", plan.weights),
         ("gradients", plan.gradients),
         ("optimizer", plan.optimizer),
@@ -262,4 +262,4 @@ def table(plan: Plan) -> Sequence[tuple[str, float]]:
         ("most during an update", plan.updating),
         ("most during a rollout", plan.rollout),
     ]
-    return [(name, float(size) / GIB) for name, size in rows]
+    return [(name, size / GIB) for name, size in rows]

@@ -82,11 +82,7 @@ class Critic(nn.Module):
         return kept[0]
 
     def checkpoint_activations(self, kwargs: Mapping[str, Any] | None = None) -> None:
-        """Keep the inputs of layers alone and run the layers again for the gradient; the values stay the same.
-
-        Args:
-            kwargs: `activation_checkpointing_kwargs` of the run.
-        """
+        """Keep the inputs of layers alone and run the layers again for the gradient; the values stay the same."""
         if self.kind == "head":
             return
         # Layers do so in training mode only, in which dropout would come to life.

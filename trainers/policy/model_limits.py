@@ -32,7 +32,7 @@ def check_model(model: Any) -> None:
     if kinds != ["full_attention"]:
         raise ValueError(f"Sampling here needs full attention in every layer, {name} has {kinds}. {OTHERWISE}")
     window = getattr(config, "sliding_window", None)
-    positions = max_positions(model)
+    positions = positions_of(model.config)
     # A window that no context outgrows hides nothing.
     if window and getattr(config, "use_sliding_window", True) and (positions is None or window < positions):
         raise ValueError(
@@ -114,13 +114,8 @@ def check_vocabulary(model: Any, pad_token_id: int, codec: Any) -> None:
         )
 
 
-def max_positions(model: Any) -> int | None:
-    """The longest context the model was made for, None if its configuration does not say."""
-    return positions_of(model.config)
-
-
 def positions_of(config: Any) -> int | None:
-    """The same of a configuration of transformers.
+    """The longest context that a model was made for, None if its configuration does not say.
 
     Under "longrope" (Phi-3 of 128k) no further than what it was first made for. As soon as one row of a batch is longer
     than that, all positions of all rows are rotated otherwise, and do not go with the keys in a cache.
@@ -147,7 +142,7 @@ def context_limits(model: Any, given: int | None, max_response_tokens: int) -> t
         ValueError: what is asked for does not fit, or no prompt does.
     """
     model = base_of(model)
-    positions = max_positions(model)
+    positions = positions_of(model.config)
     if positions is None:
         return given, None if given is None else given + max_response_tokens
     room = positions - max_response_tokens

@@ -56,7 +56,7 @@ def sampling_gap(sampled: Array, trained: Array) -> float:
 
 def check_sampling(
     policy: ModelPolicy, codec: Codec, train_log_probs: Callable[[Sequence[Row], int], Array], *, low_precision: bool
-) -> float:
+) -> None:
     """Sample a few short conversations, see `try_sampling`, and compare them with a training forward.
 
     Args:
@@ -65,11 +65,8 @@ def check_sampling(
         train_log_probs: from rows and the number M of their response tokens to (M,) log-probabilities.
         low_precision: whether either side computes in 16 bits.
 
-    Returns:
-        The gap, see `sampling_gap`.
-
     Raises:
-        SamplingGapError: it is above the bound.
+        SamplingGapError: the gap, see `sampling_gap`, is above the bound.
         ValueError: see `try_sampling`.
     """
     episodes = try_sampling(policy, codec)
@@ -77,17 +74,13 @@ def check_sampling(
     sampled = np.array([log_prob for step in steps for log_prob in step.log_probs or ()])
     gap = sampling_gap(sampled, train_log_probs(build_rows(episodes), len(sampled)))
     check_gap(gap, low_precision=low_precision)
-    return gap
 
 
 def try_sampling(policy: ModelPolicy, codec: Codec) -> list[Episode]:
     """Sample a few short conversations; a policy that did this is not the one to go on with.
 
-    One slot goes on, one starts over and one rests, so that rows of unequal length stand side by side and move.
-
-    Args:
-        policy: has three slots at least.
-        codec: of the policy.
+    One slot goes on, one starts over and one rests, so that rows of unequal length stand side by side and move. The
+    policy has three slots at least.
 
     Raises:
         ValueError: the model raises something when it is sampled from; one line that names its family.

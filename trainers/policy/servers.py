@@ -88,15 +88,7 @@ class PolicyServers:
     def policy(
         self, *, num_slots: int, max_tokens: int, stop_token_ids: Sequence[int], temperature: float, seed: int
     ) -> Iterator[StreamingPolicy]:
-        """A policy that samples from this process's servers, with the weights that were pushed last.
-
-        Args:
-            num_slots: requests under way at the same time.
-            max_tokens: longest response.
-            stop_token_ids: tokens that end a response.
-            temperature: 0 is greedy.
-            seed: of the sampling.
-        """
+        """A policy that samples from this process's servers, with the weights that were pushed last."""
         with contextlib.ExitStack() as stack:
             servers = [
                 stack.enter_context(

@@ -43,11 +43,7 @@ def base_of(folder: str | Path) -> str:
 
 
 def load_with_adapters(folder: str | Path, **given: Any) -> Any:
-    """The base model with the adapters in place, as it was trained.
-
-    Args:
-        folder: of the adapters.
-        **given: of transformers' `from_pretrained`.
+    """The base model with the adapters in place, as it was trained; `given` is for transformers' `from_pretrained`.
 
     Raises:
         DataError: there is no base model, or PEFT is missing.

@@ -35,7 +35,7 @@ from steppo_gym.trainers.run.checks import (
 from steppo_gym.trainers.run.presets import Preset, preset_of
 from steppo_gym.trainers.run.recipes import with_recipes
 from steppo_gym.trainers.run.settings import RunArguments, RunSettings
-from steppo_gym.trainers.step_config import StepConfig, check_rule
+from steppo_gym.trainers.step_config import CHECKPOINTING, StepConfig, check_rule
 
 HELP_GROUPS = {
     "task": (
@@ -111,7 +111,10 @@ def parse_arguments(rule: type[CreditRule], argv: Sequence[str] | None = None) -
     if first.version:
         print(f"{script_name(rule.title())}.py {version('steppo-gym')}")
         sys.exit(0)
-    preset = _preset(first.env)
+    try:
+        preset = preset_of(first.env)
+    except ValueError as error:
+        refuse(f"--{error}")
     parser = _parser(rule)
     parser.set_defaults(**_defaults(rule, preset, first))
     if not preset.difficulties:
@@ -185,13 +188,6 @@ def _peek(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_known_args(argv)[0]
 
 
-def _preset(env: str) -> Preset:
-    try:
-        return preset_of(env)
-    except ValueError as error:
-        refuse(f"--{error}")
-
-
 def _parser(rule: type[CreditRule]) -> HfArgumentParser:
     """With the flags of every run, and those of the rule and of its critic as groups of their own."""
     kinds = (RunArguments, StepConfig, ModelConfig)
@@ -226,9 +222,8 @@ def _defaults(rule: type[CreditRule], preset: Preset, first: argparse.Namespace)
         defaults |= {"demonstrations": preset.warm_start.num_demonstrations}
         defaults |= {"warm_start_updates": preset.warm_start.num_updates}
     else:
-        # A large model keeps more for its gradient than its weights. Transformers before 5.20 has an older name.
-        name = "activation_checkpointing"
-        defaults[name if name in _names(StepConfig) else "gradient_checkpointing"] = True
+        # A large model keeps more for its gradient than its weights.
+        defaults[CHECKPOINTING] = True
     return defaults
 
 

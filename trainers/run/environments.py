@@ -45,17 +45,14 @@ def open_environments(settings: RunSettings) -> Environments:
         host.close()
         splits = settings.preset.test_splits if settings.run.test_tasks else ()
         tests = _held_out(settings, splits, settings.run.test_tasks)
-        watched = tests if settings.run.watch == "test" else _validation(settings)
+        splits = settings.preset.validation_splits
+        watched = tests if settings.run.watch == "test" else _held_out(settings, splits, settings.run.validation_tasks)
         if settings.run.data is not None:
             _require_apart(settings, [*tests, *watched])
         return Environments(description, tests, watched)
     except Exception as error:
         said = f"{settings.preset.env_id}: {in_one_line(error)}"
         refuse(f"{script_name(settings.rule.title())}.py: {said}")
-
-
-def _validation(settings: RunSettings) -> list[EvaluationSet]:
-    return _held_out(settings, settings.preset.validation_splits, settings.run.validation_tasks)
 
 
 def _held_out(settings: RunSettings, splits: Sequence[str], number: int) -> list[EvaluationSet]:

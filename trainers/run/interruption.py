@@ -130,9 +130,6 @@ def ending_in_one_line(interruption: Interruption) -> Iterator[None]:
     """What is broken outside of this program needs a cause, not a traceback.
 
     Exits with 1 after a failure, with 130, 143 or 129 after Ctrl-C, SIGTERM or the end of the terminal.
-
-    Args:
-        interruption: hears the signals.
     """
     try:
         with interruption.listening():

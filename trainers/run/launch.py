@@ -34,7 +34,6 @@ from steppo_gym.trainers.run.report import (
     METRICS_FILE,
     RunRecorder,
     draw_learning_curve,
-    percent,
     read_metrics,
     was_evaluated,
     write_summary,
@@ -269,15 +268,11 @@ def _play_tests(
             console.count(len(test.task_ids), f"{test.name}, {mode}, {when}")
             episodes = trainer.play_evaluation_set(test, temperature=temperature)
             console.finish()
-            scores[mode][test.name] = evaluation_metrics(episodes)
+            found = scores[mode][test.name] = evaluation_metrics(episodes)
             if trainer.accelerator.is_main_process:
                 write_episodes(folder / "episodes" / f"{when}-{test.name}-{mode}.jsonl", episodes)
-            console.say(f"{when}: {test.name}, {mode}: success {percent(_successes(episodes))}")
+            console.say(f"{when}: {test.name}, {mode}: success {100 * found['success']:.0f} %")
     return scores
-
-
-def _successes(episodes: Sequence[Episode]) -> list[float]:
-    return [float(episode.success) for episode in episodes]
 
 
 def _pooled(scores: dict[str, dict[str, float]], tests: Sequence[EvaluationSet]) -> float | None:

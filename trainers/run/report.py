@@ -6,7 +6,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -78,8 +78,7 @@ def forget_after(folder: Path, update: int) -> None:
 
 def was_evaluated(folder: Path, update: int) -> bool:
     """Whether scores of held-out tasks after an update were logged."""
-    path = folder / METRICS_FILE
-    entries = read_metrics(path) if path.exists() else []
+    entries = read_metrics(folder / METRICS_FILE)
     return any(entry["update"] == update and any(name.startswith("eval_") for name in entry) for entry in entries)
 
 
@@ -126,11 +125,6 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     versions = {"python": platform.python_version()} | {name: version(name) for name in VERSIONS}
     record = {**summary, "hardware": hardware, "versions": versions}
     write_whole(folder / SUMMARY_FILE, json.dumps(record, indent=2) + "\n")
-
-
-def percent(values: Sequence[float]) -> str:
-    """A mean as a percentage, "-" if there is nothing to average."""
-    return f"{100 * sum(values) / len(values):.0f} %" if values else "-"
 
 
 def _line(entry: Mapping[str, Any]) -> str:

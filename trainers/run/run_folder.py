@@ -73,7 +73,7 @@ def run_folder(settings: RunSettings) -> Iterator[Path | None]:
         folder, checkpoint = chosen[0]
         config.output_dir = str(folder)
         if config.process_index == 0 and not settings.run.resume:
-            write_config(folder, settings)
+            write_whole(folder / CONFIG_FILE, json.dumps(_record(settings), indent=2))
         yield checkpoint
 
 
@@ -87,13 +87,7 @@ def named_folder(settings: RunSettings) -> tuple[Path, bool]:
 
 
 def command_to_go_on(settings: RunSettings, given: Sequence[str], first: Path) -> str:
-    """The same command with `--resume`; the folder is named where the name that comes first was taken.
-
-    Args:
-        settings: of the run, in its folder.
-        given: arguments it was started with.
-        first: the folder that these name.
-    """
+    """The same command with `--resume`; the folder is named where the `first` name, by these arguments, was taken."""
     folder = Path(str(settings.config.output_dir))
     named = [] if folder == first else ["--output_dir", str(folder)]
     return shlex.join(["python", sys.argv[0], *given, *named, *([] if settings.run.resume else ["--resume"])])
@@ -173,12 +167,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def differences(known: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What a resumed run would do otherwise than the run it goes on with, a line each.
-
-    Args:
-        known: of its `config.json`.
-        now: the same of the command line.
-    """
+    """What a resumed run would do otherwise than the run it goes on with, whose `config.json` is known; a line each."""
     found = []
     for part in COMPARED:
         old, new = known.get(part), now.get(part)
@@ -244,11 +233,6 @@ def _lock(folder: Path) -> FileLock | None:
 def _file_name(env: str) -> str:
     """The name of a task without what separates folders: "module:mine/Env-v0" becomes "module-mine-Env-v0"."""
     return re.sub(r"[^\w.-]", "-", env)
-
-
-def write_config(folder: Path, settings: RunSettings) -> None:
-    """Write down every setting of the run as `config.json`."""
-    write_whole(folder / CONFIG_FILE, json.dumps(_record(settings), indent=2))
 
 
 def _record(settings: RunSettings) -> dict[str, Any]:

@@ -85,12 +85,7 @@ def sample_row(
 
 
 def transcript(episode: Episode, tokenizer: PreTrainedTokenizerBase) -> str:
-    """What was new in each prompt, and each response with its reward.
-
-    Args:
-        episode: any, a failed one included.
-        tokenizer: that made it.
-    """
+    """What was new in each prompt, and each response with its reward; of a failed episode what became of it."""
     parts, before = [], ()
     for number, step in enumerate(episode.steps, 1):
         grown = step.prompt_ids[: len(before)] == before

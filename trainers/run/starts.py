@@ -103,10 +103,6 @@ def _merged(settings: RunSettings, name: str) -> Any:
 def start_of(settings: RunSettings, shipped: Path = SHIPPED) -> Start | None:
     """What a run begins with, None for a model of another kind or a warm start; exits if the flags contradict.
 
-    Args:
-        settings: of the run.
-        shipped: the folder of the package's own starts.
-
     Raises:
         DataError: the files are not those that the card speaks of.
     """
@@ -202,6 +198,6 @@ def task_ids_of(spec: EnvFactory, *, with_expert: bool = False) -> list[str]:
                 f"{spec.env_id} has no expert_response, on which the default policy is warm-started. "
                 "Write one, or name a model with --model_name_or_path."
             )
-        return [env.task_ids[i] for i in range(len(env.task_ids))]
+        return list(env.task_ids)
     finally:
         env.close()

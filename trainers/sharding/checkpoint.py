@@ -81,11 +81,9 @@ def _touch(optimizer: torch.optim.Optimizer) -> None:
 
 
 def whole_state(model: Any, *, trained_only: bool) -> dict[str, Tensor]:
-    """All weights, on the CPU of the first process; nothing on the others, which must take part.
+    """All weights of a sharded model, or those that are not frozen, on the CPU of the first process.
 
-    Args:
-        model: a sharded one.
-        trained_only: without frozen ones.
+    Nothing on the others, which must take part.
     """
     frozen = {name for name, parameter in model.named_parameters() if trained_only and not parameter.requires_grad}
     first, state = torch.distributed.get_rank() == 0, {}

@@ -27,11 +27,6 @@ def make_mesh(mode: Shard, device_type: str) -> DeviceMesh:
     return init_device_mesh(device_type, (world // local, local), mesh_dim_names=("replicate", "shard"))
 
 
-def precision(compute: torch.dtype | None) -> MixedPrecisionPolicy:
-    """Weights are gathered in the type that is computed in, None for their own; gradients are summed in float32."""
-    return MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
-
-
 def shard(model: nn.Module, mesh: DeviceMesh, compute: torch.dtype | None) -> None:
     """Spread a model's weights, in place; those on the meta device stay there, each process with its part.
 
@@ -40,12 +35,13 @@ def shard(model: nn.Module, mesh: DeviceMesh, compute: torch.dtype | None) -> No
         mesh: of `make_mesh`.
         compute: type of the matrix products, None for that of the weights.
     """
+    precision = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
     layers = _layer_names(model)
     for module in reversed(list(model.modules())):
         if type(module).__name__ in layers:
-            fully_shard(module, mesh=mesh, mp_policy=precision(compute))
+            fully_shard(module, mesh=mesh, mp_policy=precision)
     # The whole as well, which FSDP would leave gathered after a pass: an optimizer made then would get those weights.
-    fully_shard(model, mesh=mesh, mp_policy=precision(compute), reshard_after_forward=True)
+    fully_shard(model, mesh=mesh, mp_policy=precision, reshard_after_forward=True)
 
 
 def _layer_names(model: nn.Module) -> set[str]:
