@@ -157,8 +157,8 @@ def test_ranks_that_share_one_server_get_their_own_answers_from_the_weights_push
             [server.url], folder=folder, model="fake", rank=rank, world=2, gather=ranks.gather_of(rank)
         )
         servers.push(lambda new: (new / "seed.json").write_text("11"), 3)
-        options = {"num_slots": 8, "max_tokens": 5, "stop_token_ids": [], "temperature": 1.0, "seed": rank}
-        with servers.policy(**options) as policy:
+        options = {"num_slots": 8, "max_tokens": 5, "vocab_size": 256, "temperature": 1.0, "seed": rank}
+        with servers.policy(stop_token_ids=[], **options) as policy:
             return drain(policy, [Request(slot, (rank, slot), stream=(slot, 0)) for slot in range(counts[rank])])
 
     with CompletionsServer(fixed, folder=folder) as server, ThreadPoolExecutor(2) as threads:

@@ -90,10 +90,13 @@ class SamplingTrainer(PlayingTrainer):
 
     def _served(self, temperature: float, seed: int) -> contextlib.AbstractContextManager[Policy]:
         assert self._servers is not None
+        model: Any = self.accelerator.unwrap_model(self.model)
         return self._servers.policy(
             num_slots=self.args.num_slots,
             max_tokens=int(self.max_completion_length or 256),
             stop_token_ids=self.codec.stop_token_ids,
+            # Not the tokenizer's length: where embeddings are padded, a model may give one of those beyond it.
+            vocab_size=len(model.get_input_embeddings().weight),
             temperature=temperature,
             seed=seed,
         )

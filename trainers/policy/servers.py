@@ -86,7 +86,14 @@ class PolicyServers:
 
     @contextlib.contextmanager
     def policy(
-        self, *, num_slots: int, max_tokens: int, stop_token_ids: Sequence[int], temperature: float, seed: int
+        self,
+        *,
+        num_slots: int,
+        max_tokens: int,
+        stop_token_ids: Sequence[int],
+        vocab_size: int,
+        temperature: float,
+        seed: int,
     ) -> Iterator[StreamingPolicy]:
         """A policy that samples from this process's servers, with the weights that were pushed last.
 
@@ -94,6 +101,7 @@ class PolicyServers:
             num_slots: requests under way at the same time.
             max_tokens: longest response.
             stop_token_ids: tokens that end a response.
+            vocab_size: tokens that the model has embeddings for; an answer with others costs its episode.
             temperature: 0 is greedy.
             seed: of the sampling.
         """
@@ -107,6 +115,7 @@ class PolicyServers:
                         temperature=temperature,
                         seed=seed,
                         stop_token_ids=stop_token_ids,
+                        vocab_size=vocab_size,
                         max_concurrency=num_slots,
                         processed_log_probs=True,
                         version=self.version,
