@@ -238,8 +238,10 @@ class StepTrainer(UpdatingTrainer):
         number = self.state.global_step // self.args.updates_in_iteration
         self.require_finite_weights()
         rollout, seed = self.play_iteration(number, task_ids)
+        self.require_played(rollout.episodes)
         episodes = [episode for episode in rollout.episodes if episode.ended != "failed"]
         branches = play_branches(self.rule, episodes, self.spec, partial(self._play_branches, seed=seed), seed)
+        self.require_played(branches.played)
         with self.phases.phase("credit"):
             return self._prepare_iteration(number, seed, rollout, branches)
 
@@ -307,7 +309,7 @@ class StepTrainer(UpdatingTrainer):
         reference = self._forward.reference_log_probs(rows, num_tokens) if self.args.beta else None
         penalty = None if reference is None or self.args.kl_in == "loss" else self.args.beta * (reference - old)
         further = {} if branches is None else branches.for_records()
-        records = Records(episodes, values, penalty, old, **further)
+        records = Records(episodes, values, penalty, old, **further, end_token=self.codec.stop_token_ids[0])
         credit = self.rule(records)
         check_credit(credit, records, self.rule.critic)
         weights = np.ones(1)
