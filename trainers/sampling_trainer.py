@@ -46,11 +46,12 @@ class SamplingTrainer(PlayingTrainer):
                 raise ValueError(
                     "policy_servers load whole weights, and adapters are trained here: leave out use_peft."
                 )
-            folder = Path(str(args.policy_servers_folder))
+            folder, longest = Path(str(args.policy_servers_folder)), self.max_prompt_tokens
             self._servers = PolicyServers(
                 [address.strip() for address in args.policy_servers.split(",")],
                 folder=folder,
                 model=args.policy_servers_model or str(folder),
+                context_tokens=None if longest is None else longest + int(self.max_completion_length or 256),
                 rank=self.accelerator.process_index,
                 world=self.accelerator.num_processes,
                 gather=self.gather,
