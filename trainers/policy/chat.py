@@ -224,7 +224,7 @@ class ChatCodec:
         tools: Sequence[dict[str, Any]],
         *,
         add_generation_prompt: bool = True,
-        **variables: str,
+        **variables: Any,
     ) -> str:
         text = self.tokenizer.apply_chat_template(
             messages,  # type: ignore[arg-type]
