@@ -1,4 +1,4 @@
-"""Two iterations on completions servers, as one of several processes."""
+"""Two iterations on completions servers and an evaluation, as one of several processes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from steppo_gym.rollouts.pool import EnvFactory
 from steppo_gym.storage import retrying_client
+from steppo_gym.trainers.evaluation import EvaluationSet
 from steppo_gym.trainers.step_trainer import StepTrainer
 
 SETTINGS = {
@@ -20,12 +21,18 @@ SETTINGS = {
     "learning_rate": 1e-2,
     "num_slots": 4,
     "num_env_workers": 0,
-    "evaluate_every": 0,
+    "evaluate_every": 2,
     "save_every": 0,
     "report_to": "none",
     "disable_tqdm": True,
     "use_cpu": True,
 }
+
+
+HELD_OUT = tuple(f"validation-{number}" for number in range(4))
+BROKEN = HELD_OUT[1::2]
+"""Those that the second of two processes plays; their environment raises."""
+PROTOCOL = {"context": "append", "max_steps": 4, "invalid_action_reward": -0.1}
 
 
 def main(policy, out, servers, folder):
@@ -44,10 +51,20 @@ def main(policy, out, servers, folder):
     trainer = StepTrainer(
         Qwen3ForCausalLM.from_pretrained(policy),
         config,
-        spec=EnvFactory("steppo/KeyDoor-v0", {"context": "append", "max_steps": 4, "invalid_action_reward": -0.1}),
+        spec=EnvFactory("steppo/KeyDoor-v0", PROTOCOL),
         task_ids=[f"train-{number}" for number in range(50)],
         rule=rule,
         critic_config=critic,
+        evaluation_sets=[
+            EvaluationSet(
+                "held_out",
+                EnvFactory(
+                    "trainer_envs:steppo-test/BreakingKeyDoor-v0",
+                    {**PROTOCOL, "context": "rebuilt", "split": "validation", "broken": BROKEN},
+                ),
+                HELD_OUT,
+            )
+        ],
         processing_class=PreTrainedTokenizerFast.from_pretrained(policy, padding_side="left"),
     )
     try:

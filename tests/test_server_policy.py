@@ -256,7 +256,10 @@ def test_the_first_failure_stops_the_waiting_of_the_others(monkeypatch):
         ({"token_ids": [1, "2"]}, "no token ids"),
         ({"token_ids": [1, True]}, "no token ids"),
         ({"token_ids": [1, -2]}, "no token ids"),
+        ({"token_ids": [1, 2**31]}, "no token ids"),
         ({"token_ids": []}, "no token, not even one that ends it"),
+        ({"token_ids": [1] * 9}, "answered with 9 tokens, asked for at most 8"),
+        ({"token_ids": [1, 40, 2]}, "token 40, the model here has 40. Does it serve another?"),
         ({"finish_reason": "abort"}, 'finish_reason "stop" or "length", found \'abort\''),
         ({"finish_reason": None}, "finish_reason"),
         ({"prompt_token_ids": [2, 3]}, "changed the prompt: 3 tokens were sent, it used 2"),
@@ -272,7 +275,7 @@ def test_answers_that_make_no_sense_are_errors_and_not_responses(answer, message
         return 200, {}, completion(body, **answer) if changes else answer
 
     with Server(nonsense) as server, pytest.raises(InfrastructureError, match=message) as caught:
-        ask(server, (1, 2, 3))
+        ask(server, (1, 2, 3), vocab_size=40)
     assert caught.value.boundary == "model"
     assert len(str(caught.value)) < 600
     assert len(server.bodies) == 1
@@ -296,7 +299,7 @@ def test_log_probs_of_another_distribution_are_not_recorded(options, kept):
 def test_a_prompt_the_server_does_not_repeat_is_not_checked():
     body = completion({"prompt": [1, 2], "model": "tiny"})
     del body["choices"][0]["prompt_token_ids"]
-    assert read_completion(json.dumps(body), (1, 2), keep_log_probs=False).token_ids == (2, 1)
+    assert read_completion(json.dumps(body), (1, 2), max_tokens=2, keep_log_probs=False).token_ids == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -314,6 +317,32 @@ def test_a_prompt_the_server_does_not_repeat_is_not_checked():
 def test_arguments_outside_their_range(options, message):
     with pytest.raises(ValueError, match=message):
         ServerPolicy(**({"base_url": "http://127.0.0.1:1", "model": "tiny", "max_tokens": 1} | options))
+
+
+def test_the_last_token_of_the_model_and_the_longest_response_are_taken():
+    with Server(well) as server:
+        (response,) = ask(server, (39, *[1] * 7), vocab_size=40)
+    assert response.token_ids == (*[1] * 7, 39)
+
+
+@pytest.mark.parametrize("token_ids", [[*b"go", 257], [*b"go", 256, 256]])
+def test_an_answer_that_was_not_asked_for_costs_its_episode_alone(monkeypatch, token_ids):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+
+    def walks(number, body):
+        ids = token_ids if number == 2 else [*b"go", 256]
+        return 200, {}, completion(body, token_ids=ids, logprobs={"token_logprobs": [-1.0] * len(ids)})
+
+    spec = EnvFactory("rollout_envs:steppo-test/Walk-v0")
+    with (
+        Server(walks) as server,
+        ServerPolicy(server.url, "tiny", max_tokens=3, vocab_size=CODEC.vocab_size) as policy,
+        EnvPool(spec, num_slots=1) as pool,
+    ):
+        first, second = collect(policy, pool, CODEC, [Assignment(f"walk-{n}", seed=n) for n in (2, 3)]).episodes
+    assert (first.ended, first.num_steps) == ("failed", 1)
+    assert first.failure is not None and first.failure.boundary == "model"
+    assert (second.ended, second.num_steps) == ("terminated", 3)
 
 
 def test_a_rollout_against_a_server_that_fails_in_between(quick, monkeypatch):

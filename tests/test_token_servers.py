@@ -10,12 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import numpy as np
 import pytest
+from json_server import Server
 
-from steppo_gym.errors import InfrastructureError
+from steppo_gym.errors import InfrastructureError, SteppoGymError
 from steppo_gym.rollouts.codec import ByteCodec
 from steppo_gym.rollouts.policies import Request, StreamingPolicy
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool
 from steppo_gym.rollouts.rollout import Assignment, collect
+from steppo_gym.rollouts.served.context_length import context_length
 from steppo_gym.rollouts.served.server_group import MAX_FAILURES, ServerGroup
 from steppo_gym.rollouts.served.weights import INDEX, VERSION_FILE, load_weights, write_weights
 from steppo_gym.rollouts.server_policy import ServerPolicy
@@ -154,11 +156,17 @@ def test_ranks_that_share_one_server_get_their_own_answers_from_the_weights_push
 
     def run(rank):
         servers = PolicyServers(
-            [server.url], folder=folder, model="fake", rank=rank, world=2, gather=ranks.gather_of(rank)
+            [server.url],
+            folder=folder,
+            model=str(folder),
+            context_tokens=None,
+            rank=rank,
+            world=2,
+            gather=ranks.gather_of(rank),
         )
         servers.push(lambda new: (new / "seed.json").write_text("11"), 3)
-        options = {"num_slots": 8, "max_tokens": 5, "stop_token_ids": [], "temperature": 1.0, "seed": rank}
-        with servers.policy(**options) as policy:
+        options = {"num_slots": 8, "max_tokens": 5, "vocab_size": 256, "temperature": 1.0, "seed": rank}
+        with servers.policy(stop_token_ids=[], **options) as policy:
             return drain(policy, [Request(slot, (rank, slot), stream=(slot, 0)) for slot in range(counts[rank])])
 
     with CompletionsServer(fixed, folder=folder) as server, ThreadPoolExecutor(2) as threads:
@@ -173,6 +181,55 @@ def test_ranks_that_share_one_server_get_their_own_answers_from_the_weights_push
             assert response.version == 3
     asked = [tuple(request["prompt"]) for request in server.requests]
     assert sorted(asked) == [(rank, slot) for rank, count in counts.items() for slot in range(count)]
+
+
+@pytest.mark.parametrize(("length", "enough"), [(63, False), (64, True), (None, True)])
+def test_a_server_whose_contexts_are_too_short_is_refused_by_all_processes(folder, length, enough):
+    ranks = Ranks(2)
+
+    def run(rank, addresses):
+        options = {"folder": folder, "model": str(folder), "context_tokens": 64, "gather": ranks.gather_of(rank)}
+        servers = PolicyServers(addresses, rank=rank, world=2, **options)
+        try:
+            servers.push(lambda new: (new / "seed.json").write_text("11"), 3)
+        except SteppoGymError as error:
+            return str(error)
+        return ""
+
+    with (
+        CompletionsServer(fixed, folder=folder, max_model_len=64) as first,
+        CompletionsServer(fixed, folder=folder, max_model_len=length) as second,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        said = list(threads.map(run, range(2), [[first.url, second.url]] * 2))
+    expected = f"The server {second.url} takes contexts of 63 tokens, and those of this run have up to 64"
+    assert said == ["", ""] if enough else all(line.startswith(expected) for line in said)
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        (404, {"error": "no such route"}),
+        (200, "up"),
+        (200, []),
+        (200, {"data": [{"id": "other", "max_model_len": 8}]}),
+        (200, {"data": [{"id": "tiny"}]}),
+        (200, {"data": [{"id": "tiny", "max_model_len": "8"}]}),
+        (200, {"data": None}),
+    ],
+)
+def test_a_server_that_does_not_say_how_long_its_contexts_may_be_is_taken(status, answer):
+    with Server(lambda number, body: (status, {}, answer)) as server:
+        assert context_length(server.url, "tiny") is None
+
+
+def test_the_length_of_contexts_is_asked_for_with_the_key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    answer = {"data": [{"id": "other", "max_model_len": 8}, {"id": "tiny", "max_model_len": 9}]}
+    with Server(lambda number, body: (200, {}, answer)) as server:
+        assert context_length(server.url + "/v1/", "tiny") == 9
+    assert server.paths == ["/v1/models"]
+    assert server.headers[0]["Authorization"] == "Bearer secret"
 
 
 def test_a_server_with_other_weights_is_found_out(folder):
@@ -314,11 +371,13 @@ def test_a_sampler_that_is_wrong_on_purpose_reports_what_it_sampled_from():
         ("/v1/completions", {"prompt": ["text"], "max_tokens": 1, "temperature": 1.0}, 400),
         ("/v1/completions", {"prompt": [1], "max_tokens": 0, "temperature": 1.0}, 400),
         ("/v1/chat/completions", {}, 404),
+        ("/v1/completions", {"model": "m", "prompt": [1] * 5, "max_tokens": 4, "temperature": 1.0}, 400),
+        ("/v1/completions", {"model": "m", "prompt": [1] * 4, "max_tokens": 4, "temperature": 1.0}, 200),
         ("/collective_rpc", {"method": "rm"}, 400),
     ],
 )
 def test_the_fake_refuses_what_a_server_would(path, body, status):
-    with CompletionsServer(fixed) as server:
+    with CompletionsServer(fixed, max_model_len=8) as server:
         assert httpx.post(server.url + path, json=body).status_code == status
 
 

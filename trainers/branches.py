@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,12 @@ import numpy as np
 
 from steppo_gym.credit.records import CreditRule, Records
 from steppo_gym.env import TextEnv
-from steppo_gym.rollouts.episode import Episode
+from steppo_gym.errors import InfrastructureError
+from steppo_gym.rollouts.env_host import describe_error
+from steppo_gym.rollouts.episode import Episode, Failure
 from steppo_gym.rollouts.pool import EnvFactory
 from steppo_gym.rollouts.rollout import Assignment, Rollout
-from steppo_gym.rollouts.snapshots import snapshots_of_steps
+from steppo_gym.rollouts.snapshots import NotRepeatedError, Snapshot, take_snapshots
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Branches:
     continuations: tuple[tuple[int, Episode], ...] = ()
     """As in `Records`."""
     played: tuple[Episode, ...] = ()
-    """All that were played from other states, failed ones included."""
+    """All that were played from other states, failed ones included, and those whose state could not be come into."""
     replayed: int = 0
     """Environment steps that were made to come into those states."""
 
@@ -61,18 +64,19 @@ def play_branches(
         rule: of the run.
         episodes: that did not fail.
         factory: of the environment they were played in.
-        play: plays assignments with the same policy.
+        play: plays assignments with the same policy; where a rule asks for branches it is called in every process, also
+            for none.
         seed: recorded with the new episodes.
+
+    Raises:
+        NotRepeatedError: an episode does not repeat itself.
     """
-    steps = rule.branches(Records(episodes, np.zeros(0)))
-    if not len(steps):
+    if type(rule).branches is CreditRule.branches:
         return Branches(tuple(episodes))
-    env = factory.make()
-    try:
-        todo, replayed = branch_assignments(env, episodes, steps, seed=seed)
-    finally:
-        env.close()
-    played = play(todo).episodes
+    steps = rule.branches(Records(episodes, np.zeros(0)))
+    todo, replayed = branch_assignments(factory, episodes, steps, seed=seed)
+    new = iter(play([one for one in todo if isinstance(one, Assignment)]).episodes)
+    played = [next(new) if isinstance(one, Assignment) else one for one in todo]
     useful = tuple((step, e) for step, e in zip(steps, played, strict=True) if e.ended != "failed" and e.steps)
     if not rule.trains_branches:
         return Branches(tuple(episodes), (), useful, tuple(played), replayed)
@@ -81,31 +85,74 @@ def play_branches(
 
 
 def branch_assignments(
-    env: TextEnv, episodes: Sequence[Episode], steps: Sequence[int], *, seed: int
-) -> tuple[list[Assignment], int]:
+    factory: EnvFactory, episodes: Sequence[Episode], steps: Sequence[int], *, seed: int
+) -> tuple[list[Assignment | Episode], int]:
     """What is to be played so that every step has an episode from its state on.
 
     The states come from playing the episodes' recorded responses again, up to the last step that is wanted of each.
-    Those are environment steps as well, without a policy.
+    Those are environment steps as well, without a policy. An environment that raises there costs what was to go on from
+    that episode.
 
     Args:
-        env: like the one the episodes were played in.
+        factory: of the environment the episodes were played in.
         episodes: from their tasks' starts, with their seeds.
         steps: numbers of steps, each as often as episodes are wanted from it.
         seed: recorded with the new episodes, each has another.
 
     Returns:
-        assignments: one for each entry of `steps`, with the task and the group of the episode it goes on from.
+        assignments: one for each entry of `steps`, with the task and the group of the episode it goes on from; or the
+            record of a failure, where its state could not be come into.
         replayed: environment steps that were made for the snapshots.
 
     Raises:
         ValueError: there is no such step.
-        DataError: an episode does not repeat itself.
+        NotRepeatedError: an episode does not repeat itself.
     """
-    snapshots, replayed = snapshots_of_steps(env, episodes, steps)
-    starts = np.cumsum([0, *(episode.num_steps for episode in episodes)])
-    owners = [episodes[owner] for owner in np.searchsorted(starts, steps, side="right") - 1]
-    return [
-        Assignment(owner.task_id, (seed + number) % 2**31, owner.group, start=snapshots[step])
-        for number, (owner, step) in enumerate(zip(owners, steps, strict=True))
-    ], replayed
+    starts = np.cumsum([0, *(episode.num_steps for episode in episodes)]).tolist()
+    if outside := [step for step in steps if not 0 <= step < starts[-1]]:
+        raise ValueError(f"The episodes have steps 0 to {starts[-1] - 1}, asked for was {outside[0]}.")
+    owners = (np.searchsorted(starts, steps, side="right") - 1).tolist()
+    with contextlib.closing(_Replays(factory)) as replays:
+        found = {
+            owner: replays.snapshots(
+                episodes[owner], [s - starts[owner] for s, o in zip(steps, owners, strict=True) if o == owner]
+            )
+            for owner in sorted(set(owners))
+        }
+    replayed = sum(max(snapshots) for snapshots in found.values() if not isinstance(snapshots, Failure))
+    todo: list[Assignment | Episode] = []
+    for number, (owner, step) in enumerate(zip(owners, steps, strict=True)):
+        episode, snapshots, own_seed = episodes[owner], found[owner], (seed + number) % 2**31
+        if isinstance(snapshots, Failure):
+            todo.append(Episode(episode.task_id, (), "failed", failure=snapshots, seed=own_seed, group=episode.group))
+        else:
+            todo.append(Assignment(episode.task_id, own_seed, episode.group, start=snapshots[step - starts[owner]]))
+    return todo, replayed
+
+
+class _Replays:
+    """Plays episodes again, in an environment that is made anew after it raised."""
+
+    def __init__(self, factory: EnvFactory) -> None:
+        self._factory = factory
+        self._env: TextEnv | None = None
+
+    def snapshots(self, episode: Episode, steps: Sequence[int]) -> dict[int, Snapshot] | Failure:
+        """Those of some of its steps, or why there are none."""
+        try:
+            self._env = self._env or self._factory.make()
+            return take_snapshots(self._env, episode, steps)
+        except NotRepeatedError:
+            raise
+        except InfrastructureError as error:
+            return Failure(error.boundary, error.message)
+        except (Exception, SystemExit) as error:
+            self.close()
+            return Failure("environment", describe_error(error))
+
+    def close(self) -> None:
+        """Close the environment, whatever state it is in."""
+        env, self._env = self._env, None
+        if env is not None:
+            with contextlib.suppress(Exception):
+                env.close()

@@ -38,9 +38,6 @@ class PlayingTrainer(RecordedTrainer):
             assignments: what to play.
             temperature: 0 for greedy.
             seed: of the sampling.
-
-        Raises:
-            AllEpisodesFailedError: there is nothing to train on or to score.
         """
         with self.sampling(temperature, seed) as policy, self.phases.phase("generation"):
             rollout = self._collect(policy, spec, assignments, self.on_episode)
@@ -58,7 +55,7 @@ class PlayingTrainer(RecordedTrainer):
         assignments: Sequence[Assignment],
         on_episode: Callable[[Episode], None] | None,
     ) -> Rollout:
-        rollout = collect(
+        return collect(
             policy,
             self._pool(spec),
             self.codec,
@@ -68,8 +65,18 @@ class PlayingTrainer(RecordedTrainer):
             streaming=self.args.stream_responses or None,
             on_episode=on_episode,
         )
-        require_played(rollout.episodes)
-        return rollout
+
+    def require_played(self, episodes: Sequence[Episode]) -> None:
+        """Stop, in all processes alike, where none has played anything; one alone may have nothing but failures.
+
+        Args:
+            episodes: of this process; all processes call this together.
+
+        Raises:
+            AllEpisodesFailedError: there is nothing to train on.
+        """
+        one_played = [episode for episode in episodes if episode.ended != "failed"][:1]
+        require_played([episode for part in self.gather(one_played or list(episodes)) for episode in part])
 
     def _overlap(self) -> bool | None:
         """Whether environments step beside generation: as it is set, or as this run has found out and logged."""
@@ -172,9 +179,15 @@ class PlayingTrainer(RecordedTrainer):
             raise SteppoGymError(f"metric_for_best_model must be one of {', '.join(metrics)}, got {wanted}.")
 
     def play_evaluation_set(self, tasks: EvaluationSet, *, temperature: float, seed: int = 0) -> list[Episode]:
-        """Play all tasks of a set, shared out over the processes; every process gets all episodes, in order."""
+        """Play all tasks of a set, shared out over the processes; every process gets all episodes, in order.
+
+        Raises:
+            AllEpisodesFailedError: there is nothing to score.
+        """
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         own = [Assignment(task, seed=position) for position, task in enumerate(tasks.task_ids)][rank::world]
         with self.phases.phase("evaluation", whole=True):
             parts = self.gather(self.play(tasks.spec, own, temperature=temperature, seed=seed).episodes)
-        return [parts[position % world][position // world] for position in range(len(tasks.task_ids))]
+        episodes = [parts[position % world][position // world] for position in range(len(tasks.task_ids))]
+        require_played(episodes)
+        return episodes

@@ -46,11 +46,12 @@ class SamplingTrainer(PlayingTrainer):
                 raise ValueError(
                     "policy_servers load whole weights, and adapters are trained here: leave out use_peft."
                 )
-            folder = Path(str(args.policy_servers_folder))
+            folder, longest = Path(str(args.policy_servers_folder)), self.max_prompt_tokens
             self._servers = PolicyServers(
                 [address.strip() for address in args.policy_servers.split(",")],
                 folder=folder,
                 model=args.policy_servers_model or str(folder),
+                context_tokens=None if longest is None else longest + int(self.max_completion_length or 256),
                 rank=self.accelerator.process_index,
                 world=self.accelerator.num_processes,
                 gather=self.gather,
@@ -90,10 +91,13 @@ class SamplingTrainer(PlayingTrainer):
 
     def _served(self, temperature: float, seed: int) -> contextlib.AbstractContextManager[Policy]:
         assert self._servers is not None
+        model: Any = self.accelerator.unwrap_model(self.model)
         return self._servers.policy(
             num_slots=self.args.num_slots,
             max_tokens=int(self.max_completion_length or 256),
             stop_token_ids=self.codec.stop_token_ids,
+            # Not the tokenizer's length: where embeddings are padded, a model may give one of those beyond it.
+            vocab_size=len(model.get_input_embeddings().weight),
             temperature=temperature,
             seed=seed,
         )

@@ -229,9 +229,11 @@ class StepTrainer(UpdatingTrainer):
         number = self.state.global_step // self.args.updates_in_iteration
         self.require_finite_weights()
         rollout, seed = self.play_iteration(number, task_ids)
+        self.require_played(rollout.episodes)
         episodes = [episode for episode in rollout.episodes if episode.ended != "failed"]
         play = partial(self.play, self.spec, temperature=self.temperature, seed=seed + 1)
         branches = play_branches(self.rule, episodes, self.spec, play, seed)
+        self.require_played(branches.played)
         with self.phases.phase("credit"):
             return self._prepare_iteration(number, seed, rollout, branches)
 
@@ -291,7 +293,8 @@ class StepTrainer(UpdatingTrainer):
         old = self._forward.log_probs(rows, num_tokens) if recompute or sampled is None else sampled
         reference = self._forward.reference_log_probs(rows, num_tokens) if self.args.beta else None
         penalty = None if reference is None or self.args.kl_in == "loss" else self.args.beta * (reference - old)
-        records = Records(episodes, values, penalty, old, **branches.for_records())
+        further = branches.for_records()
+        records = Records(episodes, values, penalty, old, **further, end_token=self.codec.stop_token_ids[0])
         credit = self.rule(records)
         check_credit(credit, records, self.rule.critic)
         weights = np.ones(1)

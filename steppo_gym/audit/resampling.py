@@ -81,7 +81,9 @@ def resampled_batches(
         yield _joined(parts)
 
 
-def sampled_credit(rule: CreditRule, batches: Sequence[Batch], critic: Critic | None = None) -> tuple[list[int], Array]:
+def sampled_credit(
+    rule: CreditRule, batches: Sequence[Batch], critic: Critic | None = None, *, end_token: int | None = None
+) -> tuple[list[int], Array]:
     """What a rule gives audited steps, once for each batch they occur in.
 
     Whitened over the batch, if the rule wants that. A rule that asks for branches of its own is not served: it would
@@ -91,6 +93,7 @@ def sampled_credit(rule: CreditRule, batches: Sequence[Batch], critic: Critic | 
         rule: the credit rule.
         batches: of `resampled_batches`.
         critic: the values it reads; needed by a rule with a critic.
+        end_token: see `Records`.
 
     Returns:
         steps: (S,) which point each sample is of.
@@ -105,7 +108,7 @@ def sampled_credit(rule: CreditRule, batches: Sequence[Batch], critic: Critic | 
     found: list[float] = []
     for batch in batches:
         values = critic(batch.episodes) if rule.critic is not None and critic is not None else np.zeros(0)
-        records = Records(batch.episodes, values)
+        records = Records(batch.episodes, values, end_token=end_token)
         credit = rule(records)
         if credit.whiten:
             credit = dataclasses.replace(credit, advantages=whiten(credit.advantages))

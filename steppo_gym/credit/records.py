@@ -55,6 +55,9 @@ class Records:
     """
     continuations: Sequence[tuple[int, Episode]] = ()
     """Further episodes that are not trained, and the number of the step from whose state each was played."""
+    end_token: int | None = None
+    """What ends a message: sampled with its response, or put in front of the next observation where a response was cut.
+    Observations are equal in both cases if it is known; `codec.encode_response("")[-1]`."""
 
     def __post_init__(self) -> None:
         # Read more than once, which an iterator such as that of `read_episodes` cannot be.
@@ -110,9 +113,15 @@ class Records:
         for episode in self.episodes:
             before: tuple[int, ...] = ()
             for step in episode.steps:
-                keys.append(_what_is_new(step.prompt_ids, before))
+                keys.append(self._what_is_new(step.prompt_ids, before))
                 before = step.prompt_ids + step.response_ids
         return keys
+
+    def _what_is_new(self, prompt_ids: tuple[int, ...], before: tuple[int, ...]) -> tuple[int, ...]:
+        if not before or prompt_ids[: len(before)] != before:
+            return prompt_ids
+        new = prompt_ids[len(before) :]
+        return new[1:] if self.end_token is not None and new[:1] == (self.end_token,) else new
 
     @cached_property
     def succeeded(self) -> list[bool]:
@@ -128,11 +137,17 @@ class Records:
     def final_observation_keys(self) -> list[tuple[int, ...] | None]:
         """(E,) the same by observations."""
         keys: list[tuple[int, ...] | None] = []
-        for episode in self.episodes:
+        ends = np.cumsum(self.steps_per_episode)
+        for episode, end in zip(self.episodes, ends.tolist(), strict=True):
             last = episode.steps[-1] if episode.steps else None
             before = () if last is None else last.prompt_ids + last.response_ids
-            final = episode.final_prompt_ids
-            keys.append(None if final is None else _what_is_new(final, before))
+            if episode.timed_out and last is not None:
+                # Its final prompt is the last one that there was, answered already.
+                keys.append(self.observation_keys[end - 1])
+            elif episode.final_prompt_ids is not None:
+                keys.append(self._what_is_new(episode.final_prompt_ids, before))
+            else:
+                keys.append(None)
         return keys
 
     @cached_property
@@ -165,10 +180,6 @@ class Records:
                 f"each of the {len(self.episodes)} episodes, got {len(self.values)}."
             )
         return self.values[:number], self.values[number:]
-
-
-def _what_is_new(prompt_ids: tuple[int, ...], before: tuple[int, ...]) -> tuple[int, ...]:
-    return prompt_ids[len(before) :] if prompt_ids[: len(before)] == before else prompt_ids
 
 
 @dataclass(frozen=True)

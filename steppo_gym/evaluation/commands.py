@@ -33,6 +33,7 @@ from steppo_gym.registration import env_id_of, find_modules_here
 from steppo_gym.rollouts.codec import byte_tokenizer
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool
 from steppo_gym.rollouts.rollout import require_played
+from steppo_gym.storage.json_lines import write_whole
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -62,7 +63,7 @@ def evaluate(options: argparse.Namespace) -> int:
     _keep_tokenizer(saved.folder if saved is not None else options.tokenizer, folder)
     require_played(episodes)
     summary = results(settings, episodes, tries=options.tries)
-    (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_whole(folder / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
     print_results(summary)
     if cut := player.num_cut():
         print(

@@ -12,6 +12,7 @@ from typing import Any
 from steppo_gym.errors import DataError
 from steppo_gym.evaluation.scores import SuccessInterval, evaluation_metrics, success_interval
 from steppo_gym.rollouts.episode import Episode
+from steppo_gym.storage.json_lines import write_whole
 
 CONFIG_FILE, SUMMARY_FILE = "config.json", "summary.json"
 
@@ -36,7 +37,7 @@ def settle_folder(folder: Path, settings: Mapping[str, Any]) -> None:
                 )
         return
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"evaluation": wanted}, indent=2) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps({"evaluation": wanted}, indent=2) + "\n")
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:

@@ -50,6 +50,8 @@ class ServerPolicy(HTTPPolicy):
             depend on when it is asked for; requests without a stream are counted. None leaves the server's own
             randomness.
         stop_token_ids: tokens that end a response, besides the model's own.
+        vocab_size: tokens that the model has embeddings for, of which a tokenizer may know fewer; answers with others
+            are errors. None takes all.
         processed_log_probs: the server reports log-probabilities after temperature and top_p.
         version: of the weights that the server was given, recorded with each response. Servers that name theirs
             (`weights_version` of the answer; vLLM does not) must name this one.
@@ -69,6 +71,7 @@ class ServerPolicy(HTTPPolicy):
         top_p: float = 1.0,
         seed: int | None = None,
         stop_token_ids: Sequence[int] = (),
+        vocab_size: int | None = None,
         processed_log_probs: bool = False,
         version: int | None = None,
         **client: Unpack[ClientOptions],
@@ -86,6 +89,7 @@ class ServerPolicy(HTTPPolicy):
         super().__init__(base_url, "completions", body, **client)
         self._keeps_log_probs = processed_log_probs or (temperature == 1.0 and top_p == 1.0)
         self._seed, self._num_unnamed, self._version = seed, 0, version
+        self._max_tokens, self._vocab_size = max_tokens, vocab_size
 
     def _question(self, request: Request) -> tuple[dict[str, Any], Callable[[str], Response]]:
         own: dict[str, Any] = {"prompt": list(request.prompt_ids)}
@@ -96,6 +100,8 @@ class ServerPolicy(HTTPPolicy):
         read = partial(
             read_completion,
             prompt_ids=request.prompt_ids,
+            max_tokens=self._max_tokens,
+            vocab_size=self._vocab_size,
             keep_log_probs=self._keeps_log_probs,
             version=self._version,
         )

@@ -27,6 +27,10 @@ from steppo_gym.rollouts.step_result import StepResult, read_answer
 _SHOWN_CHARS = 100
 
 
+class NotRepeatedError(DataError):
+    """An episode that was played again took another way: its environment is not the same, or not deterministic."""
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """A state of an episode, with all that goes on from it. Immutable, picklable, and the same in every process."""
@@ -64,7 +68,8 @@ def take_snapshots(
 
     Raises:
         ValueError: there is no such step, or the episode carries no seed.
-        DataError: the same responses lead to other states than those in the record.
+        NotRepeatedError: the same responses lead to other states than those in the record.
+        Exception: whatever the environment raises.
     """
     wanted = set(steps)
     beyond = sorted(number for number in wanted if not 0 <= number < episode.num_steps)
@@ -74,7 +79,7 @@ def take_snapshots(
     result = _begin(env, episode, start)
     for number, step in enumerate(episode.steps[: max(wanted, default=-1) + 1]):
         if result.state_key != step.state_key:
-            raise DataError(
+            raise NotRepeatedError(
                 f"An episode of task {episode.task_id!r} does not repeat itself: step {number} was taken in the state "
                 f"{step.state_key[:_SHOWN_CHARS]!r}, now it is {result.state_key[:_SHOWN_CHARS]!r}. Use the "
                 "environment's version and arguments it was played with."
@@ -106,7 +111,8 @@ def snapshots_of_steps(
 
     Raises:
         ValueError: there is no such step, or an episode carries no seed.
-        DataError: an episode does not repeat itself.
+        NotRepeatedError: an episode does not repeat itself.
+        Exception: whatever the environment raises.
     """
     starts = np.cumsum([0, *(episode.num_steps for episode in episodes)])
     wanted: dict[int, list[int]] = {}

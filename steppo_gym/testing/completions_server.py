@@ -4,11 +4,11 @@
         policy = ServerPolicy(server.url, "fake", max_tokens=16)
 
 It speaks real HTTP and follows vLLM where a trainer depends on it: `/v1/completions` takes and gives token ids with the
-log-probabilities of what was sampled, `/collective_rpc` with the method `reload_weights` loads weights from the folder
-it was started from, `/reset_prefix_cache` says whether it could, which is not while a request is under way; `/sleep`
-and `/wake_up` are there. Beyond vLLM, every answer names the version of the weights it was sampled with
-(`weights_version`, read from `VERSION_FILE` beside them). Answers come in an order that is mixed up on purpose, and the
-server can be killed in the middle of them and started anew.
+log-probabilities of what was sampled, `/v1/models` says how long contexts may be, `/collective_rpc` with the method
+`reload_weights` loads weights from the folder it was started from, `/reset_prefix_cache` says whether it could, which
+is not while a request is under way; `/sleep` and `/wake_up` are there. Beyond vLLM, every answer names the version of
+the weights it was sampled with (`weights_version`, read from `VERSION_FILE` beside them). Answers come in an order that
+is mixed up on purpose, and the server can be killed in the middle of them and started anew.
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ class CompletionsServer:
         most_delay: seconds that an answer may be held back; how long follows from its prompt and its seed.
         distort: what is sampled from instead of the model's log-probabilities (V,), for a sampler that is wrong on
             purpose; it is what the answers report.
+        max_model_len: longest prompt with its response; longer ones are refused. None for any.
+        name: of the model; requests may have another.
     """
 
     def __init__(
@@ -84,6 +86,8 @@ class CompletionsServer:
         folder: Path | None = None,
         most_delay: float = 0.01,
         distort: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]] | None = None,
+        max_model_len: int | None = None,
+        name: str | None = None,
     ) -> None:
         self.requests: list[CompletionRequest] = []
         """All that was asked, in the order of arrival."""
@@ -93,6 +97,7 @@ class CompletionsServer:
         """Paths of all else that was asked."""
         self.version: int | None = None
         """Of the weights that answers are sampled with, None before any were loaded."""
+        self._max_model_len, self._name = max_model_len, name or str(folder)
         self._load, self._folder, self._most_delay, self._distort = load, folder, most_delay, distort
         self._model = load(None)
         self._lock, self._port, self._num_under_way = threading.Lock(), 0, 0
@@ -109,10 +114,12 @@ class CompletionsServer:
 
         class Handler(JsonHandler):
             def check(self, method: str, path: str) -> None:
-                if method != "POST" or urlsplit(path).path not in _PATHS:
+                if (method, path) != ("GET", "/v1/models") and (method != "POST" or urlsplit(path).path not in _PATHS):
                     raise RefusedError(HTTPStatus.NOT_FOUND, f"Expected POST and {_PATHS}, found {method} {path}.")
 
             def answer(self, path: str, body: bytes) -> tuple[HTTPStatus, object]:
+                if path == "/v1/models":
+                    return HTTPStatus.OK, outer._models()
                 if urlsplit(path).path == "/v1/completions":
                     with outer._under_way():
                         return HTTPStatus.OK, outer._complete(_read(body))
@@ -152,7 +159,13 @@ class CompletionsServer:
             with self._lock:
                 self._num_under_way -= 1
 
+    def _models(self) -> dict[str, Any]:
+        return {"object": "list", "data": [{"id": self._name, "max_model_len": self._max_model_len}]}
+
     def _complete(self, request: CompletionRequest) -> dict[str, Any]:
+        size, most = len(request["prompt"]) + request["max_tokens"], self._max_model_len
+        if most is not None and size > most:
+            raise RefusedError(HTTPStatus.BAD_REQUEST, f"Expected at most {most} tokens in all, found {size}.")
         rng = np.random.default_rng([request.get("seed", 0), *request["prompt"]])
         with self._lock:
             self.requests.append(request)

@@ -11,8 +11,9 @@ import pytest
 
 from steppo_gym.cli import main
 from steppo_gym.evaluation.comparing import paired, sign_flip_p
-from steppo_gym.evaluation.results import SUMMARY_FILE, results, settle_folder
+from steppo_gym.evaluation.results import CONFIG_FILE, SUMMARY_FILE, read_settings, results, settle_folder
 from steppo_gym.rollouts.episode import Episode, Failure, Step, write_episodes
+from steppo_gym.storage import json_lines
 
 
 def table(both, first, second, neither):
@@ -92,6 +93,15 @@ def write(folder, outcomes, *, finished=True, failed=(), **changes):
         summary = results(SETTINGS, episodes, tries=len(outcomes[0]))
         (folder / SUMMARY_FILE).write_text(json.dumps(summary))
     return folder
+
+
+def test_settings_are_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    with monkeypatch.context() as full, pytest.raises(OSError, match="disk full"):
+        full.setattr(json_lines.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError("disk full")))
+        settle_folder(tmp_path, SETTINGS)
+    assert not (tmp_path / CONFIG_FILE).exists()
+    settle_folder(tmp_path, SETTINGS)
+    assert read_settings(tmp_path) == SETTINGS
 
 
 def test_two_evaluations_are_compared_by_task(tmp_path, capsys):

@@ -39,6 +39,37 @@ def test_a_conversation_is_what_the_template_renders(name):
     assert text_of(tokenizer, codec.stop_token_ids[:1]) == FAMILIES[name].end
 
 
+LEFT = CHATML.replace("m.content", "m.content.lstrip()")
+
+
+@pytest.mark.parametrize(("name", "template"), [("llama", None), ("gemma", None), ("qwen3", None), ("qwen3", LEFT)])
+def test_blanks_around_an_observation_are_those_that_the_template_leaves(name, template):
+    tokenizer = family_tokenizer(name)
+    tokenizer.chat_template = template or tokenizer.chat_template
+    codec = ChatCodec(tokenizer)
+    said = ["\n Go.\n", "one", "\t\n Yes. \n\n"]
+    context = codec.next_prompt(codec.first_prompt("", (), said[0]) + codec.encode_response(said[1]), said[2])
+    messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said)]
+    rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    assert context == encode(tokenizer, rendered)
+
+
+DATED = (
+    "{%- if date_string is not defined %}{%- set date_string = strftime_now('%d %b %Y') %}{%- endif %}"
+    "{{- 'Today: ' + date_string + '\\n' }}" + CHATML
+)
+
+
+def test_a_template_that_writes_the_date_of_today_is_warned_of():
+    tokenizer = family_tokenizer("qwen3")
+    tokenizer.chat_template = DATED
+    with pytest.warns(UserWarning, match="writes today's date into prompts, so that nothing played on another day"):
+        ChatCodec(tokenizer)
+    # Warnings are errors here.
+    codec = ChatCodec(tokenizer, {"date_string": "26 Jul 2024"})
+    assert text_of(tokenizer, codec.first_prompt("", (), "Go.")).startswith("Today: 26 Jul 2024\n")
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_system_prompt_is_shown_once_in_the_first_prompt_alone(name):
     tokenizer = family_tokenizer(name)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import threading
@@ -214,10 +215,13 @@ def test_a_chat_server_plays_a_panel_and_failures_count_until_they_are_played_ag
         assert f"failed        {first['failed_episodes']} episodes, counted as not solved" in said
         fail[0] = False
         asked = len(server.requests)
+        os.link(tmp_path / "o" / "summary.json", tmp_path / "summary.json")
         assert main(command) == 0
     assert f"{first['failed_episodes']} of 5 episodes are left to play" in capsys.readouterr().out
     assert len(server.requests) == asked + 10 * first["failed_episodes"]
     assert summary_of(tmp_path / "o")["failed_episodes"] == 0
+    # The new summary takes the place of the old one, which nothing was written into.
+    assert summary_of(tmp_path) == first
     assert summary_of(tmp_path / "o")["policy"] == {
         "server": server.url, "chat": True, "model": "scripted", "hash": None
     }  # fmt: skip

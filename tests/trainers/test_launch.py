@@ -390,15 +390,22 @@ def test_an_audit_reads_the_values_that_training_would(finished, tmp_path):
     # The head of so short a run may still say 0 everywhere.
     critic.head.weight.data.normal_(generator=torch.Generator().manual_seed(0))
     assert critic.state_dict().keys() == load_file(checkpoint / CRITIC_FILE).keys()
-    save_file(critic.state_dict(), tmp_path / CRITIC_FILE)
+    file = tmp_path / CRITIC_FILE
+    save_file(critic.state_dict(), file)
     ids = torch.tensor([[5, 6, 7, 8, 9, 3, 4, 2]])
     with torch.no_grad():
         values = critic(ids, torch.ones_like(ids))[0].double().numpy()
     for unit, places, bootstrap in (("step", [2, 5, 7], True), ("token", [2, 3, 5, 7], True), ("step", [2, 5], False)):
-        found = TrainedCritic(model, tmp_path / CRITIC_FILE, unit, kind=None, bootstrap_truncated=bootstrap)([episode])
+        found = TrainedCritic(model, file, unit, kind=None, bootstrap_truncated=bootstrap)([episode])
         assert found[: len(places)] == pytest.approx(values[places], abs=1e-5)
         assert bootstrap or found.tolist()[-1] == 0.0
     late = replace(episode, timed_out=True)
-    found = TrainedCritic(model, tmp_path / CRITIC_FILE, "step", kind=None, bootstrap_truncated=False)([late])
+    found = TrainedCritic(model, file, "step", kind=None, bootstrap_truncated=False)([late])
     assert found == pytest.approx(values[[2, 5, 7]], abs=1e-5)
+    # As rows are cut in training; the steps before are of any length.
+    cut = TrainedCritic(model, file, "step", kind=None, bootstrap_truncated=True, max_tokens=3)([episode])
+    with torch.no_grad():
+        last = critic(ids[:, -3:], torch.ones_like(ids[:, -3:]))[0, -1]
+    assert cut == pytest.approx([*values[[2, 5]], float(last)], abs=1e-5)
+    assert abs(float(last) - values[7]) > 1e-4
     assert np.abs(values).max() > 1e-4

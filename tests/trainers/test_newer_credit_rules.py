@@ -14,7 +14,7 @@ from newer_references import continuations_for, entropy_slow, forks_for, lists, 
 
 from steppo_gym.credit.records import Records
 from steppo_gym.rollouts.codec import ByteCodec
-from steppo_gym.rollouts.episode import Episode, Failure
+from steppo_gym.rollouts.episode import Episode, Failure, Step
 from steppo_gym.rollouts.policies import RandomPolicy
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool
 from steppo_gym.rollouts.rollout import Assignment, Rollout, RolloutStats, collect
@@ -28,6 +28,7 @@ from steppo_gym.trainers.rules import (
     GRPO,
     MTGRPO,
     RLOO,
+    GiGPO,
     GraphGPO,
     PlanPO,
     StepPO,
@@ -122,6 +123,29 @@ class TestRecords:
         assert found.final_observation_keys == observations["final_states"]
         np.testing.assert_allclose(found.entropies, flat(states["entropies"]), atol=1e-12)
 
+    def test_an_observation_is_the_same_after_a_response_that_was_cut(self):
+        codec, first = ByteCodec(), (1, 2)
+
+        def step(prompt_ids, response_ids):
+            return Step(prompt_ids, response_ids, None, "", 0.0, "s")
+
+        def episode(response_ids, **ending):
+            second = codec.next_prompt(first + response_ids, "a door")
+            third = codec.next_prompt(second + response_ids, "a wall")
+            return Episode("t", (step(first, response_ids), step(second, response_ids)), "truncated", third, **ending)
+
+        ended, cut = episode((*b"go", codec.END)), episode(tuple(b"go on and on"))
+        found = Records([ended, cut], end_token=codec.END)
+        assert found.observation_keys == [first, (*b"a door", codec.END)] * 2
+        assert found.final_observation_keys == [(*b"a wall", codec.END)] * 2
+        assert GiGPO(anchor="observation")(found).state_group_sizes.tolist() == [2, 2, 2, 2]
+
+    def test_an_episode_that_ran_out_of_time_stopped_in_its_last_observation(self):
+        second = (1, 2, 3, 4)
+        steps = tuple(Step(prompt, (3,), None, "", 0.0, "s") for prompt in ((1, 2), second))
+        late = Episode("t", steps, "truncated", second, timed_out=True, final_state_key="s")
+        assert Records([late]).final_observation_keys == Records([late]).observation_keys[1:] == [(4,)]
+
     def test_recomputed_log_probabilities_go_before_sampled_ones(self):
         batch = random_batch(1)
         recomputed = np.array([x - 1.0 for episode in batch.episodes for step in episode.steps for x in step.log_probs])
@@ -187,6 +211,23 @@ class TestBranches:
         found = play_branches(GRPO(), episodes, None, None, 0)  # neither an environment nor a policy is touched
         assert (found.episodes, found.forked_at, found.continuations) == (tuple(episodes), (), ())
         assert branch_metrics([found, found]) == {}
+
+    @pytest.mark.parametrize("rule", [VinePPO(continuations=2), BPO(forks=1, siblings=2)])
+    def test_states_that_cannot_be_come_into_have_no_branches(self, rule, key_door_episodes):
+        _, episodes = key_door_episodes
+        broken = EnvFactory("trainer_envs:steppo-test/BreakingKeyDoor-v0", {"broken": (episodes[0].task_id,)})
+        asked = []
+
+        def play(todo):
+            asked.append(list(todo))
+            return Rollout((), RolloutStats())
+
+        found = play_branches(rule, episodes, broken, play, seed=3)
+        assert asked == [[]]
+        assert (found.episodes, found.continuations, found.replayed) == (tuple(episodes), (), 0)
+        assert {episode.failure.boundary for episode in found.played} == {"environment"}
+        credit = rule(Records(found.episodes, **found.for_records()))
+        assert len(credit.advantages) == sum(episode.num_steps for episode in episodes)
 
     @pytest.mark.parametrize("rule", [VinePPO(continuations=2), BPO(forks=1, siblings=2)])
     def test_what_is_played_reaches_the_rule(self, rule, key_door_episodes):

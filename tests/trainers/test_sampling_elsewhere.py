@@ -13,7 +13,7 @@ from served_model import loader
 from trainer_runs import change, fixed_metrics, played, relative_difference, settings_of, untimed, weights
 from transformers import Qwen3ForCausalLM
 
-from steppo_gym.errors import SamplingGapError
+from steppo_gym.errors import SamplingGapError, SteppoGymError
 from steppo_gym.rollouts.pool import EnvFactory
 from steppo_gym.testing.completions_server import CompletionsServer
 from steppo_gym.trainers.ahead import Ahead, tasks_of
@@ -134,6 +134,32 @@ def test_a_correction_weighs_the_terms_of_the_loss(make_trainer, random_folder, 
     np.testing.assert_allclose(found, expected[plain != 0], rtol=1e-6)
     assert logged(trainer, "correction_mean") == [pytest.approx(expected.mean(), rel=1e-5)]
     assert 0.0 < logged(trainer, "correction_sample_size")[0] <= 1.0
+
+
+def with_another_token(log_probs):
+    """A token beyond the vocabulary of the model comes now and then."""
+    return np.log(np.append(0.98 * np.exp(log_probs), 0.02))
+
+
+def test_a_token_that_the_model_does_not_have_costs_its_episode(make_trainer, random_folder, tmp_path):
+    settings = {"iterations": 1, "episodes_per_iteration": 16, "max_completion_length": 1}
+    settings |= {"off_policy_correction": "token_truncate"}
+    with CompletionsServer(loader(random_folder), folder=tmp_path / "served", distort=with_another_token) as wrong:
+        model = Qwen3ForCausalLM.from_pretrained(random_folder)
+        trainer = make_trainer(model=model, **served(wrong, tmp_path, **settings))
+        trainer.train()
+    failures = [episode.failure for episode in played(trainer, 1) if episode.failure is not None]
+    assert 0 < len(failures) < 16
+    assert all("Does it serve another?" in failure.message for failure in failures)
+
+
+def test_a_server_whose_contexts_are_too_short_ends_a_run_before_it_plays(make_trainer, random_folder, tmp_path):
+    with CompletionsServer(loader(random_folder), folder=tmp_path / "served", max_model_len=100) as short:
+        model = Qwen3ForCausalLM.from_pretrained(random_folder)
+        trainer = make_trainer(model=model, **served(short, tmp_path, max_prompt_tokens=97))
+        with pytest.raises(SteppoGymError, match="takes contexts of 100 tokens, and those of this run have up to 101"):
+            trainer.train()
+    assert not short.requests
 
 
 def test_on_policy_a_correction_changes_nothing(make_trainer):

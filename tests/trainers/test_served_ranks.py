@@ -85,3 +85,11 @@ def test_the_weights_of_the_first_process_are_those_that_all_servers_sample_with
         assert versions == [{0}, {1}]
     gaps = [entry["sampling_gap"] for entry in json.loads((out / "log.json").read_text()) if "sampling_gap" in entry]
     assert len(gaps) == 2 and max(gaps) < 1e-4
+
+
+def test_a_process_whose_share_of_an_evaluation_failed_does_not_end_the_run(run):
+    out, *_ = run
+    log = json.loads((out / "log.json").read_text())
+    (found,) = [entry for entry in log if "eval_held_out_failed_rate" in entry]
+    assert found["eval_held_out_failed_rate"] == 0.5
+    assert found["eval_held_out_episode_steps"] == 4.0

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, Qwen3Model
 
 from steppo_gym.errors import DataError, NonFiniteError, SteppoGymError
+from steppo_gym.trainers.policy.small_policy import SmallPolicyConfig
 from steppo_gym.trainers.reading import MOST_SAID, in_one_line, reading
 from steppo_gym.trainers.results.saved_policy import SavedPolicy, load_codec
 from steppo_gym.trainers.rules import StepPO
@@ -19,6 +21,7 @@ from steppo_gym.trainers.run.console import quiet_libraries
 from steppo_gym.trainers.run.environments import open_environments
 from steppo_gym.trainers.run.launch import launch
 from steppo_gym.trainers.run.starts import check_model, starting_policy
+from steppo_gym.trainers.warm_start.warm_start import WarmStartConfig
 
 
 @pytest.fixture
@@ -79,6 +82,18 @@ def test_settings_of_the_model_are_handed_on(folder):
 def test_more_demonstrations_than_tasks_are_not_cut_in_silence(refused):
     with refused("--demonstrations must be at most 1000, the tasks to demonstrate, got 1001"):
         starting_policy(settings("--demonstrations=1001"))
+
+
+def test_a_task_with_fewer_tasks_than_its_preset_demonstrates_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("STEPPO_GYM_CACHE", str(tmp_path))
+    tiny = SmallPolicyConfig(hidden_size=16, num_layers=1, num_heads=2)
+    given = settings("--start=warm", "--env_args", "odd=few", "--num_env_workers=0")
+    warm_start = WarmStartConfig(num_demonstrations=5, num_updates=1, policy=tiny)
+    preset = replace(given.preset, env_id="trainer_envs:steppo-test/Odd-v0", warm_start=warm_start)
+    run = replace(given.run, demonstrations=5, warm_start_updates=1)
+    starting_policy(replace(given, preset=preset, run=run))
+    said = "The default policy gets 3 demonstrations, one of each task that there is, instead of 5."
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

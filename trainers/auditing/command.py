@@ -31,7 +31,6 @@ from steppo_gym.credit.records import CreditRule
 from steppo_gym.env_arguments import env_argument
 from steppo_gym.registration import find_modules_here
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool
-from steppo_gym.trainers.auditing.critic import TrainedCritic
 from steppo_gym.trainers.auditing.source import (
     Source,
     open_source,
@@ -77,7 +76,7 @@ def audit(options: argparse.Namespace) -> int:
     found, source = _play(options, spec, trained, folder, recorded)
     (folder / "tokenizer").mkdir(exist_ok=True)
     (folder / "tokenizer" / "tokenizer.json").write_text(source.tokenizer, encoding="utf-8")
-    return _report(found, options, folder, source.critic, _own_rule(trained))
+    return _report(found, options, folder, source, _own_rule(trained))
 
 
 def _play(
@@ -141,7 +140,7 @@ def _report(
     found: Found,
     options: argparse.Namespace,
     folder: Path,
-    critic: TrainedCritic | None,
+    source: Source,
     own: CreditRule | None,
 ) -> int:
     usable = [i for i, point in enumerate(found.points) if _is_usable(point)]
@@ -157,7 +156,7 @@ def _report(
             seed=options.seed,
         )
     )
-    rules, samples, skipped = _score_rules(points, batches, found.reach, options, critic, own)
+    rules, samples, skipped = _score_rules(points, batches, found.reach, options, source, own)
     seen = decisions(points, options.threshold, reach=found.reach)
     text = text_report(seen, rules, skipped)
     (folder / "report.md").write_text(text, encoding="utf-8")
@@ -176,12 +175,13 @@ def _score_rules(
     batches: Sequence[Batch],
     reach: float,
     options: argparse.Namespace,
-    critic: TrainedCritic | None,
+    source: Source,
     own: CreditRule | None,
 ) -> tuple[dict[str, Scores], dict[str, Any], dict[str, str]]:
     """Scores by rule, samples by rule, and why the others are left out."""
     truth = np.array([point.advantage(reach=reach).estimate for point in points])
     matters = [point.verdict(options.threshold, reach=reach) == "matters" for point in points]
+    critic, end_token = source.critic, source.codec.encode_response("")[-1]
     scores: dict[str, Scores] = {}
     samples: dict[str, Any] = {}
     skipped: dict[str, str] = {}
@@ -197,7 +197,7 @@ def _score_rules(
             skipped[name] = "it compares the episodes of a group, and groups have one here."
             continue
         try:
-            steps, credit = sampled_credit(rule, batches, critic)
+            steps, credit = sampled_credit(rule, batches, critic, end_token=end_token)
         except ValueError as error:
             skipped[name] = str(error)
             continue

@@ -28,15 +28,24 @@ class TrainedCritic:
         kind: what is trained of it.
         unit: whether it was trained on steps or on tokens.
         bootstrap_truncated: as in training, see `has_final_value`.
+        max_tokens: of a row in training, whose last ones are all that is read of a longer final prompt; None for no
+            limit.
 
     Raises:
         ValueError: the weights are those of a critic of another kind.
     """
 
     def __init__(
-        self, policy: Any, file: Path, unit: Unit, *, kind: CriticKind | None, bootstrap_truncated: bool
+        self,
+        policy: Any,
+        file: Path,
+        unit: Unit,
+        *,
+        kind: CriticKind | None,
+        bootstrap_truncated: bool,
+        max_tokens: int | None = None,
     ) -> None:
-        self.unit, self.bootstrap_truncated = unit, bootstrap_truncated
+        self.unit, self.bootstrap_truncated, self.max_tokens = unit, bootstrap_truncated, max_tokens
         self._critic = Critic(policy, kind or default_kind(policy)).eval()
         self._critic.load_trained_state(load_file(file))
         self._critic.to(policy.device)
@@ -51,7 +60,7 @@ class TrainedCritic:
             for value in self._values(step.prompt_ids, step.response_ids if self.unit == "token" else ())
         ]
         for episode in episodes:
-            final = episode.final_prompt_ids
+            final = (episode.final_prompt_ids or ())[-(self.max_tokens or 0) :]
             has_value = has_final_value(episode, bootstrap_truncated=self.bootstrap_truncated)
             values.append(self._values(final, ())[0] if final and has_value else 0.0)
         return np.array(values, np.float64)

@@ -17,6 +17,7 @@ from steppo_gym.rollouts.episode import read_episodes
 from steppo_gym.rollouts.policies import Policy
 from steppo_gym.trainers.auditing.critic import TrainedCritic
 from steppo_gym.trainers.checkpoints import CRITIC_FILE
+from steppo_gym.trainers.policy.model_limits import context_limits
 from steppo_gym.trainers.results.adapters import has_adapters, load_with_adapters
 from steppo_gym.trainers.results.saved_policy import SavedPolicy
 from steppo_gym.trainers.rules import ALGORITHMS
@@ -149,14 +150,16 @@ def _critic(source: Path, trained: Mapping[str, Any], model: Any) -> TrainedCrit
     folder = source.parent / f"checkpoint-{trained['config']['max_steps']}" if source.name == "final" else source
     if not (folder / CRITIC_FILE).is_file():
         return None
-    settings = trained["critic"]
+    settings, config = trained["critic"], trained["config"]
     if has_adapters(source):
         # A policy that is sampled from has forgotten which of its layers have adapters; a critic's shape depends on it.
         model = load_with_adapters(source, dtype=model.dtype, local_files_only=True).to(model.device)
+    _, max_tokens = context_limits(model, config["max_prompt_tokens"], config["max_completion_length"] or 256)
     return TrainedCritic(
         model,
         folder / CRITIC_FILE,
         rule.critic,
         kind=settings.get("critic"),
         bootstrap_truncated=bool(settings["bootstrap_truncated"]),
+        max_tokens=max_tokens,
     )

@@ -7,7 +7,8 @@ They are found once, by rendering a short conversation and taking what follows t
 
 Templates differ in what they know. Where one has no system role, the system prompt stands in front of the first
 observation; where a message ends with another token than the end of the sequence, that token ends responses. All this
-is found out when a codec is made, and what cannot be served is refused there.
+is found out when a codec is made, and what cannot be served is refused there. Blanks that a template takes from around
+a message are taken from later observations too, and one that writes today's date is warned of.
 
 What an environment shows is text that others may have written, a passage or a product's description. Where it holds
 the text of a special token, "<|im_end|>", the policy reads these letters and not the token, so that no observation ends
@@ -20,6 +21,7 @@ observation without any is encoded in one piece with what is around it. What a t
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -79,6 +81,7 @@ class ChatCodec:
         self._shows_tools = NO_SYSTEM_PROMPT in str(tokenizer.chat_template)
         """Or leaves them out on purpose; False as long as that is not known."""
         self._system_in_observation = self._lacks_system_role()
+        self._keeps_blanks = self._blanks_kept()
         end, self._after = self._end_of_message(stop_token_ids)
         self._end = str(self.tokenizer.decode([end]))
         self.stop_token_ids: tuple[int, ...] = (end, *(token for token in stop_token_ids if token != end))
@@ -88,6 +91,7 @@ class ChatCodec:
         frames = {*self._encode(self._end + self._after.replace(_NEXT, ""))} & {*tokenizer.added_tokens_decoder}  # type: ignore[attr-defined]
         self._mark(self._special | frames)
         self._check_beginning()
+        self._warn_of_dates()
 
     def first_prompt(self, system_prompt: str, tools: Sequence[dict[str, Any]], observation: str) -> tuple[int, ...]:
         """System prompt, tools and observation, up to where the response begins.
@@ -111,8 +115,11 @@ class ChatCodec:
 
     def next_prompt(self, context: tuple[int, ...], observation: str) -> tuple[int, ...]:
         """The context as it is, the end of its last message unless sampled already, and the observation."""
+        text, (before, behind) = self._cut(observation), self._keeps_blanks
+        text = text if before else text.lstrip()
+        text = text if behind else text.rstrip()
         # Encoded together with the token it follows: some tokenizers put a blank in front of a text's beginning.
-        message = self._encode(self._end + self._after.replace(_NEXT, self._cut(observation)))
+        message = self._encode(self._end + self._after.replace(_NEXT, text))
         # A response that stopped at the end-of-message token has sampled it.
         return (*context, *message[context[-1:] == (self.stop_token_ids[0],) :])
 
@@ -142,6 +149,14 @@ class ChatCodec:
             return _SYSTEM not in self._render(messages, ())
         except _FAULTS:
             return True
+
+    def _blanks_kept(self) -> tuple[bool, bool]:
+        """Whether the template keeps blanks before an observation, and behind it; Llama's and Gemma's do not."""
+        try:
+            shown = self._render([{"role": "user", "content": f"\n {_NEXT} \n"}], ())
+        except _FAULTS:
+            return True, True  # refused further on, with its reason
+        return f"\n {_NEXT}" in shown, f"{_NEXT} \n" in shown
 
     def _end_of_message(self, stop_token_ids: Sequence[int]) -> tuple[int, str]:
         """The token that ends a response, and what the template writes between it and the next response."""
@@ -190,8 +205,26 @@ class ChatCodec:
                 "out of the template."
             )
 
+    def _warn_of_dates(self) -> None:
+        """Say so if prompts hold the day they are made on."""
+        try:
+            # What is no function raises where it is called.
+            self._render(self._first_messages(_SYSTEM, _NEXT), (), strftime_now="")
+        except _FAULTS:
+            warnings.warn(
+                f"The chat template of {self._name} writes today's date into prompts, so that nothing played on "
+                "another day repeats. Give it a fixed one, for Llama's by "
+                """--chat_template_kwargs '{"date_string": "26 Jul 2024"}', or use another template.""",
+                stacklevel=3,
+            )
+
     def _render(
-        self, messages: list[dict[str, str]], tools: Sequence[dict[str, Any]], *, add_generation_prompt: bool = True
+        self,
+        messages: list[dict[str, str]],
+        tools: Sequence[dict[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        **variables: Any,
     ) -> str:
         text = self.tokenizer.apply_chat_template(
             messages,  # type: ignore[arg-type]
@@ -199,6 +232,7 @@ class ChatCodec:
             add_generation_prompt=add_generation_prompt,
             tokenize=False,
             **self.template_arguments,
+            **variables,
         )
         return str(text)
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from steppo_gym.errors import InfrastructureError
+from steppo_gym.errors import InfrastructureError, SteppoGymError
 from steppo_gym.rollouts.policies import StreamingPolicy
+from steppo_gym.rollouts.served.context_length import context_length
 from steppo_gym.rollouts.served.server_group import ServerGroup
 from steppo_gym.rollouts.served.weights import load_weights, write_weights
 from steppo_gym.rollouts.server_policy import ServerPolicy
@@ -35,16 +36,25 @@ class PolicyServers:
         addresses: of the servers of all processes.
         folder: that they were started from.
         model: their name of the model.
+        context_tokens: of the longest prompt with the longest response, None if that is not known.
         rank: of this process.
         world: number of processes.
         gather: see `Gather`.
     """
 
     def __init__(
-        self, addresses: Sequence[str], *, folder: Path, model: str, rank: int, world: int, gather: Gather
+        self,
+        addresses: Sequence[str],
+        *,
+        folder: Path,
+        model: str,
+        context_tokens: int | None,
+        rank: int,
+        world: int,
+        gather: Gather,
     ) -> None:
         self._addresses, self._folder, self._model, self._gather = tuple(addresses), folder, model, gather
-        self._rank, self._world = rank, world
+        self._context_tokens, self._rank, self._world = context_tokens, rank, world
         self._loaded: frozenset[str] = frozenset()
         self.version: int | None = None
         """Of the weights that the servers have, None before the first were pushed."""
@@ -60,6 +70,8 @@ class PolicyServers:
 
         Raises:
             InfrastructureError: none of a process's servers can take them.
+            SteppoGymError: a server says that its contexts are shorter than those of the run; it would fail long
+                episodes alone.
         """
         if version == self.version:
             return
@@ -74,19 +86,40 @@ class PolicyServers:
         if fault is not None:
             raise InfrastructureError("model", fault)
         loaded = {address for address in self._addresses[self._rank :: self._world] if _takes(address)}
-        self._loaded, self.version = frozenset().union(*self._gather(loaded)), version
+        everywhere = self._gather((loaded, [fault for address in sorted(loaded) for fault in self._too_short(address)]))
+        for fault in (fault for _, faults in everywhere for fault in faults):
+            raise SteppoGymError(fault)
+        self._loaded, self.version = frozenset().union(*(part for part, _ in everywhere)), version
         lost = [rank for rank in range(self._world) if not self._of(rank)]
         if lost:
             raise InfrastructureError(
                 "model", f"No server of process {lost[0]} takes new weights; standard error has the reasons."
             )
 
+    def _too_short(self, address: str) -> list[str]:
+        """What is wrong with the length of a server's contexts, nothing if it does not say how long they may be."""
+        length = None if self._context_tokens is None else context_length(address, self._model)
+        if self._context_tokens is None or length is None or length >= self._context_tokens:
+            return []
+        return [
+            f"The server {address} takes contexts of {length} tokens, and those of this run have up to "
+            f"{self._context_tokens}, max_prompt_tokens and max_completion_length together. Start it with that "
+            "--max-model-len, or set a smaller --max_prompt_tokens."
+        ]
+
     def _of(self, rank: int) -> list[str]:
         return [address for address in share(self._addresses, rank, self._world) if address in self._loaded]
 
     @contextlib.contextmanager
     def policy(
-        self, *, num_slots: int, max_tokens: int, stop_token_ids: Sequence[int], temperature: float, seed: int
+        self,
+        *,
+        num_slots: int,
+        max_tokens: int,
+        stop_token_ids: Sequence[int],
+        vocab_size: int,
+        temperature: float,
+        seed: int,
     ) -> Iterator[StreamingPolicy]:
         """A policy that samples from this process's servers, with the weights that were pushed last."""
         with contextlib.ExitStack() as stack:
@@ -99,6 +132,7 @@ class PolicyServers:
                         temperature=temperature,
                         seed=seed,
                         stop_token_ids=stop_token_ids,
+                        vocab_size=vocab_size,
                         max_concurrency=num_slots,
                         processed_log_probs=True,
                         version=self.version,

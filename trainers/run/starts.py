@@ -177,6 +177,12 @@ def _warm_started(settings: RunSettings) -> Path:
             f"--demonstrations must be at most {len(task_ids)}, the tasks to demonstrate, got "
             f"{warm_start.num_demonstrations}: each is of another task."
         )
+    if warm_start.num_demonstrations > len(task_ids) and config.process_index == 0:
+        print(
+            f"The default policy gets {len(task_ids)} demonstrations, one of each task that there is, instead of "
+            f"{warm_start.num_demonstrations}.",
+            flush=True,
+        )
     if run.data is not None:
         task_ids = spread(task_ids, warm_start.num_demonstrations)
     with config.distributed_state.main_process_first():  # type: ignore[union-attr]

@@ -17,13 +17,21 @@ from steppo_gym.storage.retrying_client import is_number, shorten
 
 
 def read_completion(
-    text: str, prompt_ids: tuple[int, ...], *, keep_log_probs: bool, version: int | None = None
+    text: str,
+    prompt_ids: tuple[int, ...],
+    *,
+    max_tokens: int,
+    vocab_size: int | None = None,
+    keep_log_probs: bool,
+    version: int | None = None,
 ) -> Response:
     """The response in the body of a successful answer.
 
     Args:
         text: the body.
         prompt_ids: what was asked; a server that reports another prompt has changed it.
+        max_tokens: longest response that was asked for.
+        vocab_size: tokens that the model has embeddings for; None does not check them.
         keep_log_probs: whether to read the log-probabilities.
         version: of the weights that the server should have; None takes what it says, if it does.
 
@@ -40,6 +48,12 @@ def read_completion(
         )
     if not token_ids:
         raise _error("The server's answer has no token, not even one that ends it. Check the length of its contexts.")
+    if len(token_ids) > max_tokens:
+        raise _error(f"The server answered with {len(token_ids)} tokens, asked for at most {max_tokens}.")
+    if vocab_size is not None and max(token_ids) >= vocab_size:
+        raise _error(
+            f"The server answered with token {max(token_ids)}, the model here has {vocab_size}. Does it serve another?"
+        )
     if choice.get("finish_reason") not in ("stop", "length"):
         raise _error(f'Expected finish_reason "stop" or "length", found {shorten(choice.get("finish_reason"))}.')
     seen = choice.get("prompt_token_ids")
@@ -85,7 +99,8 @@ def _log_probs(choice: dict[str, Any], num_tokens: int) -> tuple[float, ...]:
 
 
 def _is_token_list(value: object) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(type(token) is int and token >= 0 for token in value)
+    # No vocabulary is larger than an int32, and tokenizers raise at what is larger than a uint32.
+    return isinstance(value, list) and all(type(token) is int and 0 <= token < 2**31 for token in value)
 
 
 def _length(value: object) -> object:

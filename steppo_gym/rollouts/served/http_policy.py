@@ -18,6 +18,15 @@ from steppo_gym.errors import InfrastructureError
 from steppo_gym.rollouts.policies import Answer, Request, Response, answer_all
 from steppo_gym.storage.retrying_client import RetryingClient
 
+API_KEY_ENV = "OPENAI_API_KEY"
+"""The environment variable that holds the API key, unless another is named."""
+
+
+def key_headers(api_key_env: str) -> dict[str, str]:
+    """What shows a server the API key in an environment variable; nothing if it is not set."""
+    key = os.environ.get(api_key_env)
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
 
 class ClientOptions(TypedDict, total=False):
     """Keywords that every policy behind a server takes."""
@@ -58,7 +67,7 @@ class HTTPPolicy(ABC):
         timeout: float = 300.0,
         max_retries: int = 5,
         max_concurrency: int = 64,
-        api_key_env: str = "OPENAI_API_KEY",
+        api_key_env: str = API_KEY_ENV,
     ) -> None:
         if body["max_tokens"] < 1:
             raise ValueError(f"max_tokens must be at least 1, got {body['max_tokens']}.")
@@ -66,14 +75,13 @@ class HTTPPolicy(ABC):
             raise ValueError(f"temperature must be 0 or more, got {body['temperature']}.")
         self.url = base_url.rstrip("/").removesuffix("/v1") + "/v1/" + path
         self._body = dict(body)
-        key = os.environ.get(api_key_env)
         self._client = RetryingClient(
             self.url,
             "model",
             timeout=timeout,
             max_retries=max_retries,
             max_concurrency=max_concurrency,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers=key_headers(api_key_env),
         )
         self._threads = ThreadPoolExecutor(max_concurrency, thread_name_prefix="policy")
         self._stop, self._done = threading.Event(), SimpleQueue[Future[Response]]()
