@@ -108,6 +108,7 @@ class TextEnv(gymnasium.Env[str, str], abc.ABC):
         self.history: list[Exchange] = []
         self._feedback = ""
         self._solved = False
+        self._started = False
         self._over = True
 
     # What a task must define.
@@ -197,12 +198,17 @@ class TextEnv(gymnasium.Env[str, str], abc.ABC):
         Raises:
             UnknownTaskError: no such task in this split.
             ValueError: an option other than `task_id`, or there are no tasks.
+            TypeError: the options are no mapping, or `task_ids` no texts.
         """
         super().reset(seed=seed)
+        if not isinstance(options, Mapping | None):
+            raise TypeError(f"The options of reset are an object such as {{'task_id': ..}}, got {options!r:.200}.")
         options = dict(options or {})
         task_id = options.pop("task_id", None)
         if options:
-            raise ValueError(f"Unknown reset options {sorted(options)}. The only option is 'task_id'.")
+            raise ValueError(f"Unknown reset options {sorted(map(str, options))}. The only option is 'task_id'.")
+        if len(self.task_ids) and not isinstance(self.task_ids[0], str):
+            raise TypeError(f"{type(self).__name__} must have texts as task_ids, found {self.task_ids[0]!r:.200}.")
         if task_id is None:
             if not len(self.task_ids):
                 raise ValueError(f"{type(self).__name__} has no task to draw: its task_ids are empty.")
@@ -214,9 +220,10 @@ class TextEnv(gymnasium.Env[str, str], abc.ABC):
         self.history = []
         self._solved = False
         self.expert_slip = False
-        self._over = True  # should the start fail, no step may follow on what is left of another episode
+        # Should the start fail, no step may follow on what is left of another episode.
+        self._started, self._over = False, True
         self._feedback = self._start(task_id)
-        self._over = False
+        self._started, self._over = True, False
         return self._observation(self._feedback), self._info(None)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
@@ -272,10 +279,9 @@ class TextEnv(gymnasium.Env[str, str], abc.ABC):
         """A JSON-serialisable snapshot from which `set_state` continues with the same bytes.
 
         Raises:
-            EpisodeOverError: no episode was ever started.
+            EpisodeOverError: no episode was started.
         """
-        if not self.task_id:
-            raise EpisodeOverError("There is no episode to take a snapshot of. Call reset() first.")
+        self._require_episode("take a snapshot of")
         return {
             "task_id": self.task_id,
             "num_steps": self.num_steps,
@@ -296,7 +302,7 @@ class TextEnv(gymnasium.Env[str, str], abc.ABC):
             UnknownTaskError: the snapshot's task is not in this split.
             DataError: it is no snapshot of this environment, or its parts contradict each other.
         """
-        self._over = True
+        self._started, self._over = False, True
         self.expert_slip = False
         known = restored(state, EnvSnapshot)
         num_steps, history = known["num_steps"], known["history"]
@@ -313,7 +319,12 @@ class TextEnv(gymnasium.Env[str, str], abc.ABC):
         self._solved = known["success"]
         self.np_random = restored_generator(known["random"])
         self._set_task_state(known["task"])
-        self._over = known["over"]
+        self._started, self._over = True, known["over"]
+
+    def _require_episode(self, use: str) -> None:
+        """Raise an EpisodeOverError that says what an episode is needed for, unless one has been started."""
+        if not self._started:
+            raise EpisodeOverError(f"There is no episode to {use}. Call reset() first.")
 
     def _shown_history(self) -> list[Exchange]:
         """The end of the history, as much as the protocol shows in a rebuilt prompt."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Literal, TypedDict, get_args
 
 from steppo_gym.actions import ActionFormat
+from steppo_gym.errors import UnknownTaskError
 
 Context = Literal["rebuilt", "append"]
 CONTEXTS: tuple[Context, ...] = get_args(Context)
@@ -29,6 +30,14 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     """Raise a ValueError that lists the choices unless `value` is one of them."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
+
+
+def check_split(split: object, splits: Iterable[str]) -> None:
+    """Raise an UnknownTaskError, which is a ValueError, that lists the splits unless `split` is one of them."""
+    try:
+        check_choice("split", split, tuple(splits))
+    except ValueError as error:
+        raise UnknownTaskError(str(error)) from None
 
 
 def check_count(name: str, value: object, least: int = 1) -> None:
@@ -75,7 +84,8 @@ def unknown_keyword_message(made: type, keyword: str) -> str:
 def unknown_task_message(task_id: object, task_ids: Sequence[str]) -> str:
     """Say which task was asked for and what the known ones look like."""
     examples = ", ".join(repr(task_ids[i]) for i in range(min(3, len(task_ids))))
+    asked = f"Unknown task_id {task_id!r:.200}{'' if isinstance(task_id, str) else ', which is no text'}"
     return (
-        f"Unknown task_id {task_id!r}. This split has {len(task_ids)} tasks, for example {examples}; "
+        f"{asked}. This split has {len(task_ids)} tasks, for example {examples}; "
         "see env.unwrapped.task_ids."
     )

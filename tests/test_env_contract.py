@@ -312,3 +312,10 @@ def test_checker_wants_a_text_env():
 def test_checker_wants_episodes():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         check_text_env(KeyDoorEnv, episodes=0)
+
+
+@pytest.mark.parametrize("made", ["steppo/KeyDoor-v0", None, KeyDoorEnv()])
+def test_the_checker_wants_what_makes_an_environment(made):
+    said = r"gymnasium.make, 'steppo/KeyDoor-v0'\)" if isinstance(made, str) else "your class"
+    with pytest.raises(TypeError, match=f"make_env is what makes an environment when it is called, such as .*{said}"):
+        check_text_env(made)

@@ -9,7 +9,7 @@ import pytest
 
 import steppo_gym
 from steppo_gym.env_arguments import env_argument
-from steppo_gym.errors import DataError, UnknownTaskError
+from steppo_gym.errors import DataError, EpisodeOverError, UnknownTaskError
 
 IDS = steppo_gym.registered_ids()
 
@@ -55,9 +55,51 @@ def test_a_count_is_a_whole_number(env_id, keyword):
 @pytest.mark.parametrize("task_id", [5, ["a"], {}, "\ud800", b"train-0"])
 def test_what_is_no_task_is_an_unknown_task(env_id, task_id):
     env = make(env_id)
-    with pytest.raises(UnknownTaskError, match="Unknown task_id"):
+    said = "Unknown task_id '" if isinstance(task_id, str) else "Unknown task_id .*, which is no text. This split has"
+    with pytest.raises(UnknownTaskError, match=said):
         env.reset(options={"task_id": task_id})
     env.close()
+
+
+@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize("split", ["dev", None, ["train"], 3])
+def test_a_split_that_does_not_exist_is_the_same_error_everywhere(env_id, split):
+    with pytest.raises(UnknownTaskError, match="split must be one of 'train', .*got"):
+        make(env_id, split=split)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_what_needs_an_episode_says_so_before_there_is_one(env_id):
+    env = make(env_id)
+
+    def require_none():
+        for needs_one in (env.expert_response, env.get_state):
+            with pytest.raises(EpisodeOverError, match=r"There is no episode to .* Call reset\(\) first"):
+                needs_one()
+
+    require_none()
+    with pytest.raises(UnknownTaskError):
+        env.reset(options={"task_id": "none"})
+    require_none()
+    env.reset(seed=0)
+    # A snapshot that is refused half-way leaves no episode either.
+    with pytest.raises(DataError):
+        env.set_state(env.get_state() | {"task": None})
+    require_none()
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ("train-0", TypeError, "The options of reset are an object such as {'task_id': ..}, got 'train-0'"),
+        (["train-0"], TypeError, "are an object"),
+        ({"task": "train-0", 5: 1}, ValueError, r"Unknown reset options \['5', 'task'\]. The only option is 'task_id'"),
+    ],
+)
+def test_options_of_reset_are_refused_in_words(options, error, message):
+    with pytest.raises(error, match=message):
+        make("steppo/KeyDoor-v0").reset(options=options)
 
 
 @pytest.mark.parametrize("env_id", IDS)

@@ -88,6 +88,17 @@ def test_the_required_members_are_enough_to_keep_the_contract():
     }  # fmt: skip
 
 
+def test_task_ids_that_are_no_texts_are_named():
+    class Numbered(CountEnv):
+        def __init__(self):
+            TextEnv.__init__(self, EnvProtocol(max_steps=6))
+            self.task_ids = range(3)  # type: ignore[assignment]
+
+    for options in (None, {"task_id": 2}, {"task_id": "2"}):
+        with pytest.raises(TypeError, match="Numbered must have texts as task_ids, found 0"):
+            Numbered().reset(options=options)
+
+
 def test_what_an_environment_does_without_being_asked():
     env = CountEnv()
     _, info = env.reset(options={"task_id": "3"})

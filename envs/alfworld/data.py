@@ -25,7 +25,7 @@ from steppo_gym.envs.alfworld.built_in.generate import generate_game
 from steppo_gym.envs.alfworld.splits import DIFFICULTIES, SPLIT_SIZES, task_spec, task_type_of
 from steppo_gym.envs.alfworld.tasks import TASK_TYPES, Goal, parse_goal
 from steppo_gym.errors import DataError, UnknownTaskError
-from steppo_gym.keywords import check_choice, unknown_task_message
+from steppo_gym.keywords import check_choice, check_split, unknown_task_message
 from steppo_gym.quoting import written_id
 from steppo_gym.snapshot import canonical_json, is_text
 
@@ -76,11 +76,12 @@ class ProceduralGames:
         task_types: keep only these.
 
     Raises:
-        ValueError: an unknown name, or no game is of these types.
+        UnknownTaskError: an unknown split.
+        ValueError: another unknown name, or no game is of these types.
     """
 
     def __init__(self, split: str, difficulty: str = "full", task_types: Sequence[str] = TASK_TYPES) -> None:
-        check_choice("split", split, tuple(SPLIT_SIZES))
+        check_split(split, SPLIT_SIZES)
         check_choice("difficulty", difficulty, tuple(DIFFICULTIES))
         wanted = _check_task_types(task_types)
         self.split, self.difficulty = split, difficulty
@@ -131,11 +132,12 @@ class GameFiles:
 
     Raises:
         DataError: no games there.
-        ValueError: an unknown split or task type.
+        UnknownTaskError: an unknown split.
+        ValueError: an unknown task type.
     """
 
     def __init__(self, data: str | Path, split: str, task_types: Sequence[str] = TASK_TYPES) -> None:
-        check_choice("split", split, tuple(SPLIT_SIZES))
+        check_split(split, SPLIT_SIZES)
         wanted = _check_task_types(task_types)
         path = Path(os.path.expandvars(data)).expanduser()
         if path.is_file():

@@ -109,6 +109,7 @@ class AlfworldEnv(TextEnv):
         Raises:
             DataError: a reading expert met a task that is not worded officially.
         """
+        self._require_episode("ask the expert about")
         command = self._oracle_command() if self.expert == "oracle" else self._search_command()
         return format_action(command, self.action_format)
 

@@ -39,7 +39,7 @@ from steppo_gym.envs.key_door.passages import (
 )
 from steppo_gym.envs.key_door.reward import PROTOCOLS, metrics, step_reward
 from steppo_gym.errors import UnknownTaskError
-from steppo_gym.keywords import CommonArguments, unknown_task_message
+from steppo_gym.keywords import CommonArguments, check_split, unknown_task_message
 from steppo_gym.protocol import named_protocol, overridden
 from steppo_gym.snapshot import canonical_json, restored
 from steppo_gym.transition import Transition
@@ -89,8 +89,7 @@ class KeyDoorEnv(TextEnv):
         thought_words: int = 0,
         **common: Unpack[CommonArguments],
     ) -> None:
-        if split not in SPLIT_SIZES:
-            raise UnknownTaskError(f"split must be one of {', '.join(map(repr, SPLIT_SIZES))}, got {split!r}.")
+        check_split(split, SPLIT_SIZES)
         if data is not None:
             raise ValueError(f"KeyDoor generates its tasks and reads no files: data must be None, got {data!r}.")
         for name, number in (("decisive_steps", decisive_steps), ("routine_steps", routine_steps)):
@@ -118,6 +117,7 @@ class KeyDoorEnv(TextEnv):
 
     def expert_response(self) -> str:
         """What the expert writes in the current state."""
+        self._require_episode("ask the expert about")
         return render.thought(self.thought_words) + format_text(self._expert_text(), self.action_format)
 
     @property

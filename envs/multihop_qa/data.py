@@ -19,7 +19,7 @@ from steppo_gym.envs.multihop_qa.files import find_files, read_aliases, read_row
 from steppo_gym.envs.multihop_qa.questions import Paragraph, Question, read_row
 from steppo_gym.envs.multihop_qa.scoring import Dataset
 from steppo_gym.errors import DataError, UnknownTaskError
-from steppo_gym.keywords import check_choice, unknown_task_message
+from steppo_gym.keywords import check_split, unknown_task_message
 from steppo_gym.retrieval import Passage, Retriever, open_retriever_for
 from steppo_gym.storage.file_stamps import FileStamp, file_stamps
 
@@ -54,7 +54,7 @@ class ProceduralQuestions:
         engine: that of the retriever, see `steppo_gym.retrieval.engine`.
 
     Raises:
-        ValueError: an unknown split.
+        UnknownTaskError: an unknown split.
     """
 
     def __init__(self, dataset: Dataset, split: str, engine: str | None = None) -> None:
@@ -104,11 +104,11 @@ class QuestionFiles:
 
     Raises:
         DataError: there is no such file, or it is damaged.
-        ValueError: an unknown split.
+        UnknownTaskError: an unknown split.
     """
 
     def __init__(self, dataset: Dataset, data: str | Path, split: str, engine: str | None = None) -> None:
-        check_choice("split", split, tuple(SPLIT_SIZES))
+        check_split(split, SPLIT_SIZES)
         self.stamps = file_stamps(find_files(dataset, data, split))
         """Of the files."""
         self._set = _open_files(self.stamps, engine)

@@ -118,6 +118,7 @@ class MultihopQAEnv(TextEnv):
 
     def expert_response(self) -> str:
         """What the expert writes in the current state."""
+        self._require_episode("ask the expert about")
         seed = self._expert_seed if self.expert == "hasty" else None
         last_step = self.num_steps >= self.max_steps - 1
         found, is_found = self._search.passages, self._search.has

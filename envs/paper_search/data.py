@@ -18,7 +18,7 @@ from steppo_gym.envs.paper_search.files import find_file, read_queries
 from steppo_gym.envs.paper_search.papers import PaperSource, Query
 from steppo_gym.envs.paper_search.semantic_scholar.client import SemanticScholar
 from steppo_gym.errors import DataError, UnknownTaskError
-from steppo_gym.keywords import check_choice, unknown_task_message
+from steppo_gym.keywords import check_split, unknown_task_message
 from steppo_gym.storage.file_stamps import FileStamp, file_stamps
 
 
@@ -46,11 +46,11 @@ class ProceduralQueries:
         split: a key of `SPLIT_SIZES`.
 
     Raises:
-        ValueError: an unknown split.
+        UnknownTaskError: an unknown split.
     """
 
     def __init__(self, split: str) -> None:
-        check_choice("split", split, tuple(SPLIT_SIZES))
+        check_split(split, SPLIT_SIZES)
         self.split = split
         self.task_ids: Sequence[str] = task_ids(split)
         self._indices = {task_id: index for index, task_id in enumerate(self.task_ids)}
@@ -79,11 +79,11 @@ class QueryFile:
 
     Raises:
         DataError: there is no such file, it is damaged, or it is a test set and asked for as another split.
-        ValueError: an unknown split.
+        UnknownTaskError: an unknown split.
     """
 
     def __init__(self, data: str | Path, split: str) -> None:
-        check_choice("split", split, tuple(SPLIT_SIZES))
+        check_split(split, SPLIT_SIZES)
         self.stamps = file_stamps([find_file(data, split)])
         """Of the file."""
         self._queries = _read_file(*self.stamps, split)

@@ -120,6 +120,7 @@ class PaperSearchEnv(TextEnv):
 
     def expert_response(self) -> str:
         """What the expert writes in the current state."""
+        self._require_episode("ask the expert about")
         if self.expert == "oracle":
             return format_action(oracle_action(self._query, self._pool), self.action_format)
         seed = self._expert_seed if self.expert in ("clumsy", "hasty") else None

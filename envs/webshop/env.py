@@ -41,7 +41,14 @@ from steppo_gym.envs.webshop.store.goals import SPLIT_RULES, SplitRule
 from steppo_gym.envs.webshop.store.shop import GOAL_KINDS, GoalKind, open_shop
 from steppo_gym.envs.webshop.task_ids import TaskIds, goal_number
 from steppo_gym.errors import UnknownTaskError
-from steppo_gym.keywords import CommonArguments, check_choice, check_count, check_place, unknown_task_message
+from steppo_gym.keywords import (
+    CommonArguments,
+    check_choice,
+    check_count,
+    check_place,
+    check_split,
+    unknown_task_message,
+)
 from steppo_gym.protocol import named_protocol
 from steppo_gym.quoting import one_line
 from steppo_gym.snapshot import bad_snapshot, canonical_json, restored, state_digest
@@ -96,7 +103,7 @@ class WebShopEnv(TextEnv):
         **common: Unpack[CommonArguments],
     ) -> None:
         check_place("data", data)
-        check_choice("split", split, SPLITS)
+        check_split(split, SPLITS)
         check_choice("goals", goals, GOAL_KINDS)
         check_choice("split_rule", split_rule, (None, *SPLIT_RULES))
         check_choice("observation_mode", observation_mode, OBSERVATION_MODES)
@@ -134,6 +141,7 @@ class WebShopEnv(TextEnv):
 
     def expert_response(self) -> str:
         """What the expert writes in the current state."""
+        self._require_episode("ask the expert about")
         self.expert_slip = False
         page, looked = expert_page(self._session, self.shop), self._has_looked()
         steps_left = self.max_steps - self.num_steps

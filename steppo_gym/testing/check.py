@@ -30,7 +30,11 @@ def check_text_env(make_env: MakeEnv, *, episodes: int = 3, seed: int = 0, tag: 
     Raises:
         ContractError: a rule is broken; the message says which one and what was found.
         ValueError: `episodes` is below 1.
+        TypeError: `make_env` makes nothing, such as an id or an environment.
     """
+    if not callable(make_env):
+        made = f"functools.partial(gymnasium.make, {make_env!r})" if isinstance(make_env, str) else "your class"
+        raise TypeError(f"make_env is what makes an environment when it is called, such as {made}, got {make_env!r:.80}.")
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}.")
     case = Case(make_env, episodes, seed, tag)

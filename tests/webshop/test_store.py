@@ -124,7 +124,7 @@ def test_what_is_not_there_is_said(shop):
     for number in (-1, shop.num_goals("human"), 2**70):
         with pytest.raises(IndexError, match="Expected the number of a goal below"):
             shop.goal("human", number)
-    with pytest.raises(ValueError, match="Expected a split of 'train', 'validation', 'test', found 'dev'"):
+    with pytest.raises(ValueError, match="split must be one of 'train', 'validation', 'test', got 'dev'"):
         shop.goal_numbers("human", "dev")
 
 

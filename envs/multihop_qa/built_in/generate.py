@@ -18,7 +18,7 @@ import numpy as np
 from steppo_gym.envs.multihop_qa.built_in.encyclopaedia import NUM_ENCYCLOPAEDIAS, Encyclopaedia, encyclopaedia
 from steppo_gym.envs.multihop_qa.built_in.question_kinds import Hops, bridge_comparison, chain, comparison, inference
 from steppo_gym.envs.multihop_qa.scoring import DATASETS, Dataset
-from steppo_gym.keywords import check_choice
+from steppo_gym.keywords import check_split
 
 SPLIT_SIZES = {"train": 8000, "validation": 400, "test": 400}
 
@@ -44,7 +44,7 @@ _KINDS = {
 
 def task_ids(dataset: Dataset, split: str) -> tuple[str, ...]:
     """Ids of a split's questions, `<data set>/<split>/<number>`; the first ones are a fair sample."""
-    check_choice("split", split, tuple(SPLIT_SIZES))
+    check_split(split, SPLIT_SIZES)
     return tuple(f"{dataset}/{split}/{index:05d}" for index in range(SPLIT_SIZES[split]))
 
 

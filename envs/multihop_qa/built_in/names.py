@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 
-from steppo_gym.keywords import check_choice
+from steppo_gym.keywords import check_choice, check_split
 
 SPLITS = ("train", "validation", "test")
 
@@ -56,7 +56,7 @@ KINDS = tuple(_WORDS)
 def names(kind: str, split: str) -> tuple[str, ...]:
     """All names of a kind that may occur in a split, in a fixed order."""
     check_choice("kind", kind, KINDS)
-    check_choice("split", split, SPLITS)
+    check_split(split, SPLITS)
     first, second = (words.split() for words in _WORDS[kind])
     return tuple(name for one in first for other in second if split_of(name := f"{one} {other}") == split)
 

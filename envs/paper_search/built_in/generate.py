@@ -27,7 +27,7 @@ from steppo_gym.envs.paper_search.corpus.corpus import (
     open_corpus,
 )
 from steppo_gym.envs.paper_search.papers import Paper, Query
-from steppo_gym.keywords import check_choice
+from steppo_gym.keywords import check_split
 
 SPLIT_SIZES = {"train": 3000, "validation": 240, "test": 240}
 
@@ -68,7 +68,7 @@ class _Asked:
 
 def task_ids(split: str) -> tuple[str, ...]:
     """Ids of a split's questions, `<split>/<number>`; the first ones are a fair sample."""
-    check_choice("split", split, tuple(SPLIT_SIZES))
+    check_split(split, SPLIT_SIZES)
     return tuple(f"{split}/{index:05d}" for index in range(SPLIT_SIZES[split]))
 
 

@@ -27,6 +27,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from steppo_gym.envs.webshop.built_in.generate import Split, split_of
 from steppo_gym.envs.webshop.store.catalogue import Goal, Product
 from steppo_gym.errors import DataError
+from steppo_gym.keywords import check_split
 
 SplitRule = Literal["official", "first-500"]
 SPLIT_RULES: tuple[SplitRule, ...] = get_args(SplitRule)
@@ -182,7 +183,8 @@ def split_range(num_goals: int, split: Split, rule: SplitRule) -> range:
             a seed of its own. Both validate on the test goals, so those are the validation split.
 
     Raises:
-        ValueError: no such rule or split.
+        UnknownTaskError: no such split.
+        ValueError: no such rule.
     """
     if rule not in SPLIT_RULES:
         raise ValueError(f"Expected a rule of {', '.join(map(repr, SPLIT_RULES))}, found {rule!r}.")
@@ -193,8 +195,7 @@ def split_range(num_goals: int, split: Split, rule: SplitRule) -> range:
         "validation": range(_NUM_TEST, _NUM_TEST + num_validation) if num_validation else test,
         "train": range(_NUM_TEST + num_validation, max(num_goals, _NUM_TEST + num_validation)),
     }
-    if split not in ranges:
-        raise ValueError(f"Expected a split of {', '.join(map(repr, ranges))}, found {split!r}.")
+    check_split(split, ranges)
     # A set with fewer goals has them in the first ranges.
     return ranges[split][: max(0, num_goals - ranges[split].start)]
 

@@ -29,6 +29,7 @@ from steppo_gym.envs.webshop.store.goals import SplitRule
 from steppo_gym.envs.webshop.store.products import ProductStore, write_products
 from steppo_gym.envs.webshop.store.search import open_search
 from steppo_gym.errors import DataError
+from steppo_gym.keywords import check_split
 from steppo_gym.storage.cache import cache_dir
 from steppo_gym.storage.file_stamps import FileStamp, file_stamps
 
@@ -136,10 +137,10 @@ class Shop:
 
         Raises:
             DataError: human goals are asked for, and there is no file of human instructions.
-            ValueError: no such split or rule.
+            UnknownTaskError: no such split.
+            ValueError: no such rule.
         """
-        if split not in SPLITS:
-            raise ValueError(f"Expected a split of {', '.join(map(repr, SPLITS))}, found {split!r}.")
+        check_split(split, SPLITS)
         return self._goals_of(kind).numbers(split, rule)
 
     def _goals_of(self, kind: GoalKind) -> GoalStore:
