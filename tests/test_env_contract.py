@@ -317,5 +317,5 @@ def test_checker_wants_episodes():
 @pytest.mark.parametrize("made", ["steppo/KeyDoor-v0", None, KeyDoorEnv()])
 def test_the_checker_wants_what_makes_an_environment(made):
     said = r"gymnasium.make, 'steppo/KeyDoor-v0'\)" if isinstance(made, str) else "your class"
-    with pytest.raises(TypeError, match=f"make_env is what makes an environment when it is called, such as .*{said}"):
+    with pytest.raises(TypeError, match=f"make_env is what makes an environment when called, such as .*{said}"):
         check_text_env(made)

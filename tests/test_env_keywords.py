@@ -64,7 +64,7 @@ def test_what_is_no_task_is_an_unknown_task(env_id, task_id):
 @pytest.mark.parametrize("env_id", IDS)
 @pytest.mark.parametrize("split", ["dev", None, ["train"], 3])
 def test_a_split_that_does_not_exist_is_the_same_error_everywhere(env_id, split):
-    with pytest.raises(UnknownTaskError, match="split must be one of 'train', .*got"):
+    with pytest.raises(UnknownTaskError, match=r"split must be one of 'train', .*got"):
         make(env_id, split=split)
 
 

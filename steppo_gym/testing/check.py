@@ -34,7 +34,7 @@ def check_text_env(make_env: MakeEnv, *, episodes: int = 3, seed: int = 0, tag: 
     """
     if not callable(make_env):
         made = f"functools.partial(gymnasium.make, {make_env!r})" if isinstance(make_env, str) else "your class"
-        raise TypeError(f"make_env is what makes an environment when it is called, such as {made}, got {make_env!r:.80}.")
+        raise TypeError(f"make_env is what makes an environment when called, such as {made}, got {make_env!r:.80}.")
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes}.")
     case = Case(make_env, episodes, seed, tag)
