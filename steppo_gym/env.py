@@ -221,7 +221,7 @@ class TextEnv(gymnasium.Env[str, str], abc.ABC):
         self._solved = False
         self.expert_slip = False
         # Should the start fail, no step may follow on what is left of another episode.
-        self._started, self._over = False, True
+        self._started = False
         self._feedback = self._start(task_id)
         self._started, self._over = True, False
         return self._observation(self._feedback), self._info(None)
@@ -237,7 +237,7 @@ class TextEnv(gymnasium.Env[str, str], abc.ABC):
             EpisodeOverError: the episode is over or was never started.
             TypeError: the action is not a string, or `_apply` gave no `Transition`.
         """
-        if self._over:
+        if self._over or not self._started:
             raise EpisodeOverError("The episode is over or was never started. Call reset() first.")
         if not isinstance(action, str):
             raise TypeError(f"An action is one full response as a string, got {type(action).__name__}.")
@@ -302,7 +302,7 @@ class TextEnv(gymnasium.Env[str, str], abc.ABC):
             UnknownTaskError: the snapshot's task is not in this split.
             DataError: it is no snapshot of this environment, or its parts contradict each other.
         """
-        self._started, self._over = False, True
+        self._started = False
         self.expert_slip = False
         known = restored(state, EnvSnapshot)
         num_steps, history = known["num_steps"], known["history"]
@@ -318,13 +318,19 @@ class TextEnv(gymnasium.Env[str, str], abc.ABC):
         self._feedback = known["feedback"]
         self._solved = known["success"]
         self.np_random = restored_generator(known["random"])
+        self._over = known["over"]
         self._set_task_state(known["task"])
-        self._started, self._over = True, known["over"]
+        self._started = True
 
     def _require_episode(self, use: str) -> None:
         """Raise an EpisodeOverError that says what an episode is needed for, unless one has been started."""
         if not self._started:
             raise EpisodeOverError(f"There is no episode to {use}. Call reset() first.")
+
+    def _check_end(self, over: bool) -> None:
+        """Raise a DataError if a snapshot goes on although the task is over by its own rules."""
+        if over and not self._over:
+            raise bad_snapshot("expected an end, as the task is over, found an episode that goes on")
 
     def _shown_history(self) -> list[Exchange]:
         """The end of the history, as much as the protocol shows in a rebuilt prompt."""

@@ -148,6 +148,20 @@ def test_questions_are_not_repeated_more_often_than_asked():
         env.set_state(state | {"task": changed})
 
 
+@pytest.mark.parametrize("env_id", IDS)
+def test_a_snapshot_goes_on_no_more_once_the_task_is_over(env_id):
+    env: Any = gymnasium.make(env_id, **SMALL.get(env_id, {}), max_steps=50).unwrapped
+    env.reset(seed=0)
+    while not env.step(env.expert_response())[2]:
+        pass
+    state = json.loads(json.dumps(env.get_state()))
+    with pytest.raises(DataError, match="expected an end, as the task is over"):
+        env.set_state(state | {"over": False})
+    env.set_state(state)
+    assert json.loads(json.dumps(env.get_state())) == state
+    env.close()
+
+
 def test_what_is_restored_has_the_types_that_were_asked_for():
     assert restored(WALK, Walk) == WALK | {"visited": [("hall", True)]}
     state = {"contents": ["red", None], "opened": [True, False], "note_read": True, "held": None, "outcome": "opened"}

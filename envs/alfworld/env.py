@@ -193,6 +193,7 @@ class AlfworldEnv(TextEnv):
         saved = restored(state, _TaskState)
         self._load(self.task_id)
         self._see(self._running.set_state(saved["commands"]))
+        self._check_end(self._won)
         self._expert_seed = saved["expert_seed"]
 
     def _oracle_command(self) -> str:

@@ -215,6 +215,7 @@ class KeyDoorEnv(TextEnv):
         known = restored(state, _WithWay) if self._has_way else _WithWay(restored(state, State), Progress())
         require_state(self._task, known.hall)
         require_progress(self._passages, known.way)
+        self._check_end(known.hall.outcome != "playing")
         self._state, self._progress = known.hall, known.way
 
 

@@ -221,6 +221,7 @@ class MultihopQAEnv(TextEnv):
 
     def _set_task_state(self, state: object) -> None:
         saved = restored(state, _TaskState)
+        self._check_end(saved["search"]["answer"] is not None)
         self._question = self.questions.load(self.task_id)
         self._search = SearchState.from_state(saved["search"], same_texts=self._given_retriever is None)
         self._expert_seed = saved["expert_seed"]

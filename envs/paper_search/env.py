@@ -249,6 +249,7 @@ class PaperSearchEnv(TextEnv):
 
     def _set_task_state(self, state: object) -> None:
         saved = restored(state, _TaskState)
+        self._check_end(saved["stopped"])
         self._query = self.queries.load(self.task_id)
         self._pool = PaperPool.from_state(saved["pool"])
         self._problems = saved["problems"]

@@ -62,6 +62,8 @@ _SHOWN_CHARS = 300
 class _TaskState(TypedDict):
     session: Session
     episode_seed: int
+    instruction: str
+    """Of the goal: another shop has another one under the same id."""
 
 
 class WebShopEnv(TextEnv):
@@ -297,13 +299,24 @@ class WebShopEnv(TextEnv):
         }
 
     def _get_task_state(self) -> dict[str, Any]:
-        return {"session": dataclasses.asdict(self._session), "episode_seed": self._episode_seed}
+        return {
+            "session": dataclasses.asdict(self._session),
+            "episode_seed": self._episode_seed,
+            "instruction": self.goal.instruction,
+        }
 
     def _set_task_state(self, state: object) -> None:
         saved = restored(state, _TaskState)
-        if reason := impossible(saved["session"], self.shop):
+        session, instruction = saved["session"], self.shop.goal(self.goals, goal_number(self.task_id)).instruction
+        if saved["instruction"] != instruction:
+            found = one_line(saved["instruction"])
+            raise bad_snapshot(f"expected the instruction {one_line(instruction)!r} in this shop, found {found!r}")
+        if session.page_size != self.results_per_page:
+            raise bad_snapshot(f"expected {self.results_per_page} results per page, found {session.page_size}")
+        if reason := impossible(session, self.shop):
             raise bad_snapshot(reason)
-        self._enter(self.task_id, saved["session"])
+        self._check_end(session.page == "done")
+        self._enter(self.task_id, session)
         self._episode_seed = saved["episode_seed"]
 
     def _score_of(self, asin: str, chosen: Mapping[str, str]) -> Score:

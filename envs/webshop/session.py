@@ -89,17 +89,32 @@ class Session:
 
 def impossible(session: Session, shop: Shelves) -> str:
     """What is wrong with a session that cannot have come about in this shop, "" if it can."""
-    shown = session.page not in ("index", "results")
-    asins = (*session.results, *session.visited, *([session.asin] if session.asin else []))
-    unknown = [asin for asin in asins if not shop.has(asin)]
-    options = shop.product(session.asin).options if shown and shop.has(session.asin) else {}
-    if unknown:
-        return f"expected products of this shop, found {one_line(unknown[0])!r}"
     if session.page_size < 1 or (session.number == 0) != (session.page == "index"):
         return f"expected pages from 1 of at least 1 product, found {session.number} and {session.page_size}"
+    unknown = [asin for asin in (*session.results, *session.visited) if not shop.has(asin)]
+    if unknown:
+        return f"expected products of this shop, found {one_line(unknown[0])!r}"
+    if not session.is_random() and list(session.results) != _found(session, shop):
+        return f"expected what this shop finds for {one_line(session.keywords)!r}, found {len(session.results)} others"
+    if len(set(session.visited)) < len(session.visited) or (session.visited and session.page == "index"):
+        return f"expected products opened since the search bar, each once, found {one_line(repr(session.visited))}"
+    return _impossible_product(session, shop)
+
+
+def _found(session: Session, shop: Shelves) -> list[str]:
+    """What the last search found, unless it was for random products."""
+    return [] if session.page == "index" else shop.search(session.keywords.split(" "), random.Random(0))
+
+
+def _impossible_product(session: Session, shop: Shelves) -> str:
+    """What is wrong with the product that a session shows, and with its options."""
+    shown = session.page not in ("index", "results")
     if shown != bool(session.asin):
-        return f"expected a product where one is shown, found {session.asin!r} on the page {session.page!r}"
-    if not all(value in options.get(name, ()) for name, value in session.chosen):
+        return f"expected a product where one is shown, found {one_line(session.asin)!r} on the page {session.page!r}"
+    if shown and not (session.asin in session.listed() and session.asin in session.visited):
+        return f"expected a product that was listed and opened, found {one_line(session.asin)!r}"
+    options, chosen = shop.product(session.asin).options if shown else {}, dict(session.chosen)
+    if len(chosen) < len(session.chosen) or not all(value in options.get(name, ()) for name, value in chosen.items()):
         return f"expected options of the product, found {one_line(repr(session.chosen))}"
     return ""
 

@@ -13,7 +13,7 @@ from webshop_play import act, expert, first_hit, make, open_product, play
 from steppo_gym.actions import format_tag, format_tool_call
 from steppo_gym.envs.webshop.built_in.generate import generate_files, write_files
 from steppo_gym.envs.webshop.task_ids import TaskIds
-from steppo_gym.errors import UnknownTaskError
+from steppo_gym.errors import DataError, UnknownTaskError
 
 
 @pytest.mark.parametrize("goals", ["human", "synthetic"])
@@ -267,6 +267,16 @@ def test_goals_can_be_split_as_in_published_work():
 
 def test_environments_of_a_process_share_one_shop():
     assert make().shop is make(split="test", goals="synthetic").shop
+
+
+def test_a_snapshot_of_another_shop_is_refused_though_its_task_has_the_same_id(tmp_path):
+    write_files(tmp_path, generate_files(60, seed=3))
+    env, here = make(), make(data=tmp_path)
+    task_id = next(task_id for task_id in here.task_ids if env.has_task(task_id))
+    for other, said in ((here, "the instruction '.*' in this shop"), (make(results_per_page=3), "10 results per page")):
+        other.reset(seed=0, options={"task_id": task_id})
+        with pytest.raises(DataError, match=f"expected {said}, found"):
+            env.set_state(other.get_state())
 
 
 @pytest.mark.data

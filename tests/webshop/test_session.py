@@ -280,7 +280,7 @@ ON_ITEM = Session("item", "all", ("A",), number=1, asin="A", chosen=(("color", "
     ("change", "reason"),
     [
         ({}, ""),
-        ({"asin": "Z"}, "products of this shop, found 'Z'"),
+        ({"asin": "Z"}, "a product that was listed and opened, found 'Z'"),
         ({"results": ("A", "")}, "products of this shop, found ''"),
         ({"visited": ("Z",)}, "products of this shop, found 'Z'"),
         ({"page_size": 0}, "pages from 1 of at least 1 product, found 1 and 0"),
@@ -290,6 +290,17 @@ ON_ITEM = Session("item", "all", ("A",), number=1, asin="A", chosen=(("color", "
         ({"page": "results"}, "a product where one is shown, found 'A' on the page 'results'"),
         ({"chosen": (("color", "green"),)}, "options of the product"),
         ({"chosen": (("colour", "red"),)}, "options of the product"),
+        ({"chosen": (("color", "red"), ("color", "blue"))}, "options of the product"),
+        ({"results": ("A", "A")}, "what this shop finds for 'all', found 2 others"),
+        ({"keywords": "nothing"}, "what this shop finds for 'nothing', found 1 others"),
+        ({"keywords": "<r> lamp", "results": ("Z",)}, "products of this shop, found 'Z'"),
+        ({"keywords": "<r> lamp", "results": ("A",)}, ""),
+        ({"number": 2}, "a product that was listed and opened, found 'A'"),
+        ({"visited": ()}, "a product that was listed and opened, found 'A'"),
+        ({"visited": ("A", "A")}, "each once"),
+        ({"page": "results", "asin": ""}, "options of the product"),
+        ({"page": "index", "number": 0, "asin": "", "chosen": ()}, "what this shop finds for 'all'"),
+        ({"page": "index", "number": 0, "asin": "", "chosen": (), "results": ()}, "opened since the search bar"),
     ],
 )
 def test_a_session_that_cannot_be_is_told_from_one_that_can(change, reason):
