@@ -8,7 +8,7 @@ Both know the corpus that belongs to a question: its encyclopaedia, or the parag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -150,10 +150,10 @@ class QuestionSet:
     """
 
     def __init__(self, paths: Sequence[Path], engine: str | None = None) -> None:
-        self.questions: dict[str, Question] = {}
         self._source = ", ".join(map(str, paths))
         self._retriever: Retriever | None = None
         self._engine = engine
+        found: dict[tuple[str, str], Question] = {}
         paragraphs: dict[Paragraph, None] = {}
         aliases = read_aliases(paths[0].parent)
         for path in paths:
@@ -162,10 +162,16 @@ class QuestionSet:
                     question = read_row(row, aliases)
                 except DataError as error:
                     raise DataError(f"Row {number} of {path}: {error}") from error
-                if question is not None:
-                    self._add(question, paragraphs)
-        if not self.questions:
+                if question is None:
+                    continue
+                if (question.source, question.task_id) in found:
+                    raise DataError(f"Expected every id once in {self._source}, found {question.task_id!r} again.")
+                paragraphs.update(dict.fromkeys(question.paragraphs))
+                # Distractors are needed in the corpus only; full training sets are large.
+                found[question.source, question.task_id] = question.without_paragraphs()
+        if not found:
             raise DataError(f"Expected questions in {self._source}, found none. Is it the right file?")
+        self.questions = _by_id(found)
         self._paragraphs = tuple(paragraphs)
 
     def retriever(self) -> Retriever:
@@ -184,12 +190,11 @@ class QuestionSet:
             self._paragraphs = ()
         return self._retriever
 
-    def _add(self, question: Question, paragraphs: dict[Paragraph, None]) -> None:
-        if question.task_id in self.questions:
-            raise DataError(f"Expected every id once in {self._source}, found {question.task_id!r} again.")
-        paragraphs.update(dict.fromkeys(question.paragraphs))
-        # Distractors are needed in the corpus only; full training sets are large.
-        self.questions[question.task_id] = question.without_paragraphs()
+
+def _by_id(found: Mapping[tuple[str, str], Question]) -> dict[str, Question]:
+    """Questions by id. A file of several data sets, such as Search-R1's, has the id "train_0" in each of them."""
+    merged = len({source for source, _ in found}) > 1
+    return {f"{source}/{task_id}" if merged else task_id: question for (source, task_id), question in found.items()}
 
 
 @lru_cache(maxsize=4)

@@ -41,6 +41,8 @@ class Question:
     """What the answer follows from, in the order of the hops where the file says it."""
     paragraphs: tuple[Paragraph, ...] = ()
     """All paragraphs of the row, distractors included."""
+    source: str = ""
+    """The data set that the row says it is of, as in files that merge several; empty if it says none."""
 
     def without_paragraphs(self) -> Question:
         """The same without what only the corpus needs."""
@@ -137,7 +139,8 @@ def _question_only(row: Row) -> Question:
         gold, extra = row["reward_model"]["ground_truth"], row.get("extra_info") or {}
         ids = (row.get("id"), extra.get("question_id"), extra.get("index"))
         task_id = next((one for one in ids if one not in (None, "")), None)
-        text = row.get("question") or row["prompt"][-1]["content"]
+        # A prompt may have instructions in front of the question.
+        text = row.get("question") or extra.get("question") or row["prompt"][-1]["content"]
         kind = extra.get("type") or ""
     else:
         gold = next(row[key] for key in ("golden_answers", "answers", "answer") if key in row)
@@ -147,7 +150,8 @@ def _question_only(row: Row) -> Question:
     if type(task_id) not in (str, int):
         raise TypeError(f"expected a text or a whole number as id, found {task_id!r:.80}")
     answers = [gold] if isinstance(gold, str) else list(gold)
-    return Question(_id(str(task_id)), _text(text).strip(), _answers(row, answers), _text(kind))
+    source = _text(row.get("data_source") or "")
+    return Question(_id(str(task_id)), _text(text).strip(), _answers(row, answers), _text(kind), source=source)
 
 
 def _answers(row: Row, answers: Sequence[Any]) -> tuple[str, ...]:

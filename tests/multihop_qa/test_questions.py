@@ -95,7 +95,35 @@ def test_rows_without_paragraphs():
         "reward_model": {"ground_truth": "here", "style": "rule"},
         "extra_info": {"question_id": "validation_3", "type": "bridge", "index": 3},
     }
-    assert read_row(training) == Question("validation_3", "Where?", ("here",), "bridge")
+    expected = Question("validation_3", "Where?", ("here",), "bridge", source="hotpotqa")
+    assert read_row(training) == expected
+    training["prompt"][0]["content"] = "Answer with one word. Where?"
+    training["extra_info"]["question"] = "Where?"
+    assert read_row(training) == expected
+
+
+def training_row(source, number, **fields):
+    gold = {"ground_truth": {"target": [f"here, {source} {number}"]}, "style": "rule"}
+    extra = {"index": number, "split": "train"}
+    row = {"id": f"train_{number}", "question": "Where?", "data_source": source, "reward_model": gold}
+    return row | {"extra_info": extra} | fields
+
+
+def test_ids_of_a_merged_file_say_the_data_set(tmp_path):
+    rows = [training_row(source, number) for source in ("nq", "hotpotqa") for number in range(2)]
+    write(tmp_path / "train.json", rows)
+    questions = QuestionFiles("hotpotqa", tmp_path, "train")
+    assert questions.task_ids == ("nq/train_0", "nq/train_1", "hotpotqa/train_0", "hotpotqa/train_1")
+    assert questions.load("hotpotqa/train_1").answers == ("here, hotpotqa 1",)
+    # Those of one data set are the file's own, and within a data set an id still comes once.
+    write(tmp_path / "train.json", rows[2:])
+    assert QuestionFiles("hotpotqa", tmp_path, "train").task_ids == ("train_0", "train_1")
+    write(tmp_path / "train.json", [*rows, rows[0]])
+    with pytest.raises(DataError, match="Expected every id once in .*, found 'train_0' again"):
+        QuestionFiles("hotpotqa", tmp_path, "train")
+    write(tmp_path / "train.json", [training_row(3, 0)])
+    with pytest.raises(DataError, match="expected text, found int"):
+        QuestionFiles("hotpotqa", tmp_path, "train")
 
 
 @pytest.mark.parametrize(
