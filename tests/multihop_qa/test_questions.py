@@ -119,7 +119,7 @@ def test_ids_of_a_merged_file_say_the_data_set(tmp_path):
     write(tmp_path / "train.json", rows[2:])
     assert QuestionFiles("hotpotqa", tmp_path, "train").task_ids == ("train_0", "train_1")
     write(tmp_path / "train.json", [*rows, rows[0]])
-    with pytest.raises(DataError, match="Expected every id once in .*, found 'train_0' again"):
+    with pytest.raises(DataError, match=r"Expected every id once in .*, found 'train_0' again"):
         QuestionFiles("hotpotqa", tmp_path, "train")
     write(tmp_path / "train.json", [training_row(3, 0)])
     with pytest.raises(DataError, match="expected text, found int"):
