@@ -85,7 +85,4 @@ def unknown_task_message(task_id: object, task_ids: Sequence[str]) -> str:
     """Say which task was asked for and what the known ones look like."""
     examples = ", ".join(repr(task_ids[i]) for i in range(min(3, len(task_ids))))
     asked = f"Unknown task_id {task_id!r:.200}{'' if isinstance(task_id, str) else ', which is no text'}"
-    return (
-        f"{asked}. This split has {len(task_ids)} tasks, for example {examples}; "
-        "see env.unwrapped.task_ids."
-    )
+    return f"{asked}. This split has {len(task_ids)} tasks, for example {examples}; see env.unwrapped.task_ids."

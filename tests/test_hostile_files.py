@@ -13,6 +13,7 @@ from steppo_gym.envs.alfworld.splits import task_spec
 from steppo_gym.envs.multihop_qa.data import QuestionFiles
 from steppo_gym.envs.paper_search.corpus.corpus import open_corpus
 from steppo_gym.envs.paper_search.data import QueryFile
+from steppo_gym.envs.webshop.data import read_items
 from steppo_gym.errors import DataError
 from steppo_gym.retrieval import open_retriever
 from steppo_gym.storage import data_lines
@@ -69,6 +70,32 @@ def test_a_broken_line_is_named_by_file_and_number(write, kind):
 def test_a_byte_order_mark_and_other_line_ends_are_no_fault(write, kind):
     read, first, second = READERS[kind]
     read(write("rows.jsonl", (BOM + lines(first, second)).replace("\n", "\r\n")))
+
+
+PACKED = {
+    b"\x1f\x8b\x08": "packed with gzip: unpack it",
+    b"PK\x03\x04": "a zip archive: unpack it",
+    b"version https://git-lfs.github.com/spec/v1\n": "fetch that with `git lfs pull`",
+    b"\n<!DOCTYPE html>": "a web page, not the file",
+    b'[{"_id": ': "Was its download interrupted",
+}
+
+
+@pytest.mark.parametrize("start", PACKED)
+@pytest.mark.parametrize("kind", ["questions", "queries", "papers", "games", "shop"])
+def test_what_a_file_is_instead_is_said_with_what_to_do(write, kind, start):
+    names = {"questions": "rows.json", "shop": "items_shuffle.json", "games": "game.tw-pddl"}
+    path = write(names.get(kind, "rows.jsonl"), start)
+    read = {"games": lambda path: gymnasium.make("steppo/ALFWorld-v0", data=path).reset(seed=0)}
+    read["shop"] = lambda path: list(read_items(path, progress=False))
+    with pytest.raises(DataError, match=rf"{path}.*{PACKED[start]}"):
+        (read.get(kind) or READERS[kind][0])(path)
+
+
+def test_json_lines_under_the_name_of_json_are_read(write):
+    assert questions(write("rows.json", lines(ROW, ROW | {"_id": "b"}))).task_ids == ("a", "b")
+    with pytest.raises(DataError, match="Line 2 of"):
+        questions(write("rows.json", lines(ROW, "{")))
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -204,6 +231,22 @@ def shop(write, item):
     folder = write("items_shuffle.json", json.dumps([item])).parent
     options = {"goals": "synthetic", "split_rule": "official", "split": "test"}
     return gymnasium.make("steppo/WebShop-v0", data=folder, **options).unwrapped
+
+
+def test_a_byte_order_mark_before_the_files_of_a_shop_is_no_fault(write):
+    shop(write, ITEM).close()
+    for name in ("items_ins_v2.json", "items_shuffle.json"):
+        path = write(name, b"").parent / name
+        path.write_text(BOM + json.dumps({"B000000001": WANTED} if "ins" in name else [ITEM]), encoding="utf-8")
+    folder = path.parent
+    options = {"goals": "synthetic", "split_rule": "official", "split": "test"}
+    assert len(gymnasium.make("steppo/WebShop-v0", data=folder, **options).unwrapped.task_ids) == 2
+
+
+@pytest.mark.parametrize("pricing", ["$" + "9" * 400, "$1 - $" + "9" * 400, "$1.2.3"])
+def test_a_price_that_no_number_can_say_is_named(write, pricing):
+    with pytest.raises(DataError, match=r"Product 0 is none of an official items_shuffle file"):
+        shop(write, ITEM | {"pricing": pricing})
 
 
 def test_a_product_without_a_price_costs_100_dollars_as_officially(write):

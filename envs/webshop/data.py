@@ -10,6 +10,7 @@ Full or reduced ones: "items_shuffle.json" has 1.18 million products, "items_shu
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from steppo_gym.errors import DataError
+from steppo_gym.storage.data_lines import remedy
 
 _ITEMS, _ATTRIBUTES, _HUMAN = "items_shuffle", "items_ins_v2", "items_human_ins.json"
 _CHUNK_BYTES = 2**16
@@ -122,9 +124,11 @@ def _stream(path: Path, kind: Literal["list", "object"], progress: bool) -> Iter
             disable=None if progress else True,
         ) as bar,
     ):
-        if (start := file.read(_CHUNK_BYTES).lstrip()[:1]) != (b"[" if kind == "list" else b"{"):
-            raise DataError(f"Expected a JSON {kind} in {path}, found {start!r} at its start.")
-        file.seek(0)
+        start = file.read(_CHUNK_BYTES)
+        text = start.removeprefix(codecs.BOM_UTF8)
+        if (first := text.lstrip()[:1]) != (b"[" if kind == "list" else b"{"):
+            raise DataError(f"Expected a JSON {kind} in {path}, found {first!r} at its start. {remedy(text)}")
+        file.seek(len(start) - len(text))
         counted = cast(BinaryIO, _Counted(file, bar, path))
         options = {"use_float": True, "buf_size": _CHUNK_BYTES}
         try:

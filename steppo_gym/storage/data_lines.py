@@ -17,6 +17,23 @@ MAX_LINE_BYTES = 2**27
 """A few packed kilobytes can be a line without end, which would be read whole."""
 
 
+_OTHER_FILES = (
+    (b"\x1f\x8b", "It is packed with gzip: unpack it."),
+    (b"PK\x03\x04", "It is a zip archive: unpack it."),
+    (b"BZh", "It is packed with bzip2: unpack it."),
+    (b"\xfd7zXZ", "It is packed with xz: unpack it."),
+    (b"(\xb5/\xfd", "It is packed with zstd: unpack it."),
+    (b"version https://git-lfs", "It is Git LFS's note of where the file is: fetch that with `git lfs pull`."),
+    (b"<", "It is a web page, not the file: fetch the file itself."),
+)
+
+
+def remedy(start: bytes) -> str:
+    """What to do about a file that begins like this and cannot be read."""
+    known = (said for mark, said in _OTHER_FILES if start.lstrip().startswith(mark))
+    return next(known, "Was its download interrupted? Fetch it again.")
+
+
 def numbered_lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, bytes]]:
     """The lines of an open file that hold more than blanks, with their numbers.
 
@@ -48,9 +65,7 @@ def json_value(line: bytes, number: int, path: Path) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"Line {number} of {path} is not readable JSON ({error}). Was its download interrupted? Fetch it again."
-        ) from None
+        raise DataError(f"Line {number} of {path} is not readable JSON ({error}). {remedy(line)}") from None
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:

@@ -28,7 +28,7 @@ from steppo_gym.envs.paper_search.semantic_scholar.records import (
     paper_of,
 )
 from steppo_gym.errors import DataError
-from steppo_gym.storage.data_lines import json_value, numbered_lines
+from steppo_gym.storage.data_lines import json_value, numbered_lines, remedy
 
 Format = Literal["own", "semantic_scholar"]
 
@@ -178,7 +178,8 @@ def _whole(first: bytes, lines: Iterator[tuple[int, bytes]], path: Path) -> obje
     try:
         return json.loads(bytes(content))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"Expected JSON lines, a JSON list or a JSON object in {path}: {error}.") from None
+        expected = f"Expected JSON lines, a JSON list or a JSON object in {path}"
+        raise DataError(f"{expected}: {error}. {remedy(first)}") from None
 
 
 def _elements(value: object) -> list[object]:

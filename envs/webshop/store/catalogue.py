@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -112,8 +113,14 @@ def products_of(items: Iterable[Mapping[str, Any]], attributes: Mapping[str, Seq
 
 
 def prices_of(pricing: str) -> tuple[float, ...]:
-    """The first two prices of a text such as "$1 - $2", in dollars; `DEFAULT_PRICE` where there are none."""
+    """The first two prices of a text such as "$1 - $2", in dollars; `DEFAULT_PRICE` where there are none.
+
+    Raises:
+        ValueError: a price is no number, or more than one can say.
+    """
     prices = [float(re.sub(r"[^\d.]", "", part)) for part in (pricing or "").split("$")[1:]]
+    if not all(map(math.isfinite, prices[:2])):
+        raise ValueError(f"expected prices in dollars, found {pricing!r:.80}")
     return tuple(prices[:2]) or (DEFAULT_PRICE,)
 
 
