@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.wrappers.utils import create_zero_array
 
 _LAST_CODE_POINT = 0x10FFFF
 _SURROGATES = range(0xD800, 0xE000)
@@ -81,3 +82,10 @@ class FreeText(gymnasium.Space[str]):
 
     def __repr__(self) -> str:
         return f"FreeText(max_length={self.max_length})"
+
+
+@create_zero_array.register(FreeText)
+def _nothing_said(space: FreeText) -> str:
+    """What `DelayObservation` and `FrameStackObservation` show before the first observation."""
+    del space
+    return ""

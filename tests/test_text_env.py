@@ -11,7 +11,12 @@ import gymnasium
 import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
-from gymnasium.wrappers import RecordEpisodeStatistics, TimeAwareObservation
+from gymnasium.wrappers import (
+    DelayObservation,
+    FrameStackObservation,
+    RecordEpisodeStatistics,
+    TimeAwareObservation,
+)
 
 import steppo_gym
 from steppo_gym import EnvProtocol, Invalid, TextEnv, Transition
@@ -200,6 +205,15 @@ def test_wrappers_that_need_the_limit_find_that_of_the_environment(env_id, chang
     assert results[-1][4]["episode"]["l"] == limit
     own.close()
     env.close()
+
+
+def test_wrappers_that_show_observations_late_or_several_at_once():
+    plain = make("steppo/KeyDoor-v0").reset(seed=0)[0]
+    late = DelayObservation(make("steppo/KeyDoor-v0"), 1)
+    assert late.reset(seed=0)[0] == "" and late.step("x")[0] == plain
+    stacked = FrameStackObservation(make("steppo/KeyDoor-v0"), 2, padding_type="zero")
+    observation = stacked.reset(seed=0)[0]
+    assert observation == ("", plain) and observation in stacked.observation_space
 
 
 def test_an_end_at_the_last_step_is_no_truncation():
