@@ -88,6 +88,13 @@ def test_what_is_no_answer_is_an_error_of_the_server(answer):
         find(url)
 
 
+def test_a_server_that_has_moved_is_said_to_be_where_it_is():
+    moved = b"HTTP/1.1 308 Permanent Redirect\r\nLocation: https://there.example/retrieve\r\nContent-Length: 0\r\n\r\n"
+    said = r"refused .* HTTP 308: '', which points to 'https://there.example/retrieve': give that address"
+    with sending(lambda: [moved]) as url, pytest.raises(InfrastructureError, match=said):
+        find(url)
+
+
 def endless(head, piece):
     """The start of an answer, and then the same piece again and again."""
 

@@ -159,6 +159,8 @@ class RetryingClient:
                 if answer.status_code in expected:
                     return read(answer.status_code, text)
                 problem = f"HTTP {answer.status_code}: {read_error(text)}"
+                if answer.has_redirect_location:
+                    problem += f", which points to {shorten(answer.headers['Location'])}: give that address"
                 if not _is_worth_retrying(answer.status_code):
                     raise self._error(f"{self._shown_url} refused the request with {problem}.")
                 retry_after = read_retry_after(answer.headers.get("Retry-After"))
