@@ -1,6 +1,7 @@
 """Keywords, task ids and paths that are none: each is refused in words, whatever its type."""
 
 import copy
+import json
 import pickle
 
 import gymnasium
@@ -118,6 +119,26 @@ def test_a_place_is_a_path_or_an_address(value):
         for keyword in keywords:
             with pytest.raises(ValueError, match=f"{keyword} must be a path or an address"):
                 make(env_id, **{keyword: value})
+
+
+def test_an_address_without_http_is_told_what_it_lacks(tmp_path):
+    rows = {
+        "hotpot.jsonl": {"_id": "a", "question": "Who?", "answer": "Bob", "context": [["T", ["Bob is here."]]]},
+        "asked.jsonl": {
+            "qid": "q1", "question": "Moon?", "answer_arxiv_id": ["1"], "source_meta": {"published_time": "20230501"}
+        },
+    }  # fmt: skip
+    for name, row in rows.items():
+        (tmp_path / name).write_text(json.dumps(row))
+    said = r"in '?localhost:8000'?, found no such file\. The address of a server begins with http://"
+    with pytest.raises(DataError, match=said):
+        make("steppo/HotpotQA-v0", data=tmp_path / "hotpot.jsonl", retriever="localhost:8000")
+    with pytest.raises(DataError, match=said):
+        make("steppo/PaperSearch-v0", data=tmp_path / "asked.jsonl", papers="localhost:8000")
+    with pytest.raises(
+        ValueError, match=r"got retriever='BM25' without data.* or another way to search: bm25, tantivy"
+    ):
+        make("steppo/HotpotQA-v0", retriever="BM25")
 
 
 @pytest.mark.parametrize("value", ["False", "false", "no", 0, 1, None])

@@ -64,6 +64,12 @@ def open_retriever(
         _check_no_options("an index folder", engine, rebuild)
         return _open_index(path)
 
+    if not path.exists():
+        raise DataError(
+            f"Expected a corpus of JSON lines in {str(source)!r}, found no such file. The address of a server begins "
+            "with http:// or https://."
+        )
+
     def index(engine: str | None) -> Path:
         return index_corpus(path, engine=engine, rebuild=rebuild, progress=progress)
 

@@ -145,7 +145,9 @@ def _values(path: Path) -> Iterator[object]:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             yield from _values_in(numbered_lines(cast(BinaryIO, file), path), path)
     except FileNotFoundError:
-        raise DataError(f"Expected papers in {path}, found no such file.") from None
+        raise DataError(
+            f"Expected papers in {path}, found no such file. The address of a server begins with http:// or https://."
+        ) from None
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"The papers in {path} cannot be read: {error}.") from error
 
