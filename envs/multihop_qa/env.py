@@ -87,8 +87,8 @@ class MultihopQAEnv(TextEnv):
         elif data is None and retriever is not None:
             raise ValueError(
                 f"The built-in questions are about the built-in encyclopaedias, got retriever={str(retriever)!r} "
-                "without data. Pass the file of questions that belongs to this corpus as data=, or another way to search: "
-                "bm25, tantivy, dense:MODEL or hybrid:MODEL."
+                "without data. Pass the file of questions that belongs to this corpus as data=, or another way to "
+                "search: bm25, tantivy, dense:MODEL or hybrid:MODEL."
             )
         self.questions: Questions = (
             ProceduralQuestions(self.dataset, split, engine)

@@ -66,8 +66,8 @@ def open_retriever(
 
     if not path.exists():
         raise DataError(
-            f"Expected a corpus of JSON lines in {str(source)!r}, found no such file. The address of a server begins "
-            "with http:// or https://."
+            f"Expected a corpus of JSON lines in {path}, found no such file. The address of a server begins with "
+            " http:// or https://."
         )
 
     def index(engine: str | None) -> Path:
