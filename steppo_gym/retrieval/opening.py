@@ -67,7 +67,7 @@ def open_retriever(
     if not path.exists():
         raise DataError(
             f"Expected a corpus of JSON lines in {path}, found no such file. The address of a server begins with "
-            " http:// or https://."
+            "http:// or https://."
         )
 
     def index(engine: str | None) -> Path:
