@@ -213,8 +213,8 @@ class TextEnv(gymnasium.Env[str, str], abc.ABC):
             if not len(self.task_ids):
                 raise ValueError(f"{type(self).__name__} has no task to draw: its task_ids are empty.")
             task_id = self.task_ids[int(self.np_random.integers(len(self.task_ids)))]
-        elif not isinstance(task_id, str) or not self.has_task(task_id):
-            raise UnknownTaskError(unknown_task_message(task_id, self.task_ids))
+        else:
+            self.require_task(task_id)
         self.task_id = task_id
         self.num_steps = 0
         self.history = []
@@ -275,6 +275,11 @@ class TextEnv(gymnasium.Env[str, str], abc.ABC):
         """Whether `task_id` is one of `task_ids`."""
         return task_id in self.task_ids
 
+    def require_task(self, task_id: object) -> None:
+        """Raise an UnknownTaskError, which shows what ids look like, unless there is such a task."""
+        if not isinstance(task_id, str) or not self.has_task(task_id):
+            raise UnknownTaskError(unknown_task_message(task_id, self.task_ids))
+
     def get_state(self) -> dict[str, Any]:
         """A JSON-serialisable snapshot from which `set_state` continues with the same bytes.
 
@@ -306,8 +311,7 @@ class TextEnv(gymnasium.Env[str, str], abc.ABC):
         self.expert_slip = False
         known = restored(state, EnvSnapshot)
         num_steps, history = known["num_steps"], known["history"]
-        if not self.has_task(known["task_id"]):
-            raise UnknownTaskError(unknown_task_message(known["task_id"], self.task_ids))
+        self.require_task(known["task_id"])
         if num_steps != len(history):
             raise bad_snapshot(f"expected as many steps as exchanges, found {num_steps} and {len(history)}")
         if num_steps >= self.max_steps and not known["over"]:

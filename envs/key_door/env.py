@@ -38,8 +38,7 @@ from steppo_gym.envs.key_door.passages import (
     way_texts,
 )
 from steppo_gym.envs.key_door.reward import PROTOCOLS, metrics, step_reward
-from steppo_gym.errors import UnknownTaskError
-from steppo_gym.keywords import CommonArguments, check_split, unknown_task_message
+from steppo_gym.keywords import CommonArguments, check_split
 from steppo_gym.protocol import named_protocol, overridden
 from steppo_gym.snapshot import canonical_json, restored
 from steppo_gym.transition import Transition
@@ -141,8 +140,7 @@ class KeyDoorEnv(TextEnv):
 
     def task_content(self, task_id: str) -> bytes:
         """Doors, containers, keys and where they are, as JSON."""
-        if not self.has_task(task_id):
-            raise UnknownTaskError(unknown_task_message(task_id, self.task_ids))
+        self.require_task(task_id)
         return canonical_json(dataclasses.asdict(generate_task(task_id)))
 
     def _start(self, task_id: str) -> str:

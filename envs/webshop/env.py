@@ -40,14 +40,12 @@ from steppo_gym.envs.webshop.store.catalogue import Goal
 from steppo_gym.envs.webshop.store.goals import SPLIT_RULES, SplitRule
 from steppo_gym.envs.webshop.store.shop import GOAL_KINDS, GoalKind, open_shop
 from steppo_gym.envs.webshop.task_ids import TaskIds, goal_number
-from steppo_gym.errors import UnknownTaskError
 from steppo_gym.keywords import (
     CommonArguments,
     check_choice,
     check_count,
     check_place,
     check_split,
-    unknown_task_message,
 )
 from steppo_gym.protocol import named_protocol
 from steppo_gym.quoting import one_line
@@ -169,8 +167,7 @@ class WebShopEnv(TextEnv):
 
     def task_content(self, task_id: str) -> bytes:
         """The goal under the official names of its parts, as JSON."""
-        if not self.has_task(task_id):
-            raise UnknownTaskError(unknown_task_message(task_id, self.task_ids))
+        self.require_task(task_id)
         goal = self.shop.goal(self.goals, goal_number(task_id))
         content = {
             "asin": goal.asin,

@@ -92,6 +92,9 @@ def rows(
         task_ids: all tasks of the split if None.
         seed: of the first row; it grows by one a row.
         arguments: those of the server.
+
+    Raises:
+        UnknownTaskError: a task that the split does not have.
     """
     env = make(env_id, arguments)
     try:
@@ -99,7 +102,9 @@ def rows(
         if env.tools:
             # The Responses API has a tool's parts side by side, not under "function".
             params["tools"] = [{"type": "function", "strict": False} | tool["function"] for tool in env.tools]
-        ids = env.task_ids if task_ids is None else task_ids
+        ids = list(env.task_ids if task_ids is None else task_ids)
+        for name in ids:
+            env.require_task(name)
         return [{"task_id": name, "seed": seed + i, "responses_create_params": params} for i, name in enumerate(ids)]
     finally:
         env.close()

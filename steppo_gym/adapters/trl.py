@@ -105,11 +105,16 @@ def rows(
         task_ids: all tasks of the split if None.
         seed: of the first row; it grows by one a row.
         arguments: as in `environment_class`.
+
+    Raises:
+        UnknownTaskError: a task that the split does not have.
     """
     env = cast(TextEnv, gymnasium.make(env_id, **_arguments(arguments)).unwrapped)
     try:
         prompt = [{"role": "system", "content": env.system_prompt}, {"role": "user", "content": ""}]
-        ids = env.task_ids if task_ids is None else task_ids
+        ids = list(env.task_ids if task_ids is None else task_ids)
+        for name in ids:
+            env.require_task(name)
         return [{"prompt": prompt, "task_id": task_id, "seed": seed + i} for i, task_id in enumerate(ids)]
     finally:
         env.close()

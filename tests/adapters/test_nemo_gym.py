@@ -17,6 +17,7 @@ from nemo_gym.base_resources_server import BaseResourcesServerConfig
 from nemo_gym.server_utils import ServerClient
 
 from steppo_gym.adapters.nemo_gym import TextServer, rows
+from steppo_gym.errors import UnknownTaskError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 NO_PROMPT = {"input": []}
@@ -83,3 +84,9 @@ def test_the_example_is_a_server(repository):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert issubclass(module.KeyDoorServer, TextServer) and module.KeyDoorServer.env_id == "steppo/KeyDoor-v0"
+
+
+@pytest.mark.parametrize("task_ids", [[0, 1], ["validation-0", "train-0"], "validation-0"])
+def test_rows_are_of_tasks_that_there_are(task_ids):
+    with pytest.raises(UnknownTaskError, match="Unknown task_id (0, which is no text|'train-0'|'v')"):
+        rows("steppo/KeyDoor-v0", task_ids, split="validation")

@@ -20,7 +20,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.chat_template_utils import add_response_schema, qwen3_chat_template
 
 from steppo_gym.adapters.trl import environment_class, rows, score
-from steppo_gym.errors import EpisodeOverError, InfrastructureError
+from steppo_gym.errors import EpisodeOverError, InfrastructureError, UnknownTaskError
 
 TOOLS = {"action_format": "tool_call", "context": "append"}
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -162,3 +162,9 @@ def test_a_failed_episode_is_never_scored(monkeypatch):
 def test_what_a_growing_conversation_cannot_serve_is_refused():
     with pytest.raises(ValueError, match="context is always 'append', got 'rebuilt'"):
         environment_class("steppo/KeyDoor-v0", context="rebuilt")
+
+
+@pytest.mark.parametrize("task_ids", [[0, 1], ["validation-0", "train-0"], "validation-0"])
+def test_rows_are_of_tasks_that_there_are(task_ids):
+    with pytest.raises(UnknownTaskError, match="Unknown task_id (0, which is no text|'train-0'|'v')"):
+        rows("steppo/KeyDoor-v0", task_ids, split="validation")
