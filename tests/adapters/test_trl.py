@@ -166,5 +166,5 @@ def test_what_a_growing_conversation_cannot_serve_is_refused():
 
 @pytest.mark.parametrize("task_ids", [[0, 1], ["validation-0", "train-0"], "validation-0"])
 def test_rows_are_of_tasks_that_there_are(task_ids):
-    with pytest.raises(UnknownTaskError, match="Unknown task_id (0, which is no text|'train-0'|'v')"):
+    with pytest.raises(UnknownTaskError, match=r"Unknown task_id (0, which is no text|'train-0'|'v')"):
         rows("steppo/KeyDoor-v0", task_ids, split="validation")
