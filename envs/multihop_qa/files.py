@@ -132,7 +132,7 @@ def _parquet_rows(path: Path) -> Iterator[Any]:
         with ParquetFile(path) as file:
             for batch in file.iter_batches():
                 yield from batch.to_pylist()
-    except (OSError, ArrowException) as error:
+    except (OSError, ValueError, ArrowException) as error:
         raise DataError(f"{path} is not a readable parquet file ({error}). Download it again.") from error
 
 

@@ -253,6 +253,13 @@ def test_parquet(tmp_path):
     path = tmp_path / "train-00000-of-00001.parquet"
     parquet.write_table(arrow.Table.from_pylist([HUB_ROW]), path)
     assert QuestionFiles("hotpotqa", path, "train").load("5ab9") == read_row(ROW).without_paragraphs()
+    # Of a text that is damaged within an intact file the error is one of Python.
+    whole = tmp_path / "plain.parquet"
+    parquet.write_table(arrow.Table.from_pylist([HUB_ROW]), whole, compression="none")
+    damaged = whole.read_bytes().replace(HUB_ROW["question"].encode(), b"\xc5" * len(HUB_ROW["question"]))
+    (tmp_path / "damaged.parquet").write_bytes(damaged)
+    with pytest.raises(DataError, match="damaged.parquet is not a readable parquet file"):
+        QuestionFiles("hotpotqa", tmp_path / "damaged.parquet", "train")
     path.write_text("no parquet")
     with pytest.raises(DataError, match="not a readable parquet file"):
         QuestionFiles("hotpotqa", path, "train")
