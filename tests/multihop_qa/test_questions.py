@@ -258,7 +258,7 @@ def test_parquet(tmp_path):
     parquet.write_table(arrow.Table.from_pylist([HUB_ROW]), whole, compression="none")
     damaged = whole.read_bytes().replace(HUB_ROW["question"].encode(), b"\xc5" * len(HUB_ROW["question"]))
     (tmp_path / "damaged.parquet").write_bytes(damaged)
-    with pytest.raises(DataError, match="damaged.parquet is not a readable parquet file"):
+    with pytest.raises(DataError, match=r"damaged.parquet is not a readable parquet file"):
         QuestionFiles("hotpotqa", tmp_path / "damaged.parquet", "train")
     path.write_text("no parquet")
     with pytest.raises(DataError, match="not a readable parquet file"):
