@@ -288,6 +288,12 @@ def test_a_null_byte_in_a_game_is_refused_before_the_library_sees_it():
         compile_game(game["pddl_domain"], game["pddl_problem"])
 
 
+def test_a_game_that_begins_with_an_unknown_object_is_refused():
+    game = game_with(pddl_problem=lambda text: text.replace("(:init", "(:init (openable nothing_like_it)"))
+    with pytest.raises(DataError, match="a fact about 'nothing_like_it', which it does not declare"):
+        compile_game(game["pddl_domain"], game["pddl_problem"])
+
+
 def test_a_game_of_texts_that_cannot_be_written_is_refused(write):
     game = game_with(grammar=lambda text: text.replace("Your task is to:", f"Your task is to: {HALF}"))
     env = gymnasium.make("steppo/ALFWorld-v0", data=write("game.tw-pddl", json.dumps(game)))

@@ -78,6 +78,10 @@ def compile_game(domain: str, problem: str) -> CompiledGame:
         raise DataError(f"The game has a name with the control character {control[0]!r}. Was its file damaged?")
     task = translated.task
     atoms = [fact for fact in task.init if getattr(fact, "predicate", "=") != "="]
+    objects = {thing.name: thing.type_name for thing in task.objects}
+    unknown = next((name for atom in atoms for name in atom.args if name not in objects), None)
+    if unknown is not None:
+        raise DataError(f"The game begins with a fact about {unknown!r:.80}, which it does not declare.")
     return CompiledGame(
         packed_sas=zlib.compress(translated.sas, 1),
         parameters={
@@ -85,7 +89,7 @@ def compile_game(domain: str, problem: str) -> CompiledGame:
             for action in task.actions
         },
         types=tuple((kind.name, tuple(kind.supertype_names)) for kind in task.types),
-        objects={thing.name: thing.type_name for thing in task.objects},
+        objects=objects,
         facts=tuple(dict.fromkeys((atom.predicate, *atom.args) for atom in atoms)),
         fluents=frozenset(effect.literal.predicate for action in task.actions for effect in action.effects),
     )
