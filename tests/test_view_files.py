@@ -249,6 +249,32 @@ def test_a_damaged_line_is_named(run):
         opened(run)
 
 
+@pytest.mark.parametrize("change", [{"seed": []}, {"group": {}}, {"steps": [[]]}, {"failure": 3}])
+def test_a_line_with_a_value_of_another_type_is_named(run, change):
+    path = run / "episodes" / "iteration-0001.jsonl"
+    first, *others = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([first, json.dumps(json.loads(first) | change) + "\n", *others]))
+    with pytest.raises(DataError, match=r"iteration-0001.jsonl, line 2: "):
+        opened(run)
+
+
+def test_what_is_no_token_is_shown_as_one_of_no_vocabulary(run):
+    path = run / "episodes" / "iteration-0001.jsonl"
+    record = json.loads(path.read_text().splitlines()[0])
+    record["steps"][0]["response_ids"] = ["x", None, [1], 65, -1, 2**40]
+    path.write_text(json.dumps(record) + "\n")
+    assert sum(map(bool, opened(run).steps(0, 0, 1)[0]["pieces"])) == 1
+
+
+def test_files_that_are_nested_too_deep_are_named(run):
+    (run / "metrics.jsonl").write_text("[" * 100_000 + "\n")
+    with pytest.raises(DataError, match=r"metrics.jsonl, line 1: expected JSON"):
+        open_runs([run])[0].curves()
+    (run / "config.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match=r"config.json: expected JSON"):
+        open_runs([run])[0].settings()
+
+
 def test_damaged_credit_is_refused_and_missing_credit_is_none(run):
     path = run / "episodes" / "iteration-0001.credit.npz"
     with np.load(path) as arrays:

@@ -37,6 +37,8 @@ _INDEXES = """
 CREATE INDEX of_episode ON steps (episode, number);
 CREATE INDEX of_state ON steps (state);
 """
+_WRONG_VALUE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What a value of another type than expected ends in."""
 _BATCH = 2_000
 """Steps decoded at a time."""
 
@@ -79,7 +81,7 @@ def _build(episodes: Path, path: Path, text: TokenText) -> None:
                     f"INSERT INTO steps VALUES ({', '.join('?' * 14)})",
                     _step_rows(number, start, episode.steps, text),
                 )
-            except (DataError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            except (DataError, sqlite3.Error, *_WRONG_VALUE) as error:
                 raise DataError(f"{episodes}, line {number + 1}: {error!s}") from error
         connection.executescript(_INDEXES)
         connection.commit()

@@ -150,7 +150,7 @@ def _is_number(value: Any) -> bool:
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8", errors="replace"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: expected JSON ({error}).") from error
 
 
@@ -162,7 +162,7 @@ def _json_lines(path: Path) -> Iterable[dict[str, Any]]:
                 return
             try:
                 entry = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{path}, line {number}: expected JSON ({error}).") from error
             if isinstance(entry, dict):
                 yield entry

@@ -61,8 +61,9 @@ class TokenizerText:
 
 
 def _known(batch: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Ids that the package takes: those outside 32 bits become one that no vocabulary has."""
-    return [[token if 0 <= token < 2**32 else 2**32 - 1 for token in token_ids] for token_ids in batch]
+    """Ids that the package takes: what is none, or outside 32 bits, becomes one that no vocabulary has."""
+    none = 2**32 - 1
+    return [[token if type(token) is int and 0 <= token < none else none for token in ids] for ids in batch]
 
 
 def _storable(text: str) -> str:
