@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from view_runs import HOSTILE, ids, played, write_run
+from view_runs import HOSTILE, ids, measured, played, write_audit, write_run
 
 from steppo_gym.errors import DataError
 from steppo_gym.rollouts.episode import read_episodes
+from steppo_gym.view.audit_truth import read_truth
 from steppo_gym.view.credit_arrays import read_credit
 from steppo_gym.view.episode_file import CURVE_POINTS, PAGE, SHOWN_CHARACTERS, EpisodeFile
 from steppo_gym.view.episode_index import index_path
@@ -273,6 +274,19 @@ def test_files_that_are_nested_too_deep_are_named(run):
     (run / "config.json").write_text("[" * 100_000)
     with pytest.raises(DataError, match=r"config.json: expected JSON"):
         open_runs([run])[0].settings()
+
+
+@pytest.mark.parametrize(
+    "change", [{"place": "x"}, {"episode": None}, {"credit": {"steppo": [1]}}, {"responses": [{}]}, {"deep": "["}]
+)
+def test_the_truth_of_an_audit_that_is_none_is_named(tmp_path, change):
+    truth = [measured(0, place, (0.2, 0.1, 0.3), "other") for place in range(2)]
+    episodes = write_audit(tmp_path / "audit", [played("a", [("see", "go")])], truth) / "episodes.jsonl"
+    assert len(read_truth(episodes).points()) == 2
+    line = json.dumps(truth[0] | change).replace('"["', "[" * 100_000)
+    episodes.with_name("truth.jsonl").write_text(f"{line}\n{json.dumps(truth[1])}\n")
+    with pytest.raises(DataError, match=r"truth.jsonl: expected the steps of an audit"):
+        read_truth(episodes)
 
 
 def test_damaged_credit_is_refused_and_missing_credit_is_none(run):

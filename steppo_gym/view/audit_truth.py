@@ -6,6 +6,7 @@ It is there when the audit is done; until then, and beside the episodes of train
 from __future__ import annotations
 
 import json
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ class AuditTruth:
         self._known: dict[int, dict[int, dict[str, Any]]] = {}
         """By episode and place."""
         for record in records:
-            self._known.setdefault(record["episode"], {})[record["place"]] = _shown(record)
+            episode, place = map(operator.index, (record["episode"], record["place"]))
+            self._known.setdefault(episode, {})[place] = _shown(record)
 
     def has(self, episode: int) -> bool:
         """Whether a step of an episode was audited."""
@@ -61,8 +63,10 @@ def read_truth(episodes: Path) -> AuditTruth | None:
         return None
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        return AuditTruth([json.loads(line) for line in lines])
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        truth = AuditTruth([json.loads(line) for line in lines])
+        truth.points()  # reads every value that is shown
+        return truth
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: expected the steps of an audit ({error!r}). Call the audit again.") from error
 
 
