@@ -308,6 +308,13 @@ def test_damaged_credit_is_refused_and_missing_credit_is_none(run):
     path.write_bytes(b"PK nonsense")
     with pytest.raises(DataError, match="Delete it to go without"):
         opened(run)
+    np.savez(path, **whole)
+    # The version that is needed to unpack the first array, as the directory at the end says it.
+    data = bytearray(path.read_bytes())
+    data[data.find(b"PK\x01\x02") + 6] = 99
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"expected the arrays of a trainer \(zip file version 9.9"):
+        opened(run)
     # Files of before admissible actions were recorded.
     np.savez(path, **{name: column for name, column in whole.items() if not name.startswith(("actions", "admissible"))})
     assert "admissible" not in opened(run).steps(1, 0, 1)[0]
