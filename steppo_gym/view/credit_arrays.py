@@ -81,7 +81,7 @@ def read_credit(episodes: Path) -> CreditArrays | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return CreditArrays({name: arrays[name] for name in arrays.files})
     except Exception as error:  # a damaged archive ends in errors of zipfile, zlib, tokenize or NumPy, of any kind
         raise DataError(f"{path}: expected the arrays of a trainer ({error}). Delete it to go without.") from error
