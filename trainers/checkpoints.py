@@ -130,7 +130,9 @@ def load_renamed(model: Any, checkpoint: Path) -> None:
     saved, found = type(model).from_pretrained(checkpoint, dtype=dtype, output_loading_info=True)
     missing = sorted({*found["missing_keys"], *(entry[0] for entry in found["mismatched_keys"])})
     if missing:
-        raise CheckpointError(f"{checkpoint} has no weights for {len(missing)} parts of the model, such as {missing[0]}.")
+        raise CheckpointError(
+            f"{checkpoint} has no weights for {len(missing)} parts of the model, such as {missing[0]}."
+        )
     model.load_state_dict(saved.state_dict())
 
 
