@@ -16,10 +16,11 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import TrainerState, TrainingArguments
 
@@ -100,6 +101,39 @@ def save_critic(critic: Critic, checkpoint: Path) -> None:
 def load_critic(critic: Critic, checkpoint: Path) -> None:
     """Read what the critic had learnt from a checkpoint."""
     critic.load_trained_state(load_file(checkpoint / CRITIC_FILE))
+
+
+def has_other_names(model: Any, checkpoint: Path) -> bool:
+    """Whether weights have other names in a checkpoint than in memory, as the experts of a mixture have."""
+    index, single = checkpoint / "model.safetensors.index.json", checkpoint / "model.safetensors"
+    if index.is_file():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+    elif single.is_file():
+        with safe_open(single, "pt") as file:
+            names = {*file.keys()}
+    else:
+        return False
+    return not names <= model.state_dict().keys()
+
+
+def load_renamed(model: Any, checkpoint: Path) -> None:
+    """Read the weights of a checkpoint in which they have other names than in memory.
+
+    Trainer of transformers reads by name and passes over what it does not find, so that such a model would go on with
+    the weights it began with.
+
+    Raises:
+        CheckpointError: some weights are not there.
+    """
+    wide = any(parameter.dtype == torch.float32 for parameter in model.parameters())
+    dtype = torch.float32 if wide else model.dtype
+    saved, found = type(model).from_pretrained(checkpoint, dtype=dtype, output_loading_info=True)
+    missing = sorted({*found["missing_keys"], *(entry[0] for entry in found["mismatched_keys"])})
+    if missing:
+        raise CheckpointError(
+            f"{checkpoint} has no weights for {len(missing)} parts of the model, such as {missing[0]}."
+        )
+    model.load_state_dict(saved.state_dict())
 
 
 def begin_checkpoint(folder: Path) -> Path:

@@ -20,7 +20,9 @@ from steppo_gym.trainers.checkpoints import (
     REFERENCE_FILE,
     STATE_FILE,
     fault,
+    has_other_names,
     load_critic,
+    load_renamed,
     reading_checkpoint,
     save_critic,
     writing_checkpoint,
@@ -137,10 +139,13 @@ class RecordedTrainer(GRPOTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         with reading_checkpoint(Path(resume_from_checkpoint)):
-            if self.sharded is None:
-                super()._load_from_checkpoint(resume_from_checkpoint, model)
+            folder, policy = Path(resume_from_checkpoint), self.accelerator.unwrap_model(self.model)
+            if self.sharded is not None:
+                checkpoint.load_weights(self.sharded.all(), folder)
+            elif has_other_names(policy, folder):
+                load_renamed(policy, folder)
             else:
-                checkpoint.load_weights(self.sharded.all(), Path(resume_from_checkpoint))
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:

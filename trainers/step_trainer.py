@@ -63,7 +63,7 @@ from steppo_gym.trainers.policy.chat import ChatCodec
 from steppo_gym.trainers.policy.critic import Critic, default_kind
 from steppo_gym.trainers.policy.model_limits import (
     begin_reference,
-    check_output_layer,
+    check_adapters,
     check_vocabulary,
     context_limits,
 )
@@ -158,7 +158,7 @@ class StepTrainer(UpdatingTrainer):
         template_arguments: Any = self.chat_template_kwargs
         self.codec = ChatCodec(self._tokenizer, template_arguments, self.eos_token_ids)
         check_vocabulary(self.model, self.pad_token_id, self.codec)
-        check_output_layer(self.model)
+        check_adapters(self.model)
         require_finite_model(self.model, str(self.model.name_or_path))
         self.critic_config, self.critic = critic_config or CriticConfig(), None
         if self.sharded is not None:

@@ -96,6 +96,13 @@ def test_a_template_may_say_that_it_shows_no_system_prompt():
     assert codec.first_prompt("Play.", (), "Go.") == codec.first_prompt("", (), "Go.")
 
 
+def test_a_template_that_writes_the_date_writes_the_same_every_day():
+    asked = "{%- if strftime_now is defined %}{{- strftime_now('%A, %d %b %Y (%Y-%m-%d), 100%') }}{%- endif %}"
+    tokenizer = family_tokenizer("qwen2", chat_template=asked + FAMILIES["qwen2"].template)
+    prompt = text_of(tokenizer, ChatCodec(tokenizer).first_prompt("", (), "Go."))
+    assert prompt.startswith("Friday, 26 Jul 2024 (2024-07-26), 100%<|im_start|>user")
+
+
 def test_thoughts_stay_in_the_context():
     tokenizer = family_tokenizer("qwen3")
     codec = ChatCodec(tokenizer)

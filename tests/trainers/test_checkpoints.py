@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from chat_families import SIZES, family_tokenizer
+from safetensors.torch import load_file, save_file
 from trainer_runs import weights
-from transformers import TrainerCallback
+from transformers import MixtralConfig, MixtralForCausalLM, TrainerCallback
 
 from steppo_gym.errors import CheckpointError, NonFiniteError
 from steppo_gym.trainers.checkpoints import (
@@ -95,6 +97,27 @@ def test_a_reference_that_follows_the_policy_is_gone_on_with(make_trainer):
     with pytest.raises(AttributeError, match="undo"):
         again.train(resume_from_checkpoint=f"{first.args.output_dir}/checkpoint-1")
     assert all(torch.equal(reference[name], weight) for name, weight in seen[0].items())
+
+
+def test_experts_that_have_other_names_in_files_are_gone_on_with(make_trainer, tmp_path: Path):
+    tokenizer = family_tokenizer("qwen2")
+    ids = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    model = MixtralForCausalLM(MixtralConfig(**SIZES, num_local_experts=2, **ids))
+    trainer = make_trainer(script="grpo", num_generations=2, model=model, processing_class=tokenizer)
+    trainer.save_model(str(tmp_path))
+    learned = weights(model)
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    trainer._load_from_checkpoint(str(tmp_path))
+    assert all(torch.equal(learned[name], weight) for name, weight in weights(model).items())
+
+    saved = load_file(tmp_path / "model.safetensors")
+    experts = [name for name in saved if ".experts." in name]
+    assert experts and not {*experts} & {*learned}, "otherwise there would be no reason for this"
+    norm = "model.norm.weight"
+    save_file({name: weight for name, weight in saved.items() if name != norm}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=rf"no weights for 1 parts of the model, such as {norm}"):
+        trainer._load_from_checkpoint(str(tmp_path))
 
 
 def test_a_checkpoint_that_cannot_be_written_costs_no_other(make_trainer, monkeypatch: pytest.MonkeyPatch):

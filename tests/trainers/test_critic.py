@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from trainer_runs import weights
-from transformers import Qwen3ForCausalLM
+from transformers import OPTConfig, OPTForCausalLM, Qwen3ForCausalLM
 
 from steppo_gym.trainers.policy.critic import Critic, default_kind
 
@@ -111,6 +111,16 @@ def test_a_policy_that_trains_all_of_its_weights_leaves_the_critic_a_frozen_copy
     shift(policy, 0.3)
     assert critic(ids, mask).equal(values)
     assert all(any(f"{module}.lora_A" in name for name in weights(critic)) for module in LINEAR)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hidden_states_may_be_narrower_than_the_layers(kind):
+    torch.manual_seed(0)
+    narrow = {"hidden_size": 16, "word_embed_proj_dim": 8, "ffn_dim": 16}
+    model = OPTForCausalLM(OPTConfig(vocab_size=300, num_hidden_layers=1, num_attention_heads=2, **narrow)).eval()
+    critic, (ids, mask) = with_a_head(Critic(model, kind)), batch()
+    found = model.model.decoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    assert torch.allclose(critic.eval()(ids, mask), found @ critic.head.weight[0] + 0.5, atol=1e-5)
 
 
 def test_a_head_follows_the_policy(adapted):

@@ -8,8 +8,8 @@ import re
 import numpy as np
 import pytest
 import torch
-from chat_families import FAMILIES, family_model, family_tokenizer
-from peft import LoraConfig, get_peft_model
+from chat_families import FAMILIES, SIZES, family_model, family_tokenizer
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from trainer_runs import played
 from transformers import (
     FalconConfig,
@@ -22,6 +22,8 @@ from transformers import (
     GPTNeoForCausalLM,
     MambaConfig,
     MambaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     Qwen3ForCausalLM,
 )
 
@@ -29,7 +31,7 @@ from steppo_gym.cli import main
 from steppo_gym.credit.rows import ABSENT
 from steppo_gym.errors import NonFiniteError, SamplingGapError
 from steppo_gym.rollouts.pool import EnvFactory
-from steppo_gym.trainers.policy.model_limits import check_model, check_output_layer, context_limits
+from steppo_gym.trainers.policy.model_limits import check_adapters, check_model, context_limits
 from steppo_gym.trainers.policy.sampling_check import BOUND, LOW_PRECISION_BOUND, check_gap
 
 SPECS = {
@@ -223,8 +225,33 @@ def test_adapters_that_would_not_be_trained_are_refused():
         return get_peft_model(family_model("llama", family_tokenizer("llama")), LoraConfig(r=2, **settings))
 
     with pytest.raises(ValueError, match="Adapters of the output layer would not be trained"):
-        check_output_layer(adapted(target_modules=["q_proj", "lm_head"]))
-    check_output_layer(adapted(target_modules=["q_proj"], modules_to_save=["lm_head"]))
+        check_adapters(adapted(target_modules=["q_proj", "lm_head"]))
+    check_adapters(adapted(target_modules=["q_proj"], modules_to_save=["lm_head"]))
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "said"),
+    [
+        (PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"), "default", "PromptTuningConfig: prompts of "),
+        (LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights="pissa"), "default", "'pissa' changes the weig"),
+        (LoraConfig(r=2, target_modules=["q_proj"]), "mine", "adapters are called 'mine', under which"),
+    ],
+    ids=["of prompts", "of residual weights", "by another name"],
+)
+def test_adapters_that_would_be_lost_are_refused(config, name, said):
+    model = family_model("llama", family_tokenizer("llama"))
+    with pytest.raises(ValueError, match=said):
+        check_adapters(get_peft_model(model, config, adapter_name=name))
+
+
+def test_the_noise_and_the_words_of_routers_are_switched_off(make_trainer):
+    tokenizer = family_tokenizer("qwen2")
+    ids = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    routers = {"num_local_experts": 4, "router_jitter_noise": 0.3, "output_router_logits": True}
+    model = MixtralForCausalLM(MixtralConfig(**SIZES, **ids, **routers))
+    # A run begins by comparing what is sampled with what is trained.
+    make_trainer(model=model, processing_class=tokenizer, spec=SPECS["append"], **SHORT)
+    assert model.model.layers[0].mlp.jitter_noise == 0
 
 
 def test_a_window_that_no_context_outgrows_is_no_obstacle():

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ from killed_runs import MOMENTS, STATUS, difference, killed_and_resumed, run
 from steppo_gym.trainers.checkpoints import begin_checkpoint, complete_checkpoint
 from steppo_gym.trainers.rules import RLOO, StepPO
 from steppo_gym.trainers.run.arguments import parse_arguments
+from steppo_gym.trainers.run.environments import open_environments
 from steppo_gym.trainers.run.interruption import WAITING, Interruption
 from steppo_gym.trainers.run.run_folder import command_to_go_on, differences, named_folder, run_folder
+from steppo_gym.trainers.run.starts import files_mark
 
 
 def settings(*flags, rule=StepPO):
@@ -150,6 +153,40 @@ def test_a_run_is_gone_on_with_under_its_own_settings(rule, flags, said, tmp_pat
     if rule is StepPO:
         assert len(lines) == 1 + len(said)
     assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_what_has_changed_under_a_run_is_named(tmp_path, capsys):
+    model, data, folder = tmp_path / "model", tmp_path / "data.jsonl", tmp_path / "run"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+
+    def marked(*flags, weights=b"1", question="Who?"):
+        (model / "model.safetensors").write_bytes(weights)
+        row = {"_id": "a", "question": question, "answer": "x", "context": [["Title", ["Text."]]]}
+        data.write_text(json.dumps(row) + "\n")
+        one_file = settings("--env=hotpotqa", f"--data={data}", "--test_tasks=0", "--validation_tasks=0")
+        marks = {"tasks": open_environments(one_file).mark, "model": files_mark(str(model))}
+        return replace(settings(f"--output_dir={folder}", *flags), marks=marks)
+
+    with run_folder(marked()):
+        used(folder)
+    with run_folder(marked("--resume")):
+        pass
+    for changed, name in (({"weights": b"2"}, "model"), ({"question": "What?"}, "tasks")):
+        with pytest.raises(SystemExit), run_folder(marked("--resume", **changed)):
+            pass
+        assert re.search(rf"\n  {name}: '\w+' then, '\w+' now\n$", capsys.readouterr().err)
+    assert files_mark("Qwen/Qwen3-1.7B") == ""
+    # Runs of earlier versions have no marks.
+    assert differences({}, {"marks": {"model": "1"}}) == []
+
+
+def test_a_checkpoint_is_no_folder_to_go_on_in(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3"}')
+    with pytest.raises(
+        SystemExit, match=f"--resume: {tmp_path} holds a model, such as a checkpoint of a run, and no run"
+    ):
+        run_folder(settings(f"--output_dir={tmp_path}", "--resume")).__enter__()
 
 
 def test_what_changes_no_number_may_differ_and_iterations_may_grow(tmp_path):

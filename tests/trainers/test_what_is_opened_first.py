@@ -9,9 +9,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM, Qwen3Model
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3Model,
+)
 
 from steppo_gym.errors import DataError, NonFiniteError, SteppoGymError
+from steppo_gym.rollouts.policies import Request
 from steppo_gym.trainers.policy.small_policy import SmallPolicyConfig
 from steppo_gym.trainers.reading import MOST_SAID, in_one_line, reading
 from steppo_gym.trainers.results.saved_policy import SavedPolicy, load_codec
@@ -121,6 +130,28 @@ def test_sets_that_are_a_part_of_their_split_are_named():
 
 def play_with(folder):
     SavedPolicy.open(folder).load(num_slots=1, temperature=0.0, seed=0)
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_model_that_also_sees_is_played_as_it_was_trained(folder, tmp_path, adapted):
+    read = AutoTokenizer.from_pretrained(folder)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
+    ids = {"vocab_size": len(read), "eos_token_id": read.eos_token_id}
+    text = {**sizes, **ids, "num_key_value_heads": 2, "rope_parameters": rope}
+    eyes = {"depth": 1, "hidden_size": 16, "out_hidden_size": 16, "num_heads": 2, "intermediate_size": 16}
+    model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=eyes))
+    place = tmp_path / "seeing"
+    for part in (model, read):
+        part.save_pretrained(place)
+    if adapted:
+        loaded, place = Qwen2_5_VLForConditionalGeneration.from_pretrained(place), tmp_path / "adapters"
+        config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+        for part in (get_peft_model(loaded, config), read):
+            part.save_pretrained(place)
+    policy, codec, _ = SavedPolicy.open(place).load(num_slots=1, temperature=0.0, seed=0, max_response_tokens=2)
+    assert type(policy.model) is Qwen2_5_VLForConditionalGeneration
+    assert policy.respond([Request(0, codec.first_prompt("", (), "Go."))])[0].token_ids
 
 
 def test_a_damaged_model_does_not_play(folder):

@@ -23,6 +23,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from jinja2 import TemplateError
@@ -33,6 +34,16 @@ from steppo_gym.trainers.policy.prefill import common_prefix
 
 NO_SYSTEM_PROMPT = "{#- no system prompt -#}"
 """In a template, says that system prompts, and with them tools, are left out on purpose."""
+
+DAY = datetime(2024, 7, 26)
+"""What templates write that ask for today's date, so that a run reads the same prompts whenever it goes on. Llama's
+templates write this one where they cannot ask.
+"""
+_OF_DATES = ("-d", "-m", *"aAbBcdDeFHIjmMpSTxXyY")
+"""What they ask for, as `strftime` has it."""
+_TOLD = "".join(f" | replace('%{code}', '{DAY.strftime(f'%{code}')}')" for code in _OF_DATES)
+_ON_THAT_DAY = f"{{%- macro strftime_now(format) -%}}{{{{- format{_TOLD} -}}}}{{%- endmacro -%}}"
+"""Goes in front of a template, and in the place of what transformers calls by this name."""
 
 _FAULTS = (TemplateError, TypeError, ValueError)
 """What a template raises: on purpose, or by an operation on what it does not expect."""
@@ -69,6 +80,10 @@ class ChatCodec:
             )
         if tokenizer.eos_token_id is None:
             raise ValueError(f"The tokenizer {self._name} has no end-of-sequence token.")
+        template = tokenizer.chat_template
+        dated = isinstance(template, str) and "strftime_now" in template
+        self._template = f"{_ON_THAT_DAY}{template}" if dated else None
+        """None for the tokenizer's own."""
         frame: list[Any] = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
         if set(frame[:2]) & set(self._encode("-")):
             raise ValueError(
@@ -171,7 +186,7 @@ class ChatCodec:
         if going_on.count(_REPLY) != 1 or going_on.count(_NEXT) != 1:
             raise ValueError(
                 f"The chat template of {self._name} does not print each message once, so a conversation cannot be "
-                "continued. Use context='rebuilt', or another template."
+                "continued. Use another template."
             )
         rest = going_on.split(_REPLY)[1]
         ending = self._encode(rest.lstrip())
@@ -231,6 +246,7 @@ class ChatCodec:
             tools=list(tools) or None,  # type: ignore[arg-type]
             add_generation_prompt=add_generation_prompt,
             tokenize=False,
+            chat_template=self._template,
             **self.template_arguments,
             **variables,
         )

@@ -53,7 +53,8 @@ class Critic(nn.Module):
             self.follow(policy)
         else:
             raise ValueError(f"critic must be full, lora or head, got {kind!r}.")
-        self.head = _ValueHead(base_of(policy).config.get_text_config().hidden_size, 1)
+        # Not `hidden_size`: the last hidden states of some families are as narrow as their embeddings.
+        self.head = _ValueHead(base_of(policy).get_output_embeddings().weight.shape[1], 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -72,6 +73,8 @@ class Critic(nn.Module):
             return self.backbone(**inputs).last_hidden_state
         kept: list[Tensor] = []
         backbone: nn.Module = base_of(self._policy[0]).base_model
+        # OPT passes over the module around its decoder.
+        backbone = getattr(backbone, "decoder", backbone)
         handle = backbone.register_forward_hook(lambda _, __, out: kept.append(out.last_hidden_state))
         try:
             # Through the whole policy, which gathers its weights where they are sharded; one position costs nothing.

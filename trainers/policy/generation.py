@@ -82,7 +82,10 @@ class ModelPolicy:
         self._stops = torch.zeros(self.model.get_output_embeddings().weight.shape[0], dtype=torch.bool)
         self._stops[list(stop_token_ids)] = True
         self._stops = self._stops.to(self.device)
-        num_layers = self.model.config.get_text_config().num_hidden_layers
+        config = self.model.config.get_text_config()
+        num_layers = config.num_hidden_layers
+        # What a router says is for a loss over whole sequences, with a mask of two dimensions.
+        self._silenced = {"output_router_logits": False} if getattr(config, "output_router_logits", False) else {}
         self._cache = SlotCache(num_layers, num_slots, self.device, self.model.dtype)
         self._rows = SlotRows(self._cache)
         self._cached: list[Tokens] = [()] * num_slots
@@ -251,6 +254,7 @@ class ModelPolicy:
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=keep,
+            **self._silenced,
         ).logits
 
     def _noise(self, requests: Sequence[Request]) -> dict[int, npt.NDArray[np.float64]]:

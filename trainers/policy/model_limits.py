@@ -13,6 +13,9 @@ ATTENTION = ("sdpa", "eager")
 NEEDED = ("position_ids", "past_key_values", "logits_to_keep")
 """What the model's forward must accept."""
 
+PLAIN_BEGINNINGS = ("gaussian", "orthogonal", "eva")
+"""Values of LoRA's `init_lora_weights` that leave the model's weights as they are."""
+
 OTHERWISE = "Use --use_vllm, or another model."
 
 
@@ -55,14 +58,29 @@ def base_of(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def check_output_layer(model: Any) -> None:
-    """Raise a ValueError if the output layer has LoRA adapters.
+def check_adapters(model: Any) -> None:
+    """Raise a ValueError for adapters that would not be sampled with, not be trained, or not be found again.
 
-    Log-probabilities are computed from its weight alone in training, so that they would never learn.
+    In training, log-probabilities are computed from the output layer's weight alone, so that adapters in it would never
+    learn.
 
     Args:
         model: a causal language model, with or without PEFT around it.
     """
+    for name, config in getattr(model, "peft_config", {}).items():
+        begins = getattr(config, "init_lora_weights", True)
+        if config.is_prompt_learning:
+            kind = type(config).__name__
+            raise ValueError(f"{kind}: prompts of vectors in place of tokens are not sampled with here. Use LoRA.")
+        if isinstance(begins, str) and begins not in PLAIN_BEGINNINGS:
+            raise ValueError(
+                f"init_lora_weights={begins!r} changes the weights of the model itself, to which neither the adapters "
+                f"that are saved nor the reference of --beta would belong. Use {', '.join(PLAIN_BEGINNINGS)} or True."
+            )
+        if name not in ("default", "ref"):
+            raise ValueError(
+                f"The adapters are called {name!r}, under which they are not found again. Call them 'default'."
+            )
     if hasattr(base_of(model).get_output_embeddings(), "lora_A"):
         raise ValueError(
             "Adapters of the output layer would not be trained. Leave lm_head out of --lora_target_modules; "

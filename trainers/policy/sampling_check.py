@@ -39,8 +39,8 @@ PROBE_TOKENS = 64
 """Of a response of the first check at the most, which delays every start; `rows_gap` sees longer ones."""
 
 _FOR_MODELS = (
-    "Look at what the model's forward does to its logits, at its mask and at its cache; try --attn_implementation "
-    "eager, or sample with --use_vllm."
+    "Look at what the model's forward does to its logits, at its mask, at its cache and at noise in its layers; try "
+    "--attn_implementation eager, or sample with --use_vllm."
 )
 _FOR_SERVERS = (
     "Look whether every server was started from --policy_servers_folder, loads all of its weights anew and reports "

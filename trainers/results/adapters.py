@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import transformers
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
+
 from steppo_gym.errors import DataError
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -42,17 +45,34 @@ def base_of(folder: str | Path) -> str:
     return base
 
 
+def load_whole(folder: str | Path, **given: Any) -> Any:
+    """The model in a folder, of the class that training loads it as, which for those that also see is one of their own.
+
+    Args:
+        folder: of a model of transformers.
+        **given: of its `from_pretrained`.
+    """
+    config = AutoConfig.from_pretrained(folder, local_files_only=bool(given.get("local_files_only")))
+    kind: Any = AutoModelForCausalLM
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        kind = getattr(transformers, (config.architectures or [""])[0], AutoModelForCausalLM)
+    return kind.from_pretrained(folder, **given)
+
+
 def load_with_adapters(folder: str | Path, **given: Any) -> Any:
     """The base model with the adapters in place, as it was trained; `given` is for transformers' `from_pretrained`.
 
     Raises:
         DataError: there is no base model, or PEFT is missing.
     """
-    base_of(folder)
+    base = base_of(folder)
     try:
-        from peft import AutoPeftModelForCausalLM
+        from peft import AutoPeftModelForCausalLM, PeftModel
     except ImportError as error:
         raise DataError(f"{folder} holds adapters, which need PEFT. Run `pip install 'steppo-gym[peft]'`.") from error
+    local = bool(given.get("local_files_only"))
+    if type(AutoConfig.from_pretrained(base, local_files_only=local)) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return PeftModel.from_pretrained(load_whole(base, **given), str(folder))
     return AutoPeftModelForCausalLM.from_pretrained(str(folder), **given)
 
 

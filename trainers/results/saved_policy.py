@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from steppo_gym.errors import DataError
 from steppo_gym.trainers.finiteness import require_finite_model
@@ -30,7 +30,7 @@ from steppo_gym.trainers.policy.generation import ModelPolicy
 from steppo_gym.trainers.policy.model_limits import check_vocabulary, context_limits
 from steppo_gym.trainers.policy.sampling_check import try_sampling
 from steppo_gym.trainers.reading import reading
-from steppo_gym.trainers.results.adapters import has_adapters, load_with_adapters
+from steppo_gym.trainers.results.adapters import has_adapters, load_whole, load_with_adapters
 from steppo_gym.trainers.run.console import quiet_libraries
 
 HASHED = ("*.safetensors", "*.bin", "*config.json", "tokenizer.json", "chat_template.jinja", "vocab*", "merges.txt")
@@ -156,7 +156,7 @@ class SavedPolicy:
         limit = max_response_tokens or self.max_response_tokens
         chosen = (self._setting("model_init_kwargs") or {}).get("dtype")
         dtype = "auto" if self.run is None else chosen or self.run["model"].get("dtype") or "float32"
-        load: Any = load_with_adapters if has_adapters(self.folder) else AutoModelForCausalLM.from_pretrained
+        load: Any = load_with_adapters if has_adapters(self.folder) else load_whole
         with reading(f"The model in {self.folder}"):
             model = load(self.folder, dtype=dtype, local_files_only=True)
         model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

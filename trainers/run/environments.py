@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
+from steppo_gym.env import TextEnv
 from steppo_gym.registration import find_modules_here
 from steppo_gym.rollouts.env_host import EnvDescription, EnvHost
 from steppo_gym.trainers.evaluation import EvaluationSet, first_tasks
@@ -12,6 +14,10 @@ from steppo_gym.trainers.reading import in_one_line
 from steppo_gym.trainers.run.arguments import script_name
 from steppo_gym.trainers.run.checks import refuse
 from steppo_gym.trainers.run.settings import RunSettings
+from steppo_gym.trainers.run.starts import spread
+
+READ_TASKS = 16
+"""Of training, at even distances, that are looked at to know them again."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,8 @@ class Environments:
     tests: list[EvaluationSet]
     watched: list[EvaluationSet]
     """Held-out tasks that are played during training."""
+    mark: str
+    """Differs where the tasks of the run do."""
 
     @property
     def remarks(self) -> list[str]:
@@ -49,10 +57,24 @@ def open_environments(settings: RunSettings) -> Environments:
         watched = tests if settings.run.watch == "test" else _held_out(settings, splits, settings.run.validation_tasks)
         if settings.run.data is not None:
             _require_apart(settings, [*tests, *watched])
-        return Environments(description, tests, watched)
+        return Environments(description, tests, watched, _mark(settings, [*tests, *watched]))
     except Exception as error:
         said = f"{settings.preset.env_id}: {in_one_line(error)}"
         refuse(f"{script_name(settings.rule.title())}.py: {said}")
+
+
+def _mark(settings: RunSettings, held_out: Sequence[EvaluationSet]) -> str:
+    """Of the ids of all tasks, and of what some are where files say so: these may change under a run."""
+    env = settings.train_spec().make()
+    try:
+        ids = [env.task_ids[i] for i in range(len(env.task_ids))]
+        read = sha256("\n".join([*ids, *(task for part in held_out for task in part.task_ids)]).encode())
+        if type(env).task_content is not TextEnv.task_content:
+            for task in spread(ids, READ_TASKS):
+                read.update(env.task_content(task))
+        return read.hexdigest()[:16]
+    finally:
+        env.close()
 
 
 def _held_out(settings: RunSettings, splits: Sequence[str], number: int) -> list[EvaluationSet]:

@@ -41,7 +41,7 @@ from steppo_gym.trainers.run.report import (
 from steppo_gym.trainers.run.run_folder import command_to_go_on, named_folder, run_folder
 from steppo_gym.trainers.run.samples import report_samples
 from steppo_gym.trainers.run.settings import RunSettings
-from steppo_gym.trainers.run.starts import start_of, starting_policy, task_ids_of
+from steppo_gym.trainers.run.starts import files_mark, start_of, starting_policy, task_ids_of
 from steppo_gym.trainers.step_trainer import StepTrainer
 
 Scores = dict[str, dict[str, dict[str, float]]]
@@ -68,7 +68,10 @@ def launch(rule: type[CreditRule], argv: Sequence[str] | None = None) -> dict[st
         keep_freed_memory()
     with ending_in_one_line(interruption):
         environments = open_environments(settings)
-        settings = replace(settings, start=start_of(settings))
+        marks = {"tasks (SHA-256)": environments.mark}
+        if settings.model.model_name_or_path is not None:
+            marks["files of the model (SHA-256)"] = files_mark(settings.model.model_name_or_path)
+        settings = replace(settings, start=start_of(settings), marks=marks)
         first, _ = named_folder(settings)
         with run_folder(settings) as checkpoint:
             interruption.again = command_to_go_on(settings, given, first)

@@ -24,7 +24,7 @@ from steppo_gym.trainers.run.settings import RunSettings
 
 CONFIG_FILE = "config.json"
 
-COMPARED = ("algorithm", "run", "config", "rule", "critic", "model", "preset", "start")
+COMPARED = ("algorithm", "run", "config", "rule", "critic", "model", "preset", "start", "marks")
 """Parts of `config.json` that a resumed run must have in common with what it goes on with."""
 
 MAY_DIFFER: Mapping[str, tuple[str, ...]] = {
@@ -120,6 +120,8 @@ def _resumed(settings: RunSettings, stack: contextlib.ExitStack) -> Path:
     folder, _ = named_folder(settings)
     if not (folder / CONFIG_FILE).exists():
         sys.exit(f"--resume: no checkpoint in {folder}. Name the run's folder with --output_dir.")
+    if "model_type" in _read_json(folder / CONFIG_FILE):
+        sys.exit(f"--resume: {folder} holds a model, such as a checkpoint of a run, and no run. Name the run's folder.")
     lock = _lock(folder)
     if lock is None:
         sys.exit(f"--resume: another process works in {folder}. Wait for it, or stop it.")
@@ -177,6 +179,8 @@ def differences(known: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             was, is_now = old.get(name), new.get(name)
             if was == is_now or name in MAY_DIFFER.get(part, ()):
                 continue
+            if part == "marks" and None in (was, is_now):
+                continue  # of an earlier version
             if part == "config" and name in OF_ITERATIONS and _may_grow(known, now):
                 continue
             if part != "config" or name not in COMPUTED:
@@ -248,5 +252,6 @@ def _record(settings: RunSettings) -> dict[str, Any]:
         "preset": asdict(settings.preset),
         "env_kwargs": dict(settings.env_kwargs),
         "start": None if start is None else {"name": start.name, "sha256": start.sha256},
+        "marks": dict(settings.marks),
     }
     return json.loads(json.dumps(record, default=str))

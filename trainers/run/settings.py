@@ -97,6 +97,8 @@ class RunSettings:
     """Keywords of all environments of the run."""
     start: Start | None = None
     """What it begins with, once that was looked up; None for a model of another kind or a warm start."""
+    marks: Mapping[str, str] = field(default_factory=dict)
+    """Of what the settings name and do not hold, once that was opened: few characters that differ where it does."""
 
     def train_spec(self) -> EnvFactory:
         """The environment that is trained on."""

@@ -7,9 +7,11 @@ machine begins with the same bytes. Where there is none, the default policy is w
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ SHIPPED = Path(__file__).parents[1] / "starts"
 CARD = "card.json"
 TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 """One of which every tokenizer leaves."""
+MARKED_BYTES = 2**20
+"""At the end of each file of weights."""
 
 
 def starting_policy(settings: RunSettings) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -65,6 +69,21 @@ def check_model(name: str, revision: str, *, trust_remote_code: bool) -> None:
     kind = getattr(transformers, (read.architectures or [""])[0], None)
     if kind is not None and not kind.can_generate():
         raise DataError(f"--model_name_or_path: {name} is a {kind.__name__}, expected a causal language model.")
+
+
+def files_mark(folder: str) -> str:
+    """Few characters that differ where the files of a model do, "" for what is no folder.
+
+    They may change under a run. Sizes and ends are looked at alone, as reading all would take minutes.
+    """
+    read = sha256()
+    paths = [path for pattern in ("*.safetensors", "*.bin", "*config.json") for path in Path(folder).glob(pattern)]
+    for path in sorted(paths):
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - MARKED_BYTES))
+            read.update(f"{path.name} {size} ".encode() + file.read())
+    return read.hexdigest()[:16] if paths else ""
 
 
 def _check_folder(name: str) -> None:
