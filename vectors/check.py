@@ -78,13 +78,16 @@ def likely_fault(vector: dict[str, Any], found: dict[str, Any], tolerance: float
 def main() -> int:
     """Read the command line; 0 if everything that was answered is right."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("answer", help="module:function")
+    parser.add_argument("answer", help="module:function that gives what your code makes of a vector")
     parser.add_argument("--rules", default="", help="names, with commas between them; all by default")
-    parser.add_argument("--tolerance", type=float, default=1e-6)
+    parser.add_argument("--tolerance", type=float, default=1e-6, help="absolute and relative (default: 1e-6)")
     args = parser.parse_args()
     module, _, name = args.answer.partition(":")
     sys.path.insert(0, "")
-    answer: Answer = getattr(importlib.import_module(module), name)
+    try:
+        answer: Answer = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        parser.error(f"expected module:function, such as my_trainer.conformance:answer, got {args.answer}: {error}.")
     passed, failed, skipped = 0, 0, set()
     rules, known = tuple(filter(None, args.rules.split(","))), {vector["rule"] for vector in read_vectors()}
     if unknown := set(rules) - known:
