@@ -26,6 +26,7 @@ REPOSITORY = Path(__file__).parents[1]
 IMPORT_NAMES = REPOSITORY / "build" / "import_names"
 """The package with its folders where their import names say, as links; see the decision record in architecture.md."""
 MAPPED = ("envs", "trainers", "baselines")
+TUTORIALS = ("train_your_own_model", "compare_two_rules", "write_an_environment")
 GUIDES = {
     "Training": ("trainer", "starts", "real_models", "scaling", "off_policy", "reliability"),
     "Measuring": ("evaluating", "panels", "viewing", "audit"),
@@ -42,6 +43,8 @@ COPIED = {
     "trainers/README.md": "trainer.md",
     "baselines/README.md": "results/benchmark.md",
     "baselines/RESULTS.md": "results/results.md",
+    "baselines/AUDITS.md": "results/audits.md",
+    "baselines/STUDY.md": "results/study.md",
     "benchmarks/README.md": "results/speed.md",
 }
 """Pages elsewhere in the repository, and what they are called in the site."""
@@ -61,10 +64,9 @@ def on_startup(command: str, dirty: bool) -> None:
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Write the menu."""
-    tutorials = sorted(f"tutorials/{path.name}" for path in (REPOSITORY / "docs" / "tutorials").glob("*.md"))
     config.nav = [
         {"Home": "index.md"},
-        {"Tutorials": tutorials},
+        {"Tutorials": [f"tutorials/{name}.md" for name in TUTORIALS]},
         {"Guides": ["faq.md", *({part: [f"{name}.md" for name in names]} for part, names in GUIDES.items())]},
         {"Environments": [{name: f"environments/{name}.md"} for name in cards()]},
         {
@@ -73,7 +75,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
                 *({rule.title(): f"algorithms/{name}.md"} for name, rule in ALGORITHMS.items()),
             ]
         },
-        {"Results": ["results/benchmark.md", "results/results.md", "results/speed.md"]},
+        {"Results": [uri for uri in COPIED.values() if uri.startswith("results/")]},
         {"API": [{_package(folder): f"api/{_package(folder)}.md"} for folder in API]},
         {"Project": [uri for uri in COPIED.values() if uri.startswith("project/")]},
     ]

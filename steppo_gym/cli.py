@@ -28,12 +28,12 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import gymnasium
 
 from steppo_gym.audit.arguments import add_audit_command
-from steppo_gym.command_line import CommandParser
+from steppo_gym.command_line import CommandParser, add_command
 from steppo_gym.env import TextEnv
 from steppo_gym.env_arguments import add_env_arguments, env_argument
 from steppo_gym.errors import SteppoGymError
@@ -77,11 +77,126 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = CommandParser(prog="steppo-gym", description="Text environments whose action is one full response.")
+    parser = CommandParser(
+        prog="steppo-gym",
+        description="Text environments whose action is one full response: play, evaluate, look, compare, audit.",
+        epilog="Training: python -m steppo_gym.trainers.steppo --help, and likewise ppo, grpo, gigpo, ...",
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('steppo-gym')}")
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    fetch = commands.add_parser("download", help="fetch and unpack official data")
+    # In the order of first use, which is that of --help.
+    _add_environments(commands)
+    add_evaluation_commands(commands, _run)
+    _add_runs(commands)
+    add_audit_command(commands, _run)
+    _add_models(commands)
+    _add_data(commands)
+    return parser
+
+
+def _add_environments(commands: Any) -> None:
+    listing = add_command(commands, "envs", "list the environments", example="steppo-gym envs")
+    listing.set_defaults(run=_list_envs)
+
+    game = add_command(
+        commands,
+        "play",
+        "play an environment in the terminal, or watch its expert",
+        example="steppo-gym play key_door --expert --seed 0",
+    )
+    game.add_argument("env_id", metavar="env", help="for example key_door; module:id for an environment of yours")
+    game.add_argument("--task_id", help="default: a random task")
+    game.add_argument("--seed", type=int, help="of the task that is drawn; default: another one each time")
+    game.add_argument("--expert", action="store_true", help="watch the expert")
+    add_env_arguments(game)
+    game.set_defaults(run=_play)
+
+    check = add_command(
+        commands,
+        "check",
+        "check that an environment keeps the contract",
+        example="steppo-gym check my_module:my/Env-v0",
+    )
+    check.add_argument("env_id", metavar="env", help="for example key_door; module:id for an environment of yours")
+    check.add_argument("--tag", default="action", help="the tag that holds an action (default: %(default)s)")
+    check.add_argument("--episodes", type=int, default=3, help="tasks each rule is checked on (default: %(default)s)")
+    add_env_arguments(check)
+    check.set_defaults(run=_check)
+
+
+def _add_runs(commands: Any) -> None:
+    looking = add_command(
+        commands,
+        "view",
+        "look at runs in a browser: curves, episodes, the credit of tokens",
+        example="steppo-gym view runs/key_door-steppo-seed0",
+    )
+    looking.add_argument(
+        "runs", nargs="+", type=Path, metavar="run", help="the folder of a run, an evaluation or an audit"
+    )
+    looking.add_argument("--port", type=int, help="of the server (default: a free one)")
+    looking.add_argument("--html", type=Path, metavar="FILE", help="write one page instead that needs no server")
+    looking.add_argument("--episodes", type=int, help="at most so many in the page of --html (default: 200)")
+    looking.set_defaults(run=partial(_run, "steppo_gym.view.commands:view"))
+
+    comparison = add_command(
+        commands,
+        "compare",
+        "a table of runs: intervals over seeds, differences, time to a score; or two evaluations",
+        example="steppo-gym compare runs/key_door-*",
+    )
+    comparison.add_argument(
+        "runs", nargs="+", type=Path, metavar="run", help="the folder of a run, or of an evaluation"
+    )
+    comparison.add_argument("--score", type=float, help="greedy success from 0 to 1 (default: 0.5)")
+    comparison.add_argument("--reference", metavar="ROW", help="what the others are compared with; default: the first")
+    comparison.set_defaults(run=partial(_run, "steppo_gym.baselines.own_runs:compare"))
+
+    drawing = add_command(
+        commands,
+        "plot",
+        "draw a curve of runs, with intervals over seeds",
+        example="steppo-gym plot runs/key_door-* --output curves.svg",
+    )
+    drawing.add_argument("runs", nargs="+", type=Path, metavar="run", help="the folder of a run")
+    drawing.add_argument("--output", type=Path, required=True, metavar="FILE", help="for example curves.svg or .png")
+    drawing.add_argument("--metric", default="greedy", help="one of metrics.jsonl (default: success of evaluations)")
+    drawing.set_defaults(run=partial(_run, "steppo_gym.baselines.own_runs:plot"))
+
+
+def _add_models(commands: Any) -> None:
+    memory = add_command(
+        commands,
+        "memory",
+        "what a training run would need of each card, before it is started",
+        example="steppo-gym memory --model Qwen/Qwen3-1.7B --card 24 -- --use_peft --dtype bfloat16",
+    )
+    memory.add_argument("--model", metavar="NAME_OR_FOLDER", help="of the policy")
+    memory.add_argument("--env", help="as of the training scripts (default: alfworld)")
+    memory.add_argument("--algorithm", default="steppo", help="name of the training script (default: %(default)s)")
+    memory.add_argument("--gpus", type=int, default=1, help="cards, one process each (default: %(default)s)")
+    memory.add_argument("--nodes", type=int, default=1, help="machines they are in (default: %(default)s)")
+    memory.add_argument("--card", type=float, default=80.0, help="GB of one card (default: %(default)g)")
+    memory.add_argument("flags", nargs="*", metavar="-- flag", help="of the training script, after --")
+    memory.set_defaults(run=partial(_run, "steppo_gym.trainers.memory.command:run"))
+
+    merging = add_command(
+        commands,
+        "merge",
+        "make one model of trained adapters and the model they belong to",
+        example="steppo-gym merge runs/key_door-steppo-seed0",
+    )
+    merging.add_argument("folder", type=Path, help="of a run with --use_peft, or of adapters")
+    merging.add_argument("--out", type=Path, metavar="FOLDER", help="default: merged/ in the run's folder")
+    merging.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights; default: the base model's"
+    )
+    merging.set_defaults(run=partial(_run, "steppo_gym.trainers.results.merging:run"))
+
+
+def _add_data(commands: Any) -> None:
+    fetch = add_command(commands, "download", "fetch and unpack official data", example="steppo-gym download alfworld")
     fetch.add_argument("data_set", choices=sorted(DATA_SETS))
     fetch.add_argument(
         "--data", type=Path, metavar="FOLDER", help="where to; default: the data set's own variable, or its cache"
@@ -90,30 +205,22 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("--quiet", action="store_true", help="no progress bar")
     fetch.set_defaults(run=_download)
 
-    listing = commands.add_parser("envs", help="list the environments")
-    listing.set_defaults(run=_list_envs)
-
-    game = commands.add_parser("play", help="play an environment in the terminal, or watch its expert")
-    game.add_argument("env_id", metavar="env", help="for example key_door; module:id for an environment of yours")
-    game.add_argument("--task_id", help="default: a random task")
-    game.add_argument("--seed", type=int)
-    game.add_argument("--expert", action="store_true", help="watch the expert")
-    add_env_arguments(game)
-    game.set_defaults(run=_play)
-
-    check = commands.add_parser("check", help="check that an environment keeps the contract")
-    check.add_argument("env_id", metavar="env", help="for example key_door; module:id for an environment of yours")
-    check.add_argument("--tag", default="action", help="the tag that holds an action (default: %(default)s)")
-    check.add_argument("--episodes", type=int, default=3, help="tasks each rule is checked on (default: %(default)s)")
-    add_env_arguments(check)
-    check.set_defaults(run=_check)
-
-    index = commands.add_parser("index", help="build the search index of a corpus, if it is not there")
+    index = add_command(
+        commands,
+        "index",
+        "build the search index of a corpus, if it is not there",
+        example="steppo-gym index wiki.jsonl.gz",
+    )
     index.add_argument("corpus", type=Path, help="JSON lines of {title, text} or {id, contents}, also as .gz")
     _add_index_options(index)
     index.set_defaults(run=_index)
 
-    server = commands.add_parser("serve-search", help="answer searches over HTTP, as Search-R1's /retrieve")
+    server = add_command(
+        commands,
+        "serve-search",
+        "answer searches over HTTP, as Search-R1's /retrieve",
+        example="steppo-gym serve-search wiki.jsonl.gz --port 8000",
+    )
     server.add_argument("source", help="a corpus, or the folder that `steppo-gym index` printed")
     server.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     server.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
@@ -121,7 +228,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_index_options(server)
     server.set_defaults(run=_serve_search)
 
-    papers = commands.add_parser("index-papers", help="build the corpus of some papers, if it is not there")
+    papers = add_command(
+        commands,
+        "index-papers",
+        "build the corpus of some papers, if it is not there",
+        example="steppo-gym index-papers papers.jsonl",
+    )
     papers.add_argument(
         "files",
         nargs="+",
@@ -135,58 +247,16 @@ def _parser() -> argparse.ArgumentParser:
     papers.add_argument("--quiet", action="store_true", help="no progress bar")
     papers.set_defaults(run=partial(_run, "steppo_gym.envs.paper_search.serving.commands:index"))
 
-    paper_server = commands.add_parser("serve-papers", help="serve papers over HTTP, as the Semantic Scholar API")
+    paper_server = add_command(
+        commands,
+        "serve-papers",
+        "serve papers over HTTP, as the Semantic Scholar API",
+        example="steppo-gym serve-papers papers.jsonl --port 4000",
+    )
     paper_server.add_argument("corpus", help="the folder that `steppo-gym index-papers` printed, or a file of papers")
     paper_server.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     paper_server.add_argument("--port", type=int, default=4000, help="0 takes a free one (default: %(default)s)")
     paper_server.set_defaults(run=partial(_run, "steppo_gym.envs.paper_search.serving.commands:serve"))
-
-    looking = commands.add_parser("view", help="look at runs in a browser: curves, episodes, the credit of tokens")
-    looking.add_argument(
-        "runs", nargs="+", type=Path, metavar="run", help="the folder of a run, an evaluation or an audit"
-    )
-    looking.add_argument("--port", type=int, help="of the server (default: a free one)")
-    looking.add_argument("--html", type=Path, metavar="FILE", help="write one page instead that needs no server")
-    looking.add_argument("--episodes", type=int, help="at most so many in the page of --html (default: 200)")
-    looking.set_defaults(run=partial(_run, "steppo_gym.view.commands:view"))
-
-    merging = commands.add_parser("merge", help="make one model of trained adapters and the model they belong to")
-    merging.add_argument("folder", type=Path, help="of a run with --use_peft, or of adapters")
-    merging.add_argument("--out", type=Path, metavar="FOLDER", help="default: merged/ in the run's folder")
-    merging.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights; default: the base model's"
-    )
-    merging.set_defaults(run=partial(_run, "steppo_gym.trainers.results.merging:run"))
-
-    memory = commands.add_parser("memory", help="what a training run would need of each card, before it is started")
-    memory.add_argument("--model", metavar="NAME_OR_FOLDER", help="of the policy")
-    memory.add_argument("--env", help="as of the training scripts (default: alfworld)")
-    memory.add_argument("--algorithm", default="steppo", help="name of the training script (default: %(default)s)")
-    memory.add_argument("--gpus", type=int, default=1, help="cards, one process each (default: %(default)s)")
-    memory.add_argument("--nodes", type=int, default=1, help="machines they are in (default: %(default)s)")
-    memory.add_argument("--card", type=float, default=80.0, help="GB of one card (default: %(default)g)")
-    memory.add_argument("flags", nargs="*", metavar="-- flag", help="of the training script, after --")
-    memory.set_defaults(run=partial(_run, "steppo_gym.trainers.memory.command:run"))
-
-    comparison = commands.add_parser(
-        "compare", help="a table of runs: intervals over seeds, differences, time to a score; or two evaluations"
-    )
-    comparison.add_argument(
-        "runs", nargs="+", type=Path, metavar="run", help="the folder of a run, or of an evaluation"
-    )
-    comparison.add_argument("--score", type=float, help="greedy success from 0 to 1 (default: 0.5)")
-    comparison.add_argument("--reference", metavar="ROW", help="what the others are compared with; default: the first")
-    comparison.set_defaults(run=partial(_run, "steppo_gym.baselines.own_runs:compare"))
-
-    drawing = commands.add_parser("plot", help="draw a curve of runs, with intervals over seeds")
-    drawing.add_argument("runs", nargs="+", type=Path, metavar="run", help="the folder of a run")
-    drawing.add_argument("--output", type=Path, required=True, metavar="FILE", help="for example curves.svg or .png")
-    drawing.add_argument("--metric", default="greedy", help="one of metrics.jsonl (default: success of evaluations)")
-    drawing.set_defaults(run=partial(_run, "steppo_gym.baselines.own_runs:plot"))
-
-    add_evaluation_commands(commands, _run)
-    add_audit_command(commands, _run)
-    return parser
 
 
 def _add_index_options(parser: argparse.ArgumentParser) -> None:

@@ -31,10 +31,29 @@ class CommandParser(argparse.ArgumentParser):
             self.error(unknown_arguments(unknown, self._option_string_actions))
         return options, unknown
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            meant = did_you_mean(str(value), choices)
+            raise argparse.ArgumentError(action, f"expected one of {', '.join(choices)}, got {value!r:.80}{meant}")
+
     def error(self, message: str) -> NoReturn:
         """Exit with status 2 after one line."""
         ended = message if message.endswith(("?", ".")) else f"{message}."
         self.exit(2, f"{self.prog}: {ended} {self.prog} --help says more.\n")
+
+
+def add_command(commands: Any, name: str, said: str, *, example: str) -> argparse.ArgumentParser:
+    """A new command with one line that says what it does, in the list of commands and in its own help.
+
+    Args:
+        commands: what `ArgumentParser.add_subparsers` returned.
+        name: what is typed.
+        said: what it does, without a capital letter and a full stop.
+        example: a whole command line.
+    """
+    about = f"{said[0].upper()}{said[1:]}."
+    return commands.add_parser(name, help=said, description=about, epilog=f"Example: {example}")
 
 
 def unknown_arguments(unknown: Sequence[str], known: Iterable[str]) -> str:

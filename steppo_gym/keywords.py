@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from typing import Literal, TypedDict, get_args
 
 from steppo_gym.actions import ActionFormat
+from steppo_gym.command_line import did_you_mean
 from steppo_gym.errors import UnknownTaskError
 
 Context = Literal["rebuilt", "append"]
@@ -77,8 +78,9 @@ def unknown_keyword_message(made: type, keyword: str) -> str:
     known = {
         parameter.name for parameters in own for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY
     }
-    names = ", ".join(sorted(known - {"experts"}))
-    return f"{made.__name__} got an unexpected keyword argument {keyword!r}. It takes {names}."
+    names = sorted(known - {"experts"})
+    meant = did_you_mean(keyword, names) or "."
+    return f"{made.__name__} got an unexpected keyword argument {keyword!r}. It takes {', '.join(names)}{meant}"
 
 
 def unknown_task_message(task_id: object, task_ids: Sequence[str]) -> str:

@@ -12,6 +12,8 @@ import sys
 
 import gymnasium
 
+from steppo_gym.command_line import did_you_mean
+
 _ENTRY_POINTS = {
     "steppo/KeyDoor-v0": "steppo_gym.envs.key_door.env:KeyDoorEnv",
     "steppo/ALFWorld-v0": "steppo_gym.envs.alfworld.env:AlfworldEnv",
@@ -53,7 +55,10 @@ def env_id_of(name: str) -> str:
     plain = name.lower().replace("_", "")
     found = [env_id for env_id in _ENTRY_POINTS if env_id.lower().removeprefix("steppo/").startswith(plain)]
     if len(found) != 1 or not plain:
-        raise ValueError(f"The environment must be one of {', '.join(_ENTRY_POINTS)}, or module:id, got {name!r}.")
+        short = [env_id.lower().removeprefix("steppo/").removesuffix("-v0") for env_id in _ENTRY_POINTS]
+        meant = did_you_mean(name, _ENTRY_POINTS if "/" in name else short) or "."
+        known = ", ".join(_ENTRY_POINTS)
+        raise ValueError(f"The environment must be one of {known}, or module:id, got {name!r}{meant}")
     return found[0]
 
 

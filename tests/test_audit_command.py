@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import struct
 
 import pytest
 
 from steppo_gym.audit.arguments import add_audit_command
 from steppo_gym.audit.points import Arm, AuditedPoint
-from steppo_gym.audit.report import THIRDS, third
+from steppo_gym.audit.report import THIRDS, draw_figure, text_report, third
+from steppo_gym.audit.scores import Error, Scores
 from steppo_gym.audit.truth import truth_records
 from steppo_gym.cli import main
 from steppo_gym.trainers.auditing.command import _default_folder, _fill
@@ -95,6 +98,26 @@ def test_what_cannot_be_audited_is_one_line(tmp_path, capsys):
 )
 def test_parts_of_an_episode(place, number, part):
     assert third(AuditedPoint(0, 0, place, number, 0, (), ())) == THIRDS[part]
+
+
+def test_a_report_says_what_scores_are_of_and_where_there_are_none():
+    found = {"points": 2, "threshold": 0.1, "rho": 0.5, "rho_interval": [0.1, 0.9], "verdicts": {}, "along": {}}
+    known = Scores(8, 0.75, 0.5, 0.25, 1.0, Error(0.4, 0.1, 2.0))
+    none = Scores(8, math.nan, math.nan, math.nan, 0.0, Error(math.nan, math.nan, math.nan))
+    text = text_report(found, {"grpo": known}, {})
+    assert "| grpo | 0.75 | 0.50 | 0.25 | 0.40 | 0.10 | 1.00 |" in text and "credit that knows nothing has 0.5" in text
+    assert "nothing to score by" not in text
+    text = text_report(found, {"grpo": known, "rloo": none}, {})
+    assert "| rloo | - | - | - | - | - | 0.00 |" in text and "-: nothing to score by." in text and "nan" not in text
+
+
+@pytest.mark.parametrize("rules", [1, 14])
+def test_a_figure_of_many_rules_fits_a_page(rules, tmp_path):
+    point = AuditedPoint(0, 0, 0, 1, 0, (0.0, 1.0), (Arm((1,), "a", 2, (1.0, 1.0)),))
+    draw_figure([point], {f"rule{i}": ([0], [1.0]) for i in range(rules)}, tmp_path / "figure.png", 1.0)
+    # The size stands in the first bytes of the file.
+    width, height = struct.unpack(">II", (tmp_path / "figure.png").read_bytes()[16:24])
+    assert width < 1600 and height < 1600
 
 
 def test_the_truth_of_a_point_by_hand():

@@ -511,6 +511,13 @@ def test_a_figure_has_a_panel_for_each_algorithm(tmp_path: Path):
     assert (tmp_path / "five.svg").read_text().count('<g id="axes_') == 5
 
 
+def test_a_long_title_takes_two_lines_above_its_panel(tmp_path: Path):
+    long = replace(GRPO, title="credit of each token, ratio of the step")
+    draw_curves(PROTOCOL, [matrix_line(long, seed, 0.5) for seed in (0, 1)], tmp_path / "long.svg")
+    text = (tmp_path / "long.svg").read_text()
+    assert "<!-- credit of each token, -->" in text and "<!-- ratio of the step -->" in text
+
+
 def test_a_rule_that_plays_more_than_its_episodes_has_a_budget_of_its_own():
     branching = replace(GRPO, key="vine", title="Vine", arguments=("--episodes_per_iteration", "2"))
     protocol = replace(PROTOCOL, algorithms=(STEPPO, branching))

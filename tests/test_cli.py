@@ -1,5 +1,6 @@
 import hashlib
 import io
+import re
 import socket
 import sys
 import zipfile
@@ -291,6 +292,10 @@ def test_the_same_seed_plays_the_same(capsys):
         (["compare", ".", "--score", "50"], "--score is a share from 0 to 1, got 50"),
         (["plot", ".", "--output", "curves"], "--output needs an ending that says the format"),
         (["check", "no_such_module:my/Env-v0"], "gym: No module named 'no_such_module'"),
+        (["play", "alfwrld"], "or module:id, got 'alfwrld'. Did you mean alfworld?"),
+        (["play", "steppo/KeyDor-v0"], "got 'steppo/KeyDor-v0'. Did you mean steppo/KeyDoor-v0?"),
+        (["play", "key_door", "--env_args", "max_step=3"], "split, thought_words. Did you mean max_steps?\n"),
+        (["view", "no_such_folder"], "found nothing at "),
         (["download", "alfworld", "--url", "http://127.0.0.1/"], "ends in a file name"),
     ],
 )
@@ -321,7 +326,8 @@ def test_mistakes_are_one_line_on_stderr(capsys, command, message):
         (["--versoin"], "the following arguments are required: command."),
         (["play", "steppo/KeyDoor-v0", "--exp"], "unknown flag --exp. Did you mean --expert?"),
         (["serve-search", "x", "--port", "abc"], "argument --port: invalid int value: 'abc'."),
-        (["download", "hotpot"], "invalid choice: 'hotpot' (choose from"),
+        (["download", "hotpot"], "got 'hotpot'. Did you mean hotpotqa?"),
+        (["evalute"], "got 'evalute'. Did you mean evaluate?"),
         ([], "the following arguments are required: command."),
     ],
 )
@@ -331,6 +337,15 @@ def test_arguments_that_are_none_are_one_line_and_status_two(capsys, command, me
     captured = capsys.readouterr()
     assert captured.err.startswith("steppo-gym") and message in captured.err and "--help says more" in captured.err
     assert captured.err.count("\n") == 1 and captured.out == ""
+
+
+def test_help_lists_every_command_in_the_order_of_first_use(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    listed = [line.split()[0] for line in shown.splitlines() if re.match(" {4}[a-z]", line)]
+    assert listed[:4] == ["envs", "play", "check", "evaluate"] and len(listed) == len(set(listed)) == 16
+    assert "python -m steppo_gym.trainers.steppo --help" in shown
 
 
 def test_the_version_is_the_packages(capsys):

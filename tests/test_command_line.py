@@ -7,7 +7,7 @@ import doctest
 import pytest
 
 from steppo_gym import command_line
-from steppo_gym.command_line import did_you_mean, unknown_arguments
+from steppo_gym.command_line import CommandParser, add_command, did_you_mean, unknown_arguments
 
 FLAGS = ["--seed", "--temperature", "--env_args", "--gae_lambda", "--group_size"]
 
@@ -37,3 +37,35 @@ def test_values_of_unknown_flags_are_no_flags():
 
 def test_the_examples_are_true():
     assert doctest.testmod(command_line).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (
+            ["plya"],
+            "command: expected one of play, count, got 'plya'. Did you mean play? gym --help says more.\n",
+        ),
+        (["zzz"], "argument command: expected one of play, count, got 'zzz'. gym --help says more.\n"),
+        (["count", "4"], "argument number: expected one of 1, 2, got 4. gym count --help says more.\n"),
+    ],
+)
+def test_a_choice_that_is_none_is_told_the_nearest(typed, said, capsys):
+    parser = CommandParser(prog="gym")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    add_command(commands, "play", "play a game", example="gym play chess")
+    add_command(commands, "count", "count", example="gym count 1").add_argument("number", type=int, choices=(1, 2))
+    assert parser.parse_args(["count", "2"]).number == 2
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(typed)
+    assert capsys.readouterr().err.endswith(said)
+
+
+def test_a_command_says_what_it_does_in_its_own_help_too(capsys):
+    parser = CommandParser(prog="gym")
+    add_command(parser.add_subparsers(), "play", "play a game", example="gym play chess")
+    assert "play a game" in parser.format_help()
+    with pytest.raises(SystemExit, match="0"):
+        parser.parse_args(["play", "--help"])
+    shown = capsys.readouterr().out
+    assert "\nPlay a game.\n" in shown and shown.endswith("\nExample: gym play chess\n")

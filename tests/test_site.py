@@ -33,6 +33,8 @@ def test_every_environment_and_algorithm_has_a_page(site: Path, repository: Path
     assert {path.stem for path in site.glob("environments/*.html")} == cards
     shown = " ".join(text(path) for path in site.glob("environments/*.html"))
     assert all(env_id in shown for env_id in registered_ids())
+    assert {path.stem for path in site.glob("results/*.html")} == {"benchmark", "results", "audits", "study", "speed"}
+    assert not list(site.rglob("*.pyc"))
     scripts = {
         path.stem
         for path in repository.glob("trainers/*.py")

@@ -227,3 +227,12 @@ class TestReader:
         source = SCRIPT.read_text()
         assert len(source.splitlines()) <= 110
         assert "steppo" not in source.split('"""')[2]
+
+
+@pytest.mark.parametrize("named", ["no_such_module:answer", "json:answer", "json", ":"])
+def test_an_answer_that_is_not_there_is_one_line(named, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["check.py", named])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit, match="2"):
+        check.main()
+    assert f"expected module:function, such as my_trainer.conformance:answer, got {named}: " in capsys.readouterr().err

@@ -11,8 +11,8 @@ of `expected`, in the same nesting: "advantages", "returns", "ratios", "loss", "
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
+import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -78,13 +78,15 @@ def likely_fault(vector: dict[str, Any], found: dict[str, Any], tolerance: float
 def main() -> int:
     """Read the command line; 0 if everything that was answered is right."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("answer", help="module:function")
+    parser.add_argument("answer", help="module:function that gives what your code makes of a vector")
     parser.add_argument("--rules", default="", help="names, with commas between them; all by default")
-    parser.add_argument("--tolerance", type=float, default=1e-6)
+    parser.add_argument("--tolerance", type=float, default=1e-6, help="absolute and relative (default: 1e-6)")
     args = parser.parse_args()
-    module, _, name = args.answer.partition(":")
     sys.path.insert(0, "")
-    answer: Answer = getattr(importlib.import_module(module), name)
+    try:
+        answer: Answer = pkgutil.resolve_name(args.answer if ":" in args.answer else "")
+    except (ImportError, AttributeError, ValueError) as error:
+        parser.error(f"expected module:function, such as my_trainer.conformance:answer, got {args.answer}: {error}.")
     passed, failed, skipped = 0, 0, set()
     rules, known = tuple(filter(None, args.rules.split(","))), {vector["rule"] for vector in read_vectors()}
     if unknown := set(rules) - known:
@@ -99,9 +101,7 @@ def main() -> int:
         passed, failed = passed + (not wrong), failed + bool(wrong)
         if wrong:
             fault = likely_fault(vector, found, args.tolerance)
-            print(
-                f"{vector['name']}: wrong {', '.join(wrong)}" + (f"; these are the values of {fault}" if fault else "")
-            )
+            print(f"{vector['name']}: wrong {', '.join(wrong)}{f'; these are the values of {fault}' if fault else ''}")
     print(f"{passed} passed, {failed} failed; rules not answered: {', '.join(sorted(skipped)) or 'none'}")
     return 0 if passed and not failed else 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from steppo_gym.baselines.tables.comparison import REFERENCE, Line, by_algorithm
 from steppo_gym.baselines.tables.estimates import estimate
 
 COLUMNS = 4
+TITLE_WIDTH = 30
+"""Letters that fit above a panel."""
 
 
 def draw_curves(protocol: Protocol, lines: Sequence[Line], path: Path) -> None:
@@ -43,7 +46,7 @@ def draw_curves(protocol: Protocol, lines: Sequence[Line], path: Path) -> None:
             estimates = [estimate(column) for column in heights.T.tolist()]
             panel.fill_between(x, [e.low for e in estimates], [e.high for e in estimates], color="C0", alpha=0.2)
             panel.plot(x, [e.mean for e in estimates], color="C0", linewidth=1.5)
-            panel.set(title=group[0]["title"], ylim=(-0.02, 1.02))
+            panel.set(title=textwrap.fill(group[0]["title"], TITLE_WIDTH), ylim=(-0.02, 1.02))
             panel.grid(alpha=0.3)
             panel.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
         for panel in panels[: len(groups)][-axes.shape[1] :]:

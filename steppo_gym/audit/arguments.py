@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from steppo_gym.command_line import add_command
 from steppo_gym.env_arguments import add_env_arguments
 
 
@@ -17,13 +18,22 @@ def add_audit_command(commands: Any, run: Callable[[str, argparse.Namespace], in
         commands: what `ArgumentParser.add_subparsers` returned.
         run: runs the function of a name, "module:function", with the options.
     """
-    audit = commands.add_parser("audit", help="measure what steps were worth, and which rules of credit see it")
+    said = "measure what steps were worth, and which rules of credit see it"
+    audit = add_command(commands, "audit", said, example="steppo-gym audit runs/key_door-steppo-seed0 --iteration 6")
     audit.add_argument(
         "source", help="folder of a run or a model, a name on the hub, or expert:NOISE (a share, 0 to 1)"
     )
     audit.add_argument("--env", help="as in training: key_door, alfworld, ..., or module:id; default: that of the run")
     audit.add_argument("--split", help="default: the training split")
     add_env_arguments(audit)
+    audit.add_argument(
+        "--rule",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="MODULE:CLASS",
+        help="rules of your own to score beside the others; the run's own with the run's settings",
+    )
     audit.add_argument("--output", help="folder; an audit in it is gone on with (default: audits/ENV-SOURCE)")
     numbers = {
         "iteration": (None, "audit the recorded episodes of this iteration of a run, by the policy that played them"),

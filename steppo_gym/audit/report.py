@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,13 @@ from steppo_gym.audit.points import AuditedPoint
 from steppo_gym.audit.scores import Scores
 
 THIRDS = ("first third", "second third", "last third")
+CHANCE = (
+    "Credit equal to A* has sign, rank and cosine 1, bias and variance 0; credit that knows nothing has 0.5, 0, 0, 1 "
+    "and 0. docs/audit.md defines them."
+)
+"""What stands under the table of scores."""
+COLUMNS = 4
+"""Panels beside each other in the figure."""
 
 
 def third(point: AuditedPoint) -> str:
@@ -70,7 +78,10 @@ def text_report(found: Mapping[str, Any], rules: Mapping[str, Scores], skipped: 
         lines += ["", "| rule | sign | rank | cosine | bias | variance | dose |", "|---|---|---|---|---|---|---|"]
         for name, s in rules.items():
             numbers = (s.sign, s.rank, s.cosine, s.error.bias, s.error.variance, s.dose)
-            lines.append(f"| {name} | " + " | ".join(f"{x:.2f}" for x in numbers) + " |")
+            lines.append(f"| {name} | " + " | ".join("-" if np.isnan(x) else f"{x:.2f}" for x in numbers) + " |")
+        lines += ["", CHANCE]
+        if any(np.isnan(s.sign) or np.isnan(s.rank) for s in rules.values()):
+            lines.append("-: nothing to score by. Sign needs points that matter, the others values of A* that differ.")
     by_reason: dict[str, list[str]] = {}
     for name, reason in skipped.items():
         by_reason.setdefault(reason.rstrip("."), []).append(name)
@@ -101,12 +112,15 @@ def draw_figure(
     from matplotlib.figure import Figure
 
     truth = np.array([point.advantage(reach=reach).estimate for point in points])
-    figure = Figure(figsize=(4 * (len(credit) + 1), 3.4), layout="constrained")
+    rows = math.ceil((len(credit) + 1) / COLUMNS)
+    figure = Figure(figsize=(2.9 * COLUMNS, 2.4 * rows), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(credit) + 1, squeeze=False)[0]
+    axes = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+    for unused in axes[len(credit) + 1 :]:
+        unused.set_visible(False)
     axes[0].scatter([p.place / p.num_steps for p in points], [p.value() for p in points], s=8)
     axes[0].set(xlabel="place in the episode", ylabel="V*", title="values")
-    for axis, (name, (steps, given)) in zip(axes[1:], credit.items(), strict=True):
+    for axis, (name, (steps, given)) in zip(axes[1:], credit.items(), strict=False):
         numbers = np.asarray(steps, np.int64)
         counts = np.bincount(numbers, minlength=len(points))
         means = np.bincount(numbers, given, len(points)) / np.maximum(counts, 1)

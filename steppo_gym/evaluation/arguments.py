@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from steppo_gym.command_line import add_command
 from steppo_gym.env_arguments import add_env_arguments
 
 
@@ -18,8 +19,11 @@ def add_evaluation_commands(commands: Any, run: Callable[[str, argparse.Namespac
         commands: what `ArgumentParser.add_subparsers` returned.
         run: runs the function of a name, "module:function", with the options.
     """
-    _add_evaluate(commands.add_parser("evaluate", help="play a panel of tasks with a trained policy or a server"), run)
-    panel = commands.add_parser("panel", help="make, check and list panels: the tasks of evaluations as files")
+    said = "play a panel of tasks with a trained policy, a model or a server, and say how many were solved"
+    example = "steppo-gym evaluate --model runs/key_door-steppo-seed0 --panel key_door-test"
+    _add_evaluate(add_command(commands, "evaluate", said, example=example), run)
+    said = "make, check and list panels: the tasks of evaluations as files"
+    panel = add_command(commands, "panel", said, example="steppo-gym panel list")
     _add_panel(panel.add_subparsers(required=True, metavar="what"), run)
 
 
@@ -53,23 +57,26 @@ def _add_evaluate(parser: argparse.ArgumentParser, run: Callable[[str, argparse.
 
 
 def _add_panel(kinds: Any, run: Callable[[str, argparse.Namespace], int]) -> None:
-    make = kinds.add_parser("make", help="write the panel of a split")
+    make = add_command(
+        kinds, "make", "write the panel of a split", example="steppo-gym panel make --env webshop --out shop.json"
+    )
     make.add_argument("--env", required=True, help="for example alfworld")
     make.add_argument("--split", help="default: test")
     make.add_argument("--tasks", type=int, metavar="N", help="the first N tasks alone")
     make.add_argument("--name", help="default: that of the file")
-    make.add_argument("--out", type=Path, required=True, metavar="FILE")
+    make.add_argument("--out", type=Path, required=True, metavar="FILE", help="the panel, for example mine.json")
     make.add_argument("--quiet", action="store_true", help="no progress bar")
     _add_env(make)
     make.set_defaults(run=partial(run, "steppo_gym.evaluation.commands:make"))
 
-    check = kinds.add_parser("check", help="compare a panel with data: missing and changed tasks, another order")
+    said = "compare a panel with data: missing and changed tasks, another order"
+    check = add_command(kinds, "check", said, example="steppo-gym panel check key_door-test")
     check.add_argument("panel", help="a name or a file")
     check.add_argument("--quiet", action="store_true", help="no progress bar")
     _add_env(check)
     check.set_defaults(run=partial(run, "steppo_gym.evaluation.commands:check"))
 
-    listing = kinds.add_parser("list", help="list the panels of this package")
+    listing = add_command(kinds, "list", "list the panels of this package", example="steppo-gym panel list")
     listing.set_defaults(run=partial(run, "steppo_gym.evaluation.commands:list_panels"))
 
 

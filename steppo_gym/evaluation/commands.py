@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -69,7 +71,7 @@ def evaluate(options: argparse.Namespace) -> int:
         print(
             f"  cut           {cut} responses at --max_tokens {player.max_tokens}; a model that thinks first needs more"
         )
-    print(f"Episodes and summary are in {folder}.")
+    print(f"Episodes and summary are in {folder}. Look at them with: steppo-gym view {folder}")
     return 0
 
 
@@ -80,7 +82,7 @@ def make(options: argparse.Namespace) -> int:
     env_id = env_id_of(options.env)
     find_modules_here(env_id)
     spec = EnvFactory(env_id, {"split": options.split or "test", **_given(options)})
-    with _bar(options.tasks, options.quiet) as bar:
+    with _bar(options.tasks, options.quiet) as bar, _asking_for_split(options):
         panel = make_panel(options.name or options.out.stem, spec, number=options.tasks, on_task=bar.update)
     write_panel(panel, options.out)
     print(f"{options.out}: {len(panel.tasks)} tasks of {env_id}, hash {panel.hash}.")
@@ -159,11 +161,22 @@ def _panel_and_env(options: argparse.Namespace, given: dict[str, Any], saved: An
     split = options.split or _test_split(saved, env_id)
     spec = EnvFactory(env_id, {"split": split, **_run_keywords(saved, env_id), **given})
     name = _file_name(f"{env_id.rpartition('/')[2]}-{split}")
-    with _bar(options.tasks, options.quiet) as bar:
+    with _bar(options.tasks, options.quiet) as bar, _asking_for_split(options):
         whole = make_panel(name, spec, number=options.tasks, on_task=bar.update)
     if options.tasks:
         whole = dataclasses.replace(whole, name=f"{name}-first-{len(whole.tasks)}")
     return whole, spec
+
+
+@contextlib.contextmanager
+def _asking_for_split(options: argparse.Namespace) -> Iterator[None]:
+    """Say which flag is missing where an environment has no split of the name "test", which is the default."""
+    try:
+        yield
+    except ValueError as error:
+        if options.split is None and str(error).startswith("split must be one of"):
+            raise ValueError(f"Give --split: {error}") from error
+        raise
 
 
 def _run_keywords(saved: Any, env_id: str) -> dict[str, Any]:

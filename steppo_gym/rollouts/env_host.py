@@ -53,6 +53,9 @@ class EnvFactory:
                 raise
             hint = f'If a module of yours registers it, write "module:{self.env_id}": each process imports it then.'
             raise type(error)(f"{error} {hint}") from error
+        except TypeError as error:
+            # Gymnasium repeats all keywords behind what the environment says.
+            raise TypeError(str(error).partition(" was raised from the environment creator")[0]) from error
         inner = env.unwrapped
         if not isinstance(inner, TextEnv):
             found = type(inner).__name__

@@ -99,9 +99,10 @@ def open_runs(folders: Sequence[str | Path]) -> list[Run]:
     paths = [Path(folder).expanduser().resolve() for folder in folders]
     for path in paths:
         if not (path / EPISODES).is_dir() and not (path / METRICS).exists() and not _is_audit(path):
+            found = f"got {path}" if path.exists() else f"found nothing at {path}"
             raise DataError(
-                f"Expected the folder of a run, with {METRICS} or {EPISODES}/ in it, or of an audit, with "
-                f"{AUDIT_EPISODES}, got {path}. Training scripts print theirs when they start."
+                f"Expected the folder of a run or an evaluation, with {METRICS} or {EPISODES}/ in it, or of an audit, "
+                f"with {AUDIT_EPISODES}, {found}. What makes one prints its name."
             )
     if len(set(paths)) < len(paths):
         raise DataError(f"A run is named twice: {', '.join(map(str, folders))}.")

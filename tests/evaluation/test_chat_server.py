@@ -59,6 +59,12 @@ def test_requests_carry_the_system_prompt_and_the_settings():
     assert again in first
 
 
+@pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/", "/v1/chat/completions"])
+def test_the_address_may_be_that_of_the_server_or_of_its_endpoint(end):
+    with ChatServerPolicy("http://127.0.0.1:9" + end, "tiny", max_tokens=1) as policy:
+        assert policy.url == "http://127.0.0.1:9/v1/chat/completions"
+
+
 def expert_server(spec, style):
     """Answers as the environment's expert would: it plays the conversation again in an environment of its own."""
 

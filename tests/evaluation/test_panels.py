@@ -193,3 +193,11 @@ def test_an_unknown_name_lists_the_panels():
 def test_tasks_twice_are_refused():
     with pytest.raises(DataError, match="each task once"):
         Panel("a", "b", [PanelTask("x", "1")] * 2, PanelSource("files"))
+
+
+def test_an_environment_without_a_split_of_the_name_test_asks_for_one(tmp_path, capsys):
+    command = ["panel", "make", "--env", "alfworld", "--out", str(tmp_path / "panel.json")]
+    assert main(command) == 1
+    assert capsys.readouterr().err.startswith("steppo-gym: Give --split: split must be one of 'train', 'valid_seen', ")
+    assert main([*command, "--split", "tset_seen"]) == 1
+    assert capsys.readouterr().err.startswith("steppo-gym: split must be one of 'train', 'valid_seen', ")

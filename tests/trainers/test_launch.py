@@ -24,7 +24,7 @@ from steppo_gym.trainers.checkpoints import CRITIC_FILE
 from steppo_gym.trainers.critic_config import CriticConfig
 from steppo_gym.trainers.policy.critic import Critic
 from steppo_gym.trainers.rules import ALGORITHMS, StepPO
-from steppo_gym.trainers.run.arguments import HELP_GROUPS, parse_arguments
+from steppo_gym.trainers.run.arguments import HELP_GROUPS, USUAL_NAMES, parse_arguments
 from steppo_gym.trainers.run.launch import launch
 from steppo_gym.trainers.run.presets import PRESETS
 from steppo_gym.trainers.run.report import read_metrics
@@ -188,7 +188,8 @@ def test_there_must_be_something_to_resume(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--env", "chess"], r"--env must be one of .*alfworld, key_door.*, or module:id .*, got 'chess'"),
+        (["--env", "chess"], r"--env must be one of .*alfworld, key_door.*, or module:id .*, got 'chess'\.$"),
+        (["--env", "alfwrld"], r"--env must be one of .*, got 'alfwrld'\. Did you mean alfworld\?$"),
         (
             ["--env=key_door", "--difficulty=hard"],
             r"^--difficulty: key_door has only one\. Tasks that have several: alfworld\.$",
@@ -197,6 +198,8 @@ def test_there_must_be_something_to_resume(tmp_path):
         (["--env=alfworld", "--difficulty", "hard"], r"--difficulty must be one of easy, medium, full, got 'hard'"),
         (["--env=alfworld", "--data=x", "--difficulty=easy"], "cannot be combined with --data"),
         (["--env=key_door", "--learning_rte=1"], r"steppo\.py: unknown flag .*\. Did you mean --learning_rate\?"),
+        (["--env=key_door", "--lr", "1e-5"], r"unknown flag --lr\. Did you mean --learning_rate\?"),
+        (["--env=key_door", "--batch-size=4"], r"unknown flag --batch-size\. Did you mean --episodes_per_iteration\?"),
         (["--env=key_door", "--gamma=2"], r"steppo\.py: gamma must be between 0 and 1, got 2\.0"),
         (
             ["--env=key_door", "--watch=test", "--test_tasks=0"],
@@ -254,6 +257,19 @@ def test_help_shows_flags_that_exist_with_the_values_of_the_task(task, capsys):
     everything = capsys.readouterr().out
     assert all(f"--{name}" in everything for name in [*names, "deepspeed", "lora_r", "vllm_mode"])
     assert ("--difficulty" in everything) == bool(PRESETS[task].difficulties)
+
+
+def test_names_of_elsewhere_are_no_flags_and_stand_for_some(capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(StepPO, ["--help_all"])
+    flags = set(re.findall(r"^  (--\w+)", capsys.readouterr().out, flags=re.MULTILINE))
+    assert flags.isdisjoint(USUAL_NAMES) and flags.issuperset(USUAL_NAMES.values())
+
+
+def test_an_id_is_a_name_of_its_task():
+    found, short = (parse_arguments(StepPO, [f"--env={name}"]) for name in ("steppo/KeyDoor-v0", "key_door"))
+    assert found.run.env == "key_door" and found.preset is short.preset
+    assert found.config.learning_rate == short.config.learning_rate
 
 
 def test_own_values_go_before_those_of_the_task():

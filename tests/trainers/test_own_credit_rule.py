@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from forked import run_script
 
+from steppo_gym.cli import main
 from steppo_gym.credit import Credit, Records
 from steppo_gym.credit.records import check_credit
 from steppo_gym.errors import SteppoGymError
 from steppo_gym.rollouts.episode import Episode, Step
+from steppo_gym.trainers.auditing.own_rules import own_rules
 from steppo_gym.trainers.run.arguments import parse_arguments
 from steppo_gym.trainers.run.report import read_metrics
 
@@ -23,6 +25,10 @@ SMALL = {
     "num_generations": 4, "updates_per_iteration": 2, "max_completion_length": 6, "num_slots": 4, "num_env_workers": 0,
     "test_tasks": 2, "validation_tasks": 2, "report_to": "none",
 }  # fmt: skip
+SMALL_AUDIT = (
+    "--tasks 1 --episodes_per_task 4 --points 2 --continuations 2 --alternatives 0 --group_size 2 --groups 1 "
+    "--batches 2 --quiet"
+)
 
 
 @pytest.fixture
@@ -43,7 +49,7 @@ def rule(folder, monkeypatch):
     sys.modules.pop("step_baseline")
 
 
-def test_it_trains_with_its_own_flags_and_all_others(folder):
+def test_it_trains_and_is_audited_with_its_own_flags_and_all_others(folder, monkeypatch, capsys):
     flags = SMALL | {"gamma": 0.5, "seed": 3, "ratio": "geometric"}
     done = run_script(folder / "step_baseline.py", *(f"--{name}={value}" for name, value in flags.items()), cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -54,6 +60,41 @@ def test_it_trains_with_its_own_flags_and_all_others(folder):
     assert (record["config"]["loss_average"], record["config"]["ratio"]) == ("steps", "geometric")
     assert json.loads((run / "summary.json").read_text())["updates"] == 2
     assert any("policy_loss" in entry for entry in read_metrics(run / "metrics.jsonl"))
+    # Its audit scores it where it is named, with the settings of the run, and says so where it is not.
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "step_baseline", raising=False)
+    audit = ["audit", "runs/key_door-stepbaseline-seed3", *SMALL_AUDIT.split()]
+    assert main(audit) == 0
+    assert (
+        "Left out because it is a rule of your own, to be named as --rule: StepBaseline.\n" in capsys.readouterr().out
+    )
+    assert main([*audit, "--rule", "step_baseline:StepBaseline"]) == 0
+    said = capsys.readouterr().out
+    assert "| stepbaseline | " in said and "rule of your own" not in said
+    sys.modules.pop("step_baseline")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("no_such_module:Rule", "--rule no_such_module:Rule: No module named 'no_such_module'."),
+        ("step_baseline:Nothing", "has no attribute 'Nothing'."),
+        ("step_baseline:launch", "--rule must be module:Class, a credit rule such as .*, got step_baseline:launch."),
+        ("StepBaseline", "--rule must be module:Class, .*, got StepBaseline."),
+        ("steppo_gym.trainers.rules:GRPO", "there is a rule of the name GRPO already"),
+    ],
+)
+def test_an_audit_refuses_what_is_no_rule_in_one_line(rule, capsys, name, said):
+    assert main(["audit", "expert:0.5", "--env", "key_door", "--rule", name]) == 1
+    error = capsys.readouterr().err
+    assert re.search(said, error) and error.count("\n") == 1
+
+
+def test_a_rule_is_named_once_and_like_its_runs(rule):
+    assert own_rules(["step_baseline:StepBaseline"]) == {"stepbaseline": rule}
+    with pytest.raises(ValueError, match="there is a rule of the name StepBaseline already"):
+        own_rules(["step_baseline:StepBaseline"] * 2)
 
 
 @pytest.mark.parametrize(

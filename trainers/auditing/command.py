@@ -3,6 +3,7 @@
 steppo-gym audit runs/key_door-steppo-seed0
 steppo-gym audit runs/key_door-steppo-seed0 --iteration 9
 steppo-gym audit expert:0.3 --env key_door --env_args routine_steps=6
+steppo-gym audit runs/key_door-stepbaseline-seed0 --rule step_baseline:StepBaseline
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from steppo_gym.credit.records import CreditRule
 from steppo_gym.env_arguments import env_argument
 from steppo_gym.registration import find_modules_here
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool
+from steppo_gym.trainers.auditing.own_rules import own_rules
 from steppo_gym.trainers.auditing.source import (
     Source,
     open_source,
@@ -40,7 +42,7 @@ from steppo_gym.trainers.auditing.source import (
     training_of,
 )
 from steppo_gym.trainers.rules import ALGORITHMS
-from steppo_gym.trainers.run.presets import preset_of
+from steppo_gym.trainers.run.presets import preset_of, task_name
 from steppo_gym.trainers.setting import check_ranges
 
 LEAST = {
@@ -58,6 +60,8 @@ def audit(options: argparse.Namespace) -> int:
     Raises:
         ValueError: a setting that cannot work, said in one line.
     """
+    options.env = options.env and task_name(options.env)
+    rules = ALGORITHMS | own_rules(options.rule)
     trained = training_of(Path(options.source), options.env)
     task = options.env or trained.get("run", {}).get("env")
     if task is None:
@@ -73,20 +77,28 @@ def audit(options: argparse.Namespace) -> int:
     preset = preset_of(task)
     given = {**training_keywords(trained, preset), **dict(map(env_argument, options.env_args))}
     spec = preset.spec(options.split or preset.train_split, given)
-    found, source = _play(options, spec, trained, folder, recorded)
+    kind = trained_rule(trained, rules)
+    found, source = _play(options, spec, trained, kind, folder, recorded)
     (folder / "tokenizer").mkdir(exist_ok=True)
     (folder / "tokenizer" / "tokenizer.json").write_text(source.tokenizer, encoding="utf-8")
-    return _report(found, options, folder, source, _own_rule(trained))
+    scored = {name: rule(**trained["rule"]) if rule is kind else rule() for name, rule in rules.items()}
+    unknown = {} if kind or not trained else {trained["algorithm"]: "it is a rule of your own, to be named as --rule"}
+    return _report(found, options, folder, source, scored, unknown)
 
 
 def _play(
-    options: argparse.Namespace, spec: EnvFactory, trained: Mapping[str, Any], folder: Path, recorded: Path | None
+    options: argparse.Namespace,
+    spec: EnvFactory,
+    trained: Mapping[str, Any],
+    rule: type[CreditRule] | None,
+    folder: Path,
+    recorded: Path | None,
 ) -> tuple[Found, Source]:
     """Everything that is played, or was before."""
     env = spec.make()
     task_ids = list(islice(env.task_ids, options.tasks))
     plan = Plan(options.continuations, options.alternatives, options.gamma)
-    source = open_source(options, trained, env.tools)
+    source = open_source(options, trained, rule, env.tools)
     settings = {
         "source": options.source,
         "model_hash": source.model_hash,
@@ -141,7 +153,8 @@ def _report(
     options: argparse.Namespace,
     folder: Path,
     source: Source,
-    own: CreditRule | None,
+    scored: Mapping[str, CreditRule],
+    unknown: Mapping[str, str],
 ) -> int:
     usable = [i for i, point in enumerate(found.points) if _is_usable(point)]
     points = [found.points[i] for i in usable]
@@ -156,7 +169,8 @@ def _report(
             seed=options.seed,
         )
     )
-    rules, samples, skipped = _score_rules(points, batches, found.reach, options, source, own)
+    rules, samples, skipped = _score_rules(points, batches, found.reach, options, source, scored)
+    skipped |= unknown
     seen = decisions(points, options.threshold, reach=found.reach)
     text = text_report(seen, rules, skipped)
     (folder / "report.md").write_text(text, encoding="utf-8")
@@ -176,7 +190,7 @@ def _score_rules(
     reach: float,
     options: argparse.Namespace,
     source: Source,
-    own: CreditRule | None,
+    scored: Mapping[str, CreditRule],
 ) -> tuple[dict[str, Scores], dict[str, Any], dict[str, str]]:
     """Scores by rule, samples by rule, and why the others are left out."""
     truth = np.array([point.advantage(reach=reach).estimate for point in points])
@@ -185,15 +199,14 @@ def _score_rules(
     scores: dict[str, Scores] = {}
     samples: dict[str, Any] = {}
     skipped: dict[str, str] = {}
-    for name, kind in ALGORITHMS.items():
-        rule = own if own is not None and type(own) is kind else kind()
+    for name, rule in scored.items():
         if rule.critic is not None and (critic is None or critic.unit != rule.critic):
             skipped[name] = f"it reads a critic of {rule.critic}s, and none was kept with the policy."
             continue
-        if kind.branches is not CreditRule.branches:
+        if type(rule).branches is not CreditRule.branches:
             skipped[name] = "it plays branches of its own."
             continue
-        if kind.needs_groups and options.group_size < 2:
+        if rule.needs_groups and options.group_size < 2:
             skipped[name] = "it compares the episodes of a group, and groups have one here."
             continue
         try:
@@ -209,12 +222,6 @@ def _score_rules(
 def _is_usable(point: AuditedPoint) -> bool:
     """Whether the taken response can be compared: enough of its continuations were played."""
     return any(a is not None and b is not None for a, b in zip(point.arms[0].returns, point.free, strict=True))
-
-
-def _own_rule(trained: Mapping[str, Any]) -> CreditRule | None:
-    """The rule of the run with the settings it was trained with."""
-    kind = trained_rule(trained)
-    return None if kind is None else kind(**trained["rule"])
 
 
 def _without_nan(record: Any) -> Any:

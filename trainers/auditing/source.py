@@ -20,7 +20,6 @@ from steppo_gym.trainers.checkpoints import CRITIC_FILE
 from steppo_gym.trainers.policy.model_limits import context_limits
 from steppo_gym.trainers.results.adapters import has_adapters, load_with_adapters
 from steppo_gym.trainers.results.saved_policy import SavedPolicy
-from steppo_gym.trainers.rules import ALGORITHMS
 from steppo_gym.trainers.run.arguments import env_keywords
 from steppo_gym.trainers.run.presets import Preset
 from steppo_gym.trainers.run.settings import RunArguments
@@ -60,9 +59,14 @@ def training_of(source: Path, env: str | None) -> dict[str, Any]:
     return record
 
 
-def trained_rule(trained: Mapping[str, Any]) -> type[CreditRule] | None:
-    """The rule of a run, None for what is no run or had a rule of somebody's own."""
-    return next((rule for rule in ALGORITHMS.values() if trained and rule.title() == trained["algorithm"]), None)
+def trained_rule(trained: Mapping[str, Any], rules: Mapping[str, type[CreditRule]]) -> type[CreditRule] | None:
+    """The rule of a run, None for what is no run or had another rule.
+
+    Args:
+        trained: of `training_of`.
+        rules: those that are known.
+    """
+    return next((rule for rule in rules.values() if trained and rule.title() == trained["algorithm"]), None)
 
 
 def played_by(run: Path, iteration: int, trained: Mapping[str, Any]) -> tuple[Path, Path]:
@@ -114,7 +118,12 @@ def training_keywords(trained: Mapping[str, Any], preset: Preset) -> dict[str, A
     return {**kwargs, **penalty}
 
 
-def open_source(options: argparse.Namespace, trained: Mapping[str, Any], tools: Sequence[Mapping[str, Any]]) -> Source:
+def open_source(
+    options: argparse.Namespace,
+    trained: Mapping[str, Any],
+    rule: type[CreditRule] | None,
+    tools: Sequence[Mapping[str, Any]],
+) -> Source:
     """The policy with its codec, and the critic it was trained with.
 
     Raises:
@@ -138,13 +147,14 @@ def open_source(options: argparse.Namespace, trained: Mapping[str, Any], tools: 
         seed=options.seed,
         max_response_tokens=options.max_response_tokens,
     )
-    critic = _critic(saved.folder, trained, policy.model)
+    critic = _critic(saved.folder, trained, rule, policy.model)
     return Source(policy, codec, limit, critic, codec.tokenizer.backend_tokenizer.to_str(), saved.hash())  # type: ignore[union-attr]
 
 
-def _critic(source: Path, trained: Mapping[str, Any], model: Any) -> TrainedCritic | None:
+def _critic(
+    source: Path, trained: Mapping[str, Any], rule: type[CreditRule] | None, model: Any
+) -> TrainedCritic | None:
     """That of a checkpoint; the final policy's is in the checkpoint of the last update, if there is one."""
-    rule = trained_rule(trained)
     if rule is None or rule.critic is None:
         return None
     folder = source.parent / f"checkpoint-{trained['config']['max_steps']}" if source.name == "final" else source

@@ -32,7 +32,7 @@ from steppo_gym.trainers.run.checks import (
     check_served_folder,
     refuse,
 )
-from steppo_gym.trainers.run.presets import Preset, preset_of
+from steppo_gym.trainers.run.presets import Preset, preset_of, task_name
 from steppo_gym.trainers.run.recipes import with_recipes
 from steppo_gym.trainers.run.settings import RunArguments, RunSettings
 from steppo_gym.trainers.step_config import CHECKPOINTING, StepConfig, check_rule
@@ -76,6 +76,14 @@ OUR_WORDS = {
 }
 """Help for flags of TRL and transformers, whose own texts use other words."""
 
+
+USUAL_NAMES = {
+    "--model": "--model_name_or_path", "--lr": "--learning_rate", "--batch_size": "--episodes_per_iteration",
+    "--group_size": "--num_generations", "--epochs": "--iterations",
+    "--max_tokens": "--max_completion_length", "--out": "--output_dir", "--output": "--output_dir",
+    "--task": "--env", "--lora": "--use_peft", "--vllm": "--use_vllm",
+}  # fmt: skip
+"""What flags are called elsewhere; none of these is one here."""
 
 FILES = "--config FILE ... reads flags from YAML files, such as those in recipes/."
 
@@ -134,6 +142,7 @@ def parse_arguments(rule: type[CreditRule], argv: Sequence[str] | None = None) -
         refuse(f"{parser.prog}: {' '.join(str(error).split())}")
     check_reports(config, parser.prog)
     check_served_folder(config.policy_servers_folder, (model.model_name_or_path, run.start), parser.prog)
+    run.env = task_name(run.env)
     given = check_run(run, preset)
     run.context = run.context or ("rebuilt" if model.model_name_or_path else "append")
     kwargs = env_keywords(run, given, {} if model.model_name_or_path else preset.small_policy_kwargs)
@@ -240,6 +249,9 @@ def _refuse_unknown(parser: argparse.ArgumentParser, rule: type[CreditRule], unk
                 refuse(f"{parser.prog}: {rule.title()} has no setting {known}. Scripts that have it: {having}.")
     known = [flag for flag in parser._option_string_actions if "-" not in flag.removeprefix("--")]
     said = unknown_arguments(unknown, known).rstrip(".")
+    typed = next((argument.partition("=")[0] for argument in unknown if argument.startswith("-")), "")
+    if usual := USUAL_NAMES.get(typed.replace("-", "_").replace("__", "--", 1)):
+        said = f"unknown flag {typed}. Did you mean {usual}?"
     refuse(f"{parser.prog}: {said}{'' if said.endswith('?') else '.'} --help_all lists every flag.")
 
 

@@ -140,7 +140,7 @@ def _run(
             f"{100 * summary['success_before']:.1f} % before, {100 * summary['success_after']:.1f} % after"
         )
     console.say(f"time: {trainer.phases.line()}")
-    console.say(f"{summary['wall_seconds']:.0f} s; see {folder}/learning_curve.png")
+    console.say(f"{summary['wall_seconds']:.0f} s; see {folder}/learning_curve.png, or steppo-gym view {folder}")
     return summary
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from steppo_gym.command_line import did_you_mean
 from steppo_gym.rollouts.pool import EnvFactory
 from steppo_gym.trainers.policy.small_policy import SmallPolicyConfig
 from steppo_gym.trainers.warm_start.start import Phase, StartRecipe
@@ -173,21 +174,27 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+def task_name(env: str) -> str:
+    """The key of `PRESETS` that an id of this package's environments stands for; anything else is left as it is."""
+    return next((name for name, preset in PRESETS.items() if preset.env_id == env), env)
+
+
 def preset_of(env: str) -> Preset:
     """The preset of a task, or one for an environment of the user's own.
 
     Args:
-        env: a key of `PRESETS`; or "module:id", where importing the module registers the id with Gymnasium. Such an
-            environment has the splits "train", "validation" and "test".
+        env: a key of `PRESETS`, or the id of its environment; or "module:id", where importing the module registers the
+            id with Gymnasium. Such an environment has the splits "train", "validation" and "test".
 
     Raises:
         ValueError: it is neither.
     """
-    if env in PRESETS:
-        return PRESETS[env]
+    if (name := task_name(env)) in PRESETS:
+        return PRESETS[name]
     if ":" not in env:
         raise ValueError(
-            f"env must be one of {', '.join(PRESETS)}, or module:id for an environment of your own, got {env!r}."
+            f"env must be one of {', '.join(PRESETS)}, or module:id for an environment of your own, got {env!r}"
+            + (did_you_mean(env, PRESETS) or ".")
         )
     return Preset(
         env_id=env,

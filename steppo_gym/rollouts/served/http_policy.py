@@ -46,7 +46,7 @@ class HTTPPolicy(ABC):
     """Asks an OpenAI-compatible server for each response, several at a time.
 
     Args:
-        base_url: where the server is, with or without the final "/v1".
+        base_url: where the server is, with or without the final "/v1", or the endpoint's whole address.
         path: of the endpoint below "/v1".
         body: sent with every request.
         timeout, max_retries, max_concurrency, api_key_env: see `ClientOptions`.
@@ -73,7 +73,7 @@ class HTTPPolicy(ABC):
             raise ValueError(f"max_tokens must be at least 1, got {body['max_tokens']}.")
         if body["temperature"] < 0:
             raise ValueError(f"temperature must be 0 or more, got {body['temperature']}.")
-        self.url = base_url.rstrip("/").removesuffix("/v1") + "/v1/" + path
+        self.url = base_url.rstrip("/").removesuffix("/" + path).removesuffix("/v1") + "/v1/" + path
         self._body = dict(body)
         self._client = RetryingClient(
             self.url,

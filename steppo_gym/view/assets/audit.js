@@ -102,6 +102,7 @@ function auditSection(run) {
     element("p", {}, `Of ${of}. ${report.points} steps; the choice matters by more than ${short(report.threshold)} at ${percent(report.rho)} (${percent(low)} to ${percent(high)}). `,
       element("a", { href: address(run.name, file) }, "all its episodes")),
     table(["rule", "sign", "rank", "cosine", "bias", "variance", "dose"], scores),
+    element("p", { class: "note" }, "Credit equal to A* has sign, rank and cosine 1, bias and variance 0; credit that knows nothing has 0.5, 0, 0, 1 and 0."),
     element("h3", {}, "Audited steps"), element("p", { class: "note" }, "Those that matter first; of each rule its mean credit on the scale of A*."),
     element("div", { class: "points" }, table(["step", "choice", "V*", "A*", ...rules], steps)),
     points.length > MOST_POINTS && element("p", { class: "note" }, `${MOST_POINTS} of ${points.length} steps.`));
