@@ -25,8 +25,8 @@ from process_memory import resident
 from tqdm import tqdm
 
 from steppo_gym.envs.alfworld.built_in.generate import generate_game
-from steppo_gym.envs.alfworld.engine.game import Engine, EngineState, FastEngine
-from steppo_gym.envs.alfworld.engine.stock import StockEngine
+from steppo_gym.envs.alfworld.engine.game import EngineState, FastEngine
+from steppo_gym.envs.alfworld.engine.stock import Engine, StockEngine
 from steppo_gym.envs.alfworld.engine.world import worlds
 from steppo_gym.envs.alfworld.splits import task_spec
 

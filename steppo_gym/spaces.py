@@ -13,6 +13,8 @@ import gymnasium
 import numpy as np
 from gymnasium.wrappers.utils import create_zero_array
 
+from steppo_gym.snapshot import is_text
+
 _LAST_CODE_POINT = 0x10FFFF
 _SURROGATES = range(0xD800, 0xE000)
 _SAMPLE_LENGTH = 64
@@ -58,13 +60,7 @@ class FreeText(gymnasium.Space[str]):
 
     def contains(self, x: Any) -> bool:
         """Whether `x` is a string, short enough, and valid Unicode."""
-        if not isinstance(x, str) or len(x) > self.max_length:
-            return False
-        try:
-            x.encode()
-        except UnicodeEncodeError:
-            return False
-        return True
+        return is_text(x) and len(x) <= self.max_length
 
     def to_jsonable(self, sample_n: Iterable[str]) -> list[str]:
         """Strings are JSON already."""

@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from steppo_gym.envs.alfworld.built_in.generate import generate_game
 from steppo_gym.envs.alfworld.splits import DIFFICULTIES, SPLIT_SIZES, task_spec, task_type_of
@@ -49,23 +49,6 @@ class Game:
     """What it asks for, types in lower case."""
     content: Mapping[str, Any]
     """Content of `game.tw-pddl`."""
-
-
-class Games(Protocol):
-    """The games of a split."""
-
-    @property
-    def task_ids(self) -> Sequence[str]:
-        """Ids of all games, in a fixed order."""
-        ...
-
-    def load(self, task_id: str) -> Game:
-        """Make or read one game."""
-        ...
-
-    def read(self, task_id: str) -> bytes:
-        """The content of its file."""
-        ...
 
 
 class ProceduralGames:
@@ -186,6 +169,9 @@ class GameFiles:
             raise UnknownTaskError(unknown_task_message(task_id, self.task_ids))
         return self._paths[task_id]
 
+
+Games = ProceduralGames | GameFiles
+"""The games of a split."""
 
 _ADVICE = (
     "Run `steppo-gym download alfworld` and pass its folder as data=, "

@@ -17,7 +17,8 @@ from steppo_gym.actions import Invalid
 from steppo_gym.env import TextEnv
 from steppo_gym.envs.alfworld.actions import Command, Inadmissible, format_action, parse_action, tool_schemas
 from steppo_gym.envs.alfworld.data import Game, GameFiles, Games, ProceduralGames
-from steppo_gym.envs.alfworld.engine.game import NOTHING_HAPPENS, Engine, EngineState, FastEngine
+from steppo_gym.envs.alfworld.engine.game import NOTHING_HAPPENS, EngineState, FastEngine
+from steppo_gym.envs.alfworld.engine.stock import Engine, StockEngine
 from steppo_gym.envs.alfworld.experts.memory import remember
 from steppo_gym.envs.alfworld.experts.oracle import World, plan
 from steppo_gym.envs.alfworld.experts.search import search_command, slip
@@ -129,7 +130,7 @@ class AlfworldEnv(TextEnv):
     def _load(self, task_id: str) -> EngineState:
         """Start the game of a task."""
         if self._engine is None:
-            self._engine = _make_engine(self._engine_name)
+            self._engine = FastEngine() if self._engine_name == "fast" else StockEngine()
         if self._game is None or self._game.task_id != task_id:
             self._game = None
             game = self.games.load(task_id)
@@ -241,12 +242,3 @@ def _games(split: str, data: str | Path | None, difficulty: str | None, task_typ
             f"difficulty is for procedural games; with data={str(data)!r} leave it out, got {difficulty!r}."
         )
     return GameFiles(data, split, task_types)
-
-
-def _make_engine(name: str) -> Engine:
-    if name == "fast":
-        return FastEngine()
-    # Loads textworld and alfworld, which the fast engine does without.
-    from steppo_gym.envs.alfworld.engine.stock import StockEngine
-
-    return StockEngine()

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
 from steppo_gym.envs.multihop_qa.built_in.encyclopaedia import KEPT_WORLDS, encyclopaedia
 from steppo_gym.envs.multihop_qa.built_in.generate import SPLIT_SIZES, generate_row, task_ids, world_number
@@ -22,27 +21,6 @@ from steppo_gym.errors import DataError, UnknownTaskError
 from steppo_gym.keywords import check_split, unknown_task_message
 from steppo_gym.retrieval import Passage, Retriever, open_retriever_for
 from steppo_gym.storage.file_stamps import FileStamp, file_stamps
-
-
-class Questions(Protocol):
-    """The questions of a split, and what can be searched to answer them."""
-
-    @property
-    def task_ids(self) -> Sequence[str]:
-        """Ids of all questions, in a fixed order."""
-        ...
-
-    def has(self, task_id: str) -> bool:
-        """Whether there is a question of this id."""
-        ...
-
-    def load(self, task_id: str) -> Question:
-        """Make or look up one question."""
-        ...
-
-    def retriever(self, task_id: str) -> Retriever:
-        """BM25 over the corpus of a question."""
-        ...
 
 
 class ProceduralQuestions:
@@ -136,6 +114,10 @@ class QuestionFiles:
         """
         del task_id
         return self._set.retriever()
+
+
+Questions = ProceduralQuestions | QuestionFiles
+"""The questions of a split, and what can be searched to answer them."""
 
 
 class QuestionSet:

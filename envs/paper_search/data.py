@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
 from steppo_gym.envs.paper_search.built_in.generate import SPLIT_SIZES, builtin_corpus, generate_query, task_ids
 from steppo_gym.envs.paper_search.corpus.corpus import open_corpus
@@ -20,23 +19,6 @@ from steppo_gym.envs.paper_search.semantic_scholar.client import SemanticScholar
 from steppo_gym.errors import DataError, UnknownTaskError
 from steppo_gym.keywords import check_split, unknown_task_message
 from steppo_gym.storage.file_stamps import FileStamp, file_stamps
-
-
-class Queries(Protocol):
-    """The queries of a split."""
-
-    @property
-    def task_ids(self) -> Sequence[str]:
-        """Ids of all queries, in a fixed order."""
-        ...
-
-    def has(self, task_id: str) -> bool:
-        """Whether there is a query of this id."""
-        ...
-
-    def load(self, task_id: str) -> Query:
-        """Make or look up one query."""
-        ...
 
 
 class ProceduralQueries:
@@ -102,11 +84,6 @@ class QueryFile:
         if task_id not in self._queries:
             raise UnknownTaskError(unknown_task_message(task_id, self.task_ids))
         return self._queries[task_id]
-
-
-def open_queries(data: str | Path | None, split: str) -> Queries:
-    """Built-in queries if `data` is None, else those of a file or folder."""
-    return ProceduralQueries(split) if data is None else QueryFile(data, split)
 
 
 def open_source(papers: str | Path | None, data: str | Path | None) -> PaperSource:

@@ -16,7 +16,7 @@ from steppo_gym.actions import Invalid
 from steppo_gym.env import TextEnv
 from steppo_gym.envs.paper_search import render
 from steppo_gym.envs.paper_search.actions import Calls, Search, Stop, format_action, parse_action, tool_schemas
-from steppo_gym.envs.paper_search.data import QueryFile, open_queries, open_source
+from steppo_gym.envs.paper_search.data import ProceduralQueries, QueryFile, open_source
 from steppo_gym.envs.paper_search.expert import expert_action
 from steppo_gym.envs.paper_search.expert_view import view_of
 from steppo_gym.envs.paper_search.oracle import oracle_action
@@ -94,7 +94,7 @@ class PaperSearchEnv(TextEnv):
             check_count("abstract_words", abstract_words, least=0)
         rules = named_protocol(PROTOCOLS, protocol, listed_papers=listed_papers, abstract_words=abstract_words)
         super().__init__(rules, experts=EXPERTS, **common)
-        self.queries = open_queries(data, split)
+        self.queries = ProceduralQueries(split) if data is None else QueryFile(data, split)
         self.task_ids = self.queries.task_ids
         self.relevance: Relevance = open_relevance(relevance)
         self.shows_scores = show_gold or relevance != GoldMembership.name

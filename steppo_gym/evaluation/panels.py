@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from steppo_gym.env import TextEnv
 from steppo_gym.errors import DataError
+from steppo_gym.rollouts.env_host import EnvFactory
 from steppo_gym.snapshot import canonical_json, restored
 
 MAX_FILE_BYTES = 64 * 2**20
@@ -82,24 +83,6 @@ class Panel:
         return Panel(f"{self.name}-first-{number}", self.environment, self.tasks[:number], self.source)
 
 
-class MakesEnv(Protocol):
-    """How to make an environment, as `steppo_gym.rollouts.pool.EnvFactory`."""
-
-    @property
-    def env_id(self) -> str:
-        """What `gymnasium.make` takes."""
-        ...
-
-    @property
-    def kwargs(self) -> Mapping[str, Any]:
-        """Its keywords."""
-        ...
-
-    def make(self) -> TextEnv:
-        """A new environment."""
-        ...
-
-
 def task_hash(env: TextEnv, task_id: str) -> str:
     """The hash of one task of an environment.
 
@@ -111,7 +94,7 @@ def task_hash(env: TextEnv, task_id: str) -> str:
 
 
 def make_panel(
-    name: str, spec: MakesEnv, *, number: int | None = None, on_task: Callable[[], object] = lambda: None
+    name: str, spec: EnvFactory, *, number: int | None = None, on_task: Callable[[], object] = lambda: None
 ) -> Panel:
     """The panel of an environment's first tasks.
 

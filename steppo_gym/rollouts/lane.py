@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
-from typing import Any, Protocol
 
-from steppo_gym.rollouts.env_host import Command, EnvDescription, StepCommand
+from steppo_gym.rollouts.env_host import Command, StepCommand
 from steppo_gym.rollouts.episode import Failure
+from steppo_gym.rollouts.ray_workers import RayWorker
 from steppo_gym.rollouts.step_result import Result, StepResult, StepTimeout
+from steppo_gym.rollouts.worker_process import WorkerProcess
+
+Worker = WorkerProcess | RayWorker
+"""What hosts environments: a process on this machine, or an actor elsewhere that is used alike."""
 
 
 @dataclass(eq=False)
@@ -20,45 +23,6 @@ class Batch:
     results: dict[int, Result] = field(default_factory=dict)
     missing: set[int] = field(default_factory=set)
     """Workers that have not answered."""
-
-
-class Worker(Protocol):
-    """What hosts environments: a process on this machine (`WorkerProcess`, which says more) or an actor elsewhere."""
-
-    @property
-    def pid(self) -> int:
-        """Of its process, 0 while that is not known."""
-        ...
-
-    @property
-    def connection(self) -> Connection[Any, Any]:
-        """Readable when there may be something to receive."""
-        ...
-
-    @property
-    def deadline(self) -> float:
-        """When what it does now must be done, in seconds of `time.monotonic`."""
-        ...
-
-    def send(self, commands: Sequence[Command]) -> None:
-        """Send commands."""
-        ...
-
-    def receive(self) -> EnvDescription | Exception | list[Result] | None:
-        """What has arrived."""
-        ...
-
-    def disconnect(self) -> None:
-        """Ask it to end."""
-        ...
-
-    def close(self) -> None:
-        """End it in order."""
-        ...
-
-    def kill(self) -> None:
-        """End it now."""
-        ...
 
 
 class Lane:

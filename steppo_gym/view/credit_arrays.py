@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from steppo_gym.errors import DataError
+from steppo_gym.quoting import valid_text
 
 STEP_COLUMNS = ("advantage", "value", "ratio", "ratio_min", "ratio_max")
 TOKEN_COLUMNS = ("advantage", "ratio", "entropy", "log_prob_change")
@@ -107,7 +108,7 @@ class _Admissible:
         self._first: dict[int, int] = {}
         if "actions" not in arrays:
             return
-        self._actions = [_storable(action) for action in json.loads(arrays["actions"].tobytes())]
+        self._actions = [valid_text(str(action)) for action in json.loads(arrays["actions"].tobytes())]
         self._places, self._ends = arrays["admissible"], np.cumsum(arrays["admissible_counts"])
         total = 0
         for line in map(int, arrays["sampled"]):
@@ -124,10 +125,6 @@ class _Admissible:
         number = self._first[line] + step
         first = int(self._ends[number - 1]) if number else 0
         return [self._actions[place] for place in self._places[first : int(self._ends[number])]]
-
-
-def _storable(action: Any) -> str:
-    return str(action).encode("utf-8", "replace").decode("utf-8")
 
 
 def _columns(columns: Mapping[str, npt.NDArray[Any]], span: slice | None, first: int, last: int) -> dict[str, Column]:

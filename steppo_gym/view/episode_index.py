@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from steppo_gym.errors import DataError
+from steppo_gym.quoting import valid_text
 from steppo_gym.storage.cache import cache_dir, make_once
 from steppo_gym.view.episode_line import EpisodeLine, StepPlace, new_tokens, parse_line
 from steppo_gym.view.token_text import TokenText
@@ -167,4 +168,4 @@ def clean(text: str) -> str:
     """
     if not isinstance(text, str):
         raise TypeError(f"expected text, got {text!r}")
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return valid_text(text)

@@ -4,32 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from steppo_gym.errors import DataError
-
-
-class TokenText(Protocol):
-    """From token ids to text. Never raises, whatever the ids."""
-
-    def texts(self, batch: Sequence[Sequence[int]]) -> list[str]:
-        """The text of each sequence, special tokens included."""
-        ...
-
-    def pieces(self, token_ids: Sequence[int]) -> list[str]:
-        """What each token adds to the text; "" for one that only begins a character."""
-        ...
+from steppo_gym.quoting import valid_text
 
 
 class NumberedTokens:
     """For runs without a tokenizer: the ids themselves."""
 
     def texts(self, batch: Sequence[Sequence[int]]) -> list[str]:
-        """See `TokenText`."""
+        """The text of each sequence, special tokens included."""
         return ["".join(self.pieces(token_ids)) for token_ids in batch]
 
     def pieces(self, token_ids: Sequence[int]) -> list[str]:
-        """See `TokenText`."""
+        """What each token adds to the text; "" for one that only begins a character."""
         return [f"[{token}]" for token in token_ids]
 
 
@@ -49,23 +38,22 @@ class TokenizerText:
             raise DataError(f"{path}: expected a tokenizer ({error}).") from error
 
     def texts(self, batch: Sequence[Sequence[int]]) -> list[str]:
-        """See `TokenText`."""
-        return [_storable(text) for text in self._tokenizer.decode_batch(_known(batch), skip_special_tokens=False)]
+        """See `NumberedTokens`."""
+        return [valid_text(text) for text in self._tokenizer.decode_batch(_known(batch), skip_special_tokens=False)]
 
     def pieces(self, token_ids: Sequence[int]) -> list[str]:
-        """See `TokenText`."""
+        """See `NumberedTokens`."""
         from tokenizers.decoders import DecodeStream
 
         stream = DecodeStream(skip_special_tokens=False)
-        return [_storable(stream.step(self._tokenizer, token) or "") for token in _known([token_ids])[0]]
+        return [valid_text(stream.step(self._tokenizer, token) or "") for token in _known([token_ids])[0]]
+
+
+TokenText = NumberedTokens | TokenizerText
+"""From token ids to text. Never raises, whatever the ids."""
 
 
 def _known(batch: Sequence[Sequence[int]]) -> list[list[int]]:
     """Ids that the package takes: what is none, or outside 32 bits, becomes one that no vocabulary has."""
     none = 2**32 - 1
     return [[token if type(token) is int and 0 <= token < none else none for token in ids] for ids in batch]
-
-
-def _storable(text: str) -> str:
-    """The text without halves of surrogate pairs, which no encoding has."""
-    return text.encode("utf-8", "replace").decode("utf-8")

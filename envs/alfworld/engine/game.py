@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from steppo_gym.envs.alfworld.engine.downward import Downward, acquire
 from steppo_gym.envs.alfworld.engine.facts import Facts
@@ -50,67 +50,8 @@ class EngineState:
     won: bool
 
 
-class Engine(Protocol):
-    """Plays one game at a time."""
-
-    def load(self, game: Mapping[str, object]) -> None:
-        """Take up a game; `reset` starts it.
-
-        Args:
-            game: the content of a `game.tw-pddl` file.
-
-        Raises:
-            DataError: the game can not be played.
-        """
-        ...
-
-    def reset(self) -> EngineState:
-        """Start the game from its beginning.
-
-        Raises:
-            EpisodeOverError: no game is loaded.
-        """
-        ...
-
-    def step(self, command: str) -> EngineState:
-        """Carry out a command. One that is not admissible changes nothing; any string is allowed.
-
-        Raises:
-            EpisodeOverError: the game has not been started.
-        """
-        ...
-
-    def facts(self) -> frozenset[tuple[str, ...]]:
-        """Predicate and arguments, as PDDL names, of every fact that holds now.
-
-        As textworld keeps them, from the effects the planner names, conditional effects included whether or not their
-        condition holds. In ALFWorld that is only `ison` of a lamp: never there, and nothing depends on it; `istoggled`,
-        which goals and texts ask for, is right.
-        """
-        ...
-
-    def names(self) -> Mapping[str, str]:
-        """What the game calls each object, by its PDDL name in lower case: "mug 1"."""
-        ...
-
-    def get_state(self) -> list[str]:
-        """The commands carried out since the reset, without those that changed nothing."""
-        ...
-
-    def set_state(self, commands: Iterable[str]) -> EngineState:
-        """Start the game anew and carry out commands.
-
-        Returns:
-            What the game showed after the last of them.
-
-        Raises:
-            DataError: one of the commands is not admissible when its turn comes. The game stays where it was then.
-        """
-        ...
-
-
 class FastEngine:
-    """The fast `Engine`. Create one per environment and reuse it for all games."""
+    """Plays one game at a time. Create one per environment and reuse it for all games."""
 
     def __init__(self, cache_dir: Path | None = None) -> None:
         """Prepare an engine; nothing is loaded yet.
@@ -126,14 +67,25 @@ class FastEngine:
         self._play: _Play | None = None
 
     def load(self, game: Mapping[str, object]) -> None:
-        """Take up a game; see `Engine.load`."""
+        """Take up a game; `reset` starts it.
+
+        Args:
+            game: the content of a `game.tw-pddl` file.
+
+        Raises:
+            DataError: the game can not be played.
+        """
         world = worlds(self._cache_dir).get(game)
         if world is not self._world:
             self._resets = 0
         self._game, self._world, self._play = game, world, None
 
     def reset(self) -> EngineState:
-        """Start the game from its beginning; see `Engine.reset`."""
+        """Start the game from its beginning.
+
+        Raises:
+            EpisodeOverError: no game is loaded.
+        """
         if self._world is None:
             raise EpisodeOverError("No game is loaded. Call load(game) before reset().")
         if self._downward is None:
@@ -147,27 +99,43 @@ class FastEngine:
         return self._play.show(self._world.introduction())
 
     def step(self, command: str) -> EngineState:
-        """Carry out a command; see `Engine.step`."""
+        """Carry out a command. One that is not admissible changes nothing; any string is allowed.
+
+        Raises:
+            EpisodeOverError: the game has not been started.
+        """
         play = self._playing()
         operator = play.carry_out(command.strip())
         return play.show(NOTHING_HAPPENS if operator is None else play.world.feedback(operator, play.facts))
 
     def facts(self) -> frozenset[tuple[str, ...]]:
-        """What holds now; see `Engine.facts`."""
+        """Predicate and arguments, as PDDL names, of every fact that holds now.
+
+        As textworld keeps them, from the effects the planner names, conditional effects included whether or not their
+        condition holds. In ALFWorld that is only `ison` of a lamp: never there, and nothing depends on it; `istoggled`,
+        which goals and texts ask for, is right.
+        """
         return frozenset(self._playing().facts.true_facts())
 
     def names(self) -> Mapping[str, str]:
-        """What the game calls each object; see `Engine.names`."""
+        """What the game calls each object, by its PDDL name in lower case: "mug 1"."""
         if self._world is None:
             raise EpisodeOverError("No game is loaded. Call load(game) before names().")
         return self._world.names
 
     def get_state(self) -> list[str]:
-        """The commands carried out since the reset; see `Engine.get_state`."""
+        """The commands carried out since the reset, without those that changed nothing."""
         return list(self._playing().history)
 
     def set_state(self, commands: Iterable[str]) -> EngineState:
-        """Start the game anew and carry out commands; see `Engine.set_state`."""
+        """Start the game anew and carry out commands.
+
+        Returns:
+            What the game showed after the last of them.
+
+        Raises:
+            DataError: one of the commands is not admissible when its turn comes. The game stays where it was then.
+        """
         state, operator = self.reset(), None
         play = self._playing()
         for command in commands:

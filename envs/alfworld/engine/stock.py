@@ -1,6 +1,6 @@
 """Plays ALFWorld games through textworld and alfworld themselves, for comparison and for doubts.
 
-The interface of `engine.Engine` on textworld's `PddlEnv` and alfworld's `AlfredDemangler` without shuffling, nothing
+The interface of `game.FastEngine` on textworld's `PddlEnv` and alfworld's `AlfredDemangler` without shuffling, nothing
 replaced. About ten steps per second. textworld evaluates the expressions in a game's grammar as Python: play files
 you do not trust with `FastEngine`.
 
@@ -18,13 +18,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from steppo_gym.envs.alfworld.engine.game import EngineState
+from steppo_gym.envs.alfworld.engine.game import EngineState, FastEngine
 from steppo_gym.envs.alfworld.engine.translation import LOCK
 from steppo_gym.errors import DataError, EpisodeOverError
 
 
 class StockEngine:
-    """The slow `Engine`."""
+    """The slow engine, with the methods of `FastEngine`."""
 
     def __init__(self) -> None:
         with _contained():
@@ -34,7 +34,7 @@ class StockEngine:
         self._history: list[str] = []
 
     def load(self, game: Mapping[str, object]) -> None:
-        """Take up a game; see `Engine.load`."""
+        """Take up a game; see `FastEngine.load`."""
         self._is_loaded, self._state = False, None
         try:
             with _contained():
@@ -44,7 +44,7 @@ class StockEngine:
         self._is_loaded = True
 
     def reset(self) -> EngineState:
-        """Start the game from its beginning; see `Engine.reset`."""
+        """Start the game from its beginning; see `FastEngine.reset`."""
         if not self._is_loaded:
             raise EpisodeOverError("No game is loaded. Call load(game) before reset().")
         with _contained():
@@ -53,14 +53,14 @@ class StockEngine:
         return self._show()
 
     def step(self, command: str) -> EngineState:
-        """Carry out a command; see `Engine.step`."""
+        """Carry out a command; see `FastEngine.step`."""
         if command.strip() in self._playing()["admissible_commands"]:
             self._history.append(command.strip())
         self._state, _, _ = self._env.step(command)
         return self._show()
 
     def facts(self) -> frozenset[tuple[str, ...]]:
-        """What holds now; see `Engine.facts`."""
+        """What holds now; see `FastEngine.facts`."""
         # Derived facts, which textworld does not keep up to date, have an "@" in their name.
         return frozenset(
             (fact.name, *fact.names)
@@ -69,18 +69,18 @@ class StockEngine:
         )
 
     def names(self) -> Mapping[str, str]:
-        """What the game calls each object; see `Engine.names`."""
+        """What the game calls each object; see `FastEngine.names`."""
         if not self._is_loaded:
             raise EpisodeOverError("No game is loaded. Call load(game) before names().")
         return {name: info.name for name, info in self._env.unwrapped._entity_infos.items()}
 
     def get_state(self) -> list[str]:
-        """The commands carried out since the reset; see `Engine.get_state`."""
+        """The commands carried out since the reset; see `FastEngine.get_state`."""
         self._playing()
         return list(self._history)
 
     def set_state(self, commands: Iterable[str]) -> EngineState:
-        """Start the game anew and carry out commands; see `Engine.set_state`."""
+        """Start the game anew and carry out commands; see `FastEngine.set_state`."""
         state = self.reset()
         for command in commands:
             if command.strip() not in state.admissible_commands:
@@ -98,6 +98,9 @@ class StockEngine:
     def _show(self) -> EngineState:
         state = self._state
         return EngineState(state["feedback"], tuple(state["admissible_commands"]), state["won"])
+
+
+Engine = FastEngine | StockEngine
 
 
 def _stock_env() -> Any:
