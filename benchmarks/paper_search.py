@@ -103,14 +103,15 @@ def main() -> None:
 def build(folder: str, num_papers: int, num_queries: int) -> None:
     """Generate a field, build its corpus, and write questions about its lines of work."""
     from steppo_gym.envs.paper_search.built_in.field import Line, generate_field
-    from steppo_gym.envs.paper_search.corpus.corpus import build_corpus
+    from steppo_gym.envs.paper_search.corpus.build import Citation, build_corpus
 
     started = time.perf_counter()
     field = generate_field(num_papers)
     print(f"  generate the field {time.perf_counter() - started:.2f} s, {len(field.citations)} citations", flush=True)
     target = Path(folder, _CORPUS)
     started = time.perf_counter()
-    build_corpus(field.papers, field.citations, target, edges="generated", source="benchmark", progress=False)
+    records = [*field.papers, *itertools.starmap(Citation, field.citations)]
+    build_corpus(records, target, edges="generated", source="benchmark", progress=False)
     size = sum(path.stat().st_size for path in target.rglob("*")) / MIB
     print(f"  build the corpus {time.perf_counter() - started:.2f} s, {size:.0f} MiB on disk", flush=True)
 

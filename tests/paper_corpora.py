@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import random
 import threading
 
-from steppo_gym.envs.paper_search.corpus.corpus import build_corpus, open_corpus
+from steppo_gym.envs.paper_search.corpus.build import Citation, build_corpus
+from steppo_gym.envs.paper_search.corpus.corpus import open_corpus
 from steppo_gym.envs.paper_search.papers import Paper
 from steppo_gym.envs.paper_search.serving.paper_server import PaperServer
 from steppo_gym.storage.http_server import JsonServer
@@ -58,7 +60,7 @@ def counted(papers, citations):
 
 def make_corpus(folder, papers, citations=(), **options):
     options = {"edges": "generated", "source": "made papers"} | options
-    return open_corpus(build_corpus(papers, citations, folder, **options))
+    return open_corpus(build_corpus([*papers, *itertools.starmap(Citation, citations)], folder, **options))
 
 
 @contextlib.contextmanager

@@ -14,7 +14,8 @@ from pasa_papers import read_pasa_database, title_key
 from spar_papers import read_spar
 from unarxive_papers import read_unarxive
 
-from steppo_gym.envs.paper_search.corpus.corpus import Citation, open_corpus
+from steppo_gym.envs.paper_search.corpus.build import Citation
+from steppo_gym.envs.paper_search.corpus.corpus import open_corpus
 from steppo_gym.envs.paper_search.corpus.formats import read_records
 from steppo_gym.envs.paper_search.papers import Paper
 from steppo_gym.errors import DataError

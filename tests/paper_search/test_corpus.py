@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import multiprocessing
 import pickle
 import random
@@ -13,14 +14,15 @@ import pytest
 from paper_corpora import counted, make_citations, make_corpus, make_papers
 
 from steppo_gym.envs.paper_search.corpus import build
-from steppo_gym.envs.paper_search.corpus.build import last_day
-from steppo_gym.envs.paper_search.corpus.corpus import CorpusInfo, build_corpus, corpus_folder, open_corpus
+from steppo_gym.envs.paper_search.corpus.build import Citation, CorpusInfo, build_corpus, corpus_folder, last_day
+from steppo_gym.envs.paper_search.corpus.corpus import open_corpus
 from steppo_gym.envs.paper_search.papers import Paper, published_by
 from steppo_gym.errors import DataError
 from steppo_gym.retrieval.opening import index_corpus
 
 PAPERS = make_papers(40)
 CITATIONS = make_citations(PAPERS)
+RECORDS = [*PAPERS, *itertools.starmap(Citation, CITATIONS)]
 DATES = ["2020-02-29", "2020-02", "2020", "", "2019-12-31", "1999", "2021-01-01", "2020-03-01", "0001-01-01", "9999"]
 
 
@@ -61,21 +63,21 @@ def test_dates_are_compared_as_published_by_does(until, tmp_path):
 )
 def test_what_is_no_date_is_refused(date, tmp_path):
     with pytest.raises(ValueError, match="Expected a date as"):
-        build_corpus([Paper("a", "A", "", date)], [], tmp_path / "papers", edges="none", source="")
+        build_corpus([Paper("a", "A", "", date)], tmp_path / "papers", edges="none", source="")
     assert not (tmp_path / "papers").exists()
 
 
 @pytest.mark.parametrize("paper", [Paper("", "A"), Paper("a", "")])
 def test_papers_have_an_id_and_a_title(paper, tmp_path):
     with pytest.raises(ValueError, match="Expected a paper with an id and a title"):
-        build_corpus([paper], [], tmp_path / "papers", edges="none", source="")
+        build_corpus([paper], tmp_path / "papers", edges="none", source="")
 
 
 def test_mistakes_of_the_caller(tmp_path):
     with pytest.raises(DataError, match="Expected at least one paper with a title in nowhere, found none"):
-        build_corpus([], [], tmp_path / "papers", edges="none", source="nowhere")
+        build_corpus([], tmp_path / "papers", edges="none", source="nowhere")
     with pytest.raises(ValueError, match="Expected edges to be one of real, generated, none, got 'made'"):
-        build_corpus(PAPERS, [], tmp_path / "papers", edges="made", source="")
+        build_corpus(PAPERS, tmp_path / "papers", edges="made", source="")
     assert not list(tmp_path.glob("papers*/*"))
 
 
@@ -126,14 +128,14 @@ def test_what_is_there_is_not_built_again(corpus):
         pytest.fail("the corpus was there")
         yield
 
-    built = build_corpus(never(), never(), corpus.folder, edges="real", source="other")
+    built = build_corpus(never(), corpus.folder, edges="real", source="other")
     assert open_corpus(built) is corpus is open_corpus(str(built))
     assert corpus.info.source == "made papers"
 
 
 def test_building_again_replaces_it(tmp_path):
     before = make_corpus(tmp_path / "papers", [Paper("a", "A")])
-    build_corpus([Paper("b", "B")], [], tmp_path / "papers", edges="none", source="", rebuild=True)
+    build_corpus([Paper("b", "B")], tmp_path / "papers", edges="none", source="", rebuild=True)
     # Whoever has the old one keeps it.
     assert before.paper("a") and before.search("a", limit=1) == []
     del before
@@ -146,7 +148,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
         raise OSError("disk full")
 
     with pytest.raises(DataError, match="disk full"):
-        build_corpus(failing(), [], tmp_path / "papers", edges="none", source="")
+        build_corpus(failing(), tmp_path / "papers", edges="none", source="")
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
     assert len(make_corpus(tmp_path / "papers", PAPERS)) == 40
 
@@ -185,7 +187,7 @@ def damage_database(folder):
     ],
 )
 def test_damage_is_noticed(damage, message, tmp_path):
-    folder = build_corpus(PAPERS, CITATIONS, tmp_path / "papers", edges="real", source="")
+    folder = build_corpus(RECORDS, tmp_path / "papers", edges="real", source="")
     damage(folder)
     with pytest.raises(DataError, match=message):
         open_corpus(folder)
@@ -193,7 +195,7 @@ def test_damage_is_noticed(damage, message, tmp_path):
 
 def test_damage_in_a_large_database_is_noticed_when_it_is_read(tmp_path):
     folder = build_corpus(
-        [Paper(f"p{i}", "moon", "dust " * 2000) for i in range(150)], [], tmp_path / "papers", edges="none", source=""
+        [Paper(f"p{i}", "moon", "dust " * 2000) for i in range(150)], tmp_path / "papers", edges="none", source=""
     )
     assert (folder / "papers.sqlite").stat().st_size > 2**20
     damage_database(folder)
@@ -259,9 +261,9 @@ def test_it_can_be_sent_to_another_process(corpus):
 def build_and_count(folder, pipe):
     def noted():
         pipe.send("built")
-        yield from PAPERS
+        yield from RECORDS
 
-    pipe.send(len(open_corpus(build_corpus(noted(), CITATIONS, folder, edges="real", source="", progress=False))))
+    pipe.send(len(open_corpus(build_corpus(noted(), folder, edges="real", source="", progress=False))))
 
 
 def test_of_many_processes_one_builds(tmp_path):

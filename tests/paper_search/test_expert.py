@@ -8,7 +8,8 @@ import pytest
 
 from steppo_gym.envs.paper_search.actions import Calls, Expand, Search, Stop
 from steppo_gym.envs.paper_search.built_in.generate import builtin_corpus, generate_query
-from steppo_gym.envs.paper_search.corpus.corpus import build_corpus, open_corpus
+from steppo_gym.envs.paper_search.corpus.build import Citation, build_corpus
+from steppo_gym.envs.paper_search.corpus.corpus import open_corpus
 from steppo_gym.envs.paper_search.expert import HASTE, MAX_WORDS, WRONG, Seen, View, expert_action, key_words
 from steppo_gym.envs.paper_search.expert_view import view_of
 from steppo_gym.envs.paper_search.oracle import oracle_action
@@ -32,7 +33,8 @@ def corpus(tmp_path_factory):
         Paper("2102.00002", "Improving content condensing with frozen agents", "Better.", "2021-02-01"),
     ]
     folder = tmp_path_factory.mktemp("papers") / "corpus"
-    return open_corpus(build_corpus(papers, [("2101.00001", "2001.00001")], folder, edges="generated", source="made"))
+    records = [*papers, Citation("2101.00001", "2001.00001")]
+    return open_corpus(build_corpus(records, folder, edges="generated", source="made"))
 
 
 def steps(query, source, *, seed=None, max_steps=8, oracle=False, listed=10, context="rebuilt", pool=None):

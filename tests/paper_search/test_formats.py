@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from steppo_gym.envs.paper_search.corpus.corpus import Citation, open_corpus
+from steppo_gym.envs.paper_search.corpus.build import Citation
+from steppo_gym.envs.paper_search.corpus.corpus import open_corpus
 from steppo_gym.envs.paper_search.corpus.formats import format_of, read_records
 from steppo_gym.envs.paper_search.corpus.indexing import index_papers
 from steppo_gym.envs.paper_search.papers import Paper

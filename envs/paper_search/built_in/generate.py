@@ -19,13 +19,8 @@ from functools import lru_cache
 import numpy as np
 
 from steppo_gym.envs.paper_search.built_in.field import FIELD_VERSION, Line, builtin_field
-from steppo_gym.envs.paper_search.corpus.corpus import (
-    Citation,
-    PaperCorpus,
-    build_from_records,
-    corpus_folder,
-    open_corpus,
-)
+from steppo_gym.envs.paper_search.corpus.build import Citation, build_corpus, corpus_folder
+from steppo_gym.envs.paper_search.corpus.corpus import PaperCorpus, open_corpus
 from steppo_gym.envs.paper_search.papers import Paper, Query
 from steppo_gym.keywords import check_split
 
@@ -94,7 +89,7 @@ def generate_query(split: str, index: int) -> Query:
 def builtin_corpus() -> PaperCorpus:
     """The papers of the built-in field: the index is built at the first use and then opened from the cache."""
     folder = corpus_folder(f"built-in field of research, version {FIELD_VERSION}")
-    build_from_records(_records(), folder, edges="generated", source="procedural field of research", progress=False)
+    build_corpus(_records(), folder, edges="generated", source="procedural field of research", progress=False)
     return open_corpus(folder)
 
 

@@ -13,7 +13,6 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import chain, starmap
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -102,8 +101,7 @@ def corpus_folder(key: str) -> Path:
 
 
 def build_corpus(
-    papers: Iterable[Paper],
-    citations: Iterable[tuple[str, str]],
+    records: Iterable[Paper | Citation],
     folder: Path,
     *,
     edges: Edges,
@@ -114,9 +112,9 @@ def build_corpus(
     """Build a corpus, if it is not there. Of several processes that call this at once, one builds, the others wait.
 
     Args:
-        papers: in any order. Of records with the same id the first one with the longest abstract counts.
-        citations: pairs of ids, the citing paper first. Left out are those of a paper with itself, repeated ones, and
-            those with a paper that is not in the corpus. Neither iterable is touched where nothing is built.
+        records: papers and citations in any order, not touched where nothing is built. Of papers with the same id the
+            first one with the longest abstract counts. Left out are citations of a paper by itself, repeated ones, and
+            those with a paper that is not in the corpus.
         folder: where the corpus will lie, for example `corpus_folder(key)`.
         edges: whether the citations are real, see `CorpusInfo`; a corpus that holds none has "none" whatever is said
             here.
@@ -131,20 +129,6 @@ def build_corpus(
         DataError: there are no papers.
         ValueError: a paper without id or title, or a date that is none.
     """
-    records = chain(papers, starmap(Citation, citations))
-    return build_from_records(records, folder, edges=edges, source=source, rebuild=rebuild, progress=progress)
-
-
-def build_from_records(
-    records: Iterable[Paper | Citation],
-    folder: Path,
-    *,
-    edges: Edges,
-    source: str,
-    rebuild: bool = False,
-    progress: bool = True,
-) -> Path:
-    """As `build_corpus`, from papers and citations in one stream."""
     if edges not in get_args(Edges):
         raise ValueError(f"Expected edges to be one of {', '.join(get_args(Edges))}, got {edges!r}.")
 
@@ -157,11 +141,6 @@ def build_from_records(
 
     build_folder(folder, fill, rebuild=rebuild)
     return folder
-
-
-def read_info(text: str) -> CorpusInfo:
-    """What the file of a corpus says about it."""
-    return CorpusInfo(**json.loads(text))
 
 
 def last_day(date: str) -> str:

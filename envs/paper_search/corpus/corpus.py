@@ -1,7 +1,7 @@
 """Papers and their citations on this machine: built once, then shared by all environments and processes.
 
-    folder = build_corpus(papers, [("2201.00001", "1706.03762")], corpus_folder("my field, seed 0"), edges="generated",
-                          source="a made field of research")
+    records = [*papers, Citation("2201.00001", "1706.03762")]
+    folder = build_corpus(records, corpus_folder("my field, seed 0"), edges="generated", source="a made field")
     corpus = open_corpus(folder)
     corpus.search("attention", limit=10, until="2021-12-31")
     corpus.citations("1706.03762", limit=30)
@@ -22,34 +22,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from steppo_gym.envs.paper_search.corpus.build import (
-    ENGINES,
-    FILE_NAME,
-    Citation,
-    CorpusInfo,
-    Edges,
-    build_corpus,
-    build_from_records,
-    corpus_folder,
-    read_info,
-)
+from steppo_gym.envs.paper_search.corpus.build import ENGINES, FILE_NAME, CorpusInfo
 from steppo_gym.envs.paper_search.papers import Paper, arxiv_id_without_version
 from steppo_gym.errors import DataError
 from steppo_gym.retrieval.bm25 import BM25Retriever
 from steppo_gym.retrieval.index_folder import MANIFEST, check_folder, damaged
 from steppo_gym.retrieval.retriever import Retriever, check_k
 from steppo_gym.storage.sqlite import Connections, read_only
-
-__all__ = [
-    "Citation",
-    "CorpusInfo",
-    "Edges",
-    "PaperCorpus",
-    "build_corpus",
-    "build_from_records",
-    "corpus_folder",
-    "open_corpus",
-]
 
 _COLUMNS = "paper_id, title, abstract, date, authors, num_citations"
 _GROWTH = 4
@@ -105,7 +84,7 @@ class PaperCorpus:
         self._connections = Connections(partial(read_only, folder / FILE_NAME))
         try:
             ((text,),) = self._execute("SELECT json FROM info")
-            self.info = read_info(text)
+            self.info = CorpusInfo(**json.loads(text))
             ((self._num_dated,),) = self._execute("SELECT count(*) FROM papers WHERE date != ''")
         except (ValueError, TypeError) as error:
             raise damaged(folder, f"{FILE_NAME} does not describe itself ({error})") from error

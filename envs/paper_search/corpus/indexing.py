@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
-from steppo_gym.envs.paper_search.corpus.build import Edges, build_from_records, corpus_folder
+from steppo_gym.envs.paper_search.corpus.build import Edges, build_corpus, corpus_folder
 from steppo_gym.envs.paper_search.corpus.formats import DESCRIPTIONS, format_of, read_records
 
 
@@ -48,7 +48,7 @@ def index_papers(
             "generated is about references in our own format, which none of these files has. Leave it out."
         )
     source = "; ".join(described)
-    return build_from_records(
+    return build_corpus(
         chain.from_iterable(map(read_records, files)),
         corpus_folder("\n".join([source, *digests])),
         edges=edges,
