@@ -89,7 +89,7 @@ def measure_plain(folder: str, episodes: Episodes) -> None:
     before = resident()
     started = time.perf_counter()
     items, rows = (json.loads(Path(folder, name).read_text(encoding="utf-8")) for name in FILE_NAMES[:2])
-    products = list(products_of(items, {asin: row["attributes"] for asin, row in rows.items()}))
+    products = list(products_of(items, {asin: row["attributes"] for asin, row in rows.items()}.get))
     plain = PlainShop(products, goals, noun_tagger("auto"))
     print(f"  plain shop: start {time.perf_counter() - started:.2f} s on the files", flush=True)
     times = StepTimes("reset", *_KINDS)

@@ -20,7 +20,6 @@ from steppo_gym.envs.webshop.store.goals import (
     price_bound,
     reward_prices,
     shuffled,
-    split_of_goal,
     split_range,
     synthetic_goals,
 )
@@ -59,7 +58,7 @@ def synthetic_goals_of(products, records, seed=0):
 def shop():
     """Products, synthetic records and human records of a generated shop."""
     files = generate_files(60)
-    products = list(products_of(files.items, {asin: row["attributes"] for asin, row in files.attributes.items()}))
+    products = list(products_of(files.items, {asin: row["attributes"] for asin, row in files.attributes.items()}.get))
     return products, files.attributes, files.human
 
 
@@ -251,9 +250,8 @@ def test_an_unknown_split_or_rule_is_refused(split, rule):
 def test_goals_of_a_generated_shop_are_split_by_what_is_wanted(shop):
     products, annotations, instructions = shop
     for goals in (human_goals_of(products, instructions), synthetic_goals_of(products, annotations)):
-        splits = {goal.asin: split_of_goal(goal) for goal in goals}
-        assert all(splits[goal.asin] == split_of_goal(goal) for goal in goals)
-        assert all(split_of_goal(goal) == split_of(goal.query, goal.attributes) for goal in goals)
+        splits = {goal.asin: split_of(goal.query, goal.attributes) for goal in goals}
+        assert all(splits[goal.asin] == split_of(goal.query, goal.attributes) for goal in goals)
         assert set(splits.values()) == set(SPLITS)
 
 
@@ -330,7 +328,7 @@ def official_shop(shared_data):
     folder = shared_data / "webshop"
     annotations = json.loads((folder / "items_ins_v2_1000.json").read_text(encoding="utf-8"))
     items = json.loads((folder / "items_shuffle_100.json").read_text(encoding="utf-8"))
-    products = products_of(items, {asin: row["attributes"] for asin, row in annotations.items()})
+    products = products_of(items, {asin: row["attributes"] for asin, row in annotations.items()}.get)
     return list(products), annotations
 
 

@@ -60,7 +60,7 @@ def test_prices(pricing, prices):
 
 def test_a_record_without_a_key_says_which():
     with pytest.raises(DataError, match="Product 0 has no key 'name'"):
-        list(products_of([{"asin": "B1", "small_description": "", "customization_options": ""}], {}))
+        list(products_of([{"asin": "B1", "small_description": "", "customization_options": ""}], {}.get))
 
 
 @pytest.mark.data
@@ -68,7 +68,7 @@ def test_every_official_page_is_reproduced(shared_data):
     folder = shared_data / "webshop"
     items = json.loads((folder / "items_shuffle_100.json").read_text(encoding="utf-8"))
     goals = json.loads((folder / "observation_goals.json").read_text(encoding="utf-8"))
-    products = {product.asin: product for product in products_of(items, {})}
+    products = {product.asin: product for product in products_of(items, {}.get)}
     compared = 0
     for line in (folder / "observation_vectors.jsonl").read_text(encoding="utf-8").splitlines():
         step = json.loads(line)

@@ -21,7 +21,7 @@ from steppo_gym.envs.webshop.store.shop import Shop, open_generated_shop, open_s
 from steppo_gym.retrieval.analysis import terms
 
 FILES = generate_files(300, seed=2)
-PRODUCTS = list(products_of(FILES.items, {asin: row["attributes"] for asin, row in FILES.attributes.items()}))
+PRODUCTS = list(products_of(FILES.items, {asin: row["attributes"] for asin, row in FILES.attributes.items()}.get))
 LAMP = Product(
     "B000000001",
     "Oak Lamp",

@@ -245,7 +245,7 @@ def test_every_official_session_is_reproduced(shared_data):
     steps = [
         json.loads(line) for line in (folder / "observation_vectors.jsonl").read_text(encoding="utf-8").splitlines()
     ]
-    shop = Shelf(products_of(items, {}))
+    shop = Shelf(products_of(items, {}.get))
     session = Session()
     for step in steps:
         action = parse_command(step["action"] or "")

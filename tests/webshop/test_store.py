@@ -52,7 +52,7 @@ def shop() -> Shop:
 
 
 def products_in_memory(files: Files) -> list[Product]:
-    return list(products_of(files.items, {asin: row["attributes"] for asin, row in files.attributes.items()}))
+    return list(products_of(files.items, {asin: row["attributes"] for asin, row in files.attributes.items()}.get))
 
 
 def database_of(folder: Path, cache: Path) -> Path:
@@ -391,7 +391,7 @@ def test_the_official_products_are_read(shared_data):
     files = find_files(shared_data / "webshop")
     items = json.loads(files.items.read_text(encoding="utf-8"))
     rows = json.loads(files.attributes.read_text(encoding="utf-8"))
-    products = list(products_of(items, {asin: row["attributes"] for asin, row in rows.items()}))
+    products = list(products_of(items, {asin: row["attributes"] for asin, row in rows.items()}.get))
     assert shop.num_products == len(products) == 100
     assert [shop.product(product.asin) for product in products] == products
     for product in products:

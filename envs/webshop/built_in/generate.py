@@ -122,10 +122,10 @@ def write_files(folder: str | Path, files: Files) -> None:
 
 
 def split_of(query: str, attributes: Sequence[str]) -> Split:
-    """The split of a built-in goal, by the combination of what is wanted: a tenth each for validation and test.
+    """The split of a goal of a reduced or generated set of products, by the combination of what is wanted.
 
-    Every word of a held-out combination is known from training, the combination is not. All goals of a product, human
-    and synthetic, want the same attributes and so fall into one split.
+    A tenth of the combinations each are for validation and test. Every word of a held-out combination is known from
+    training, the combination is not. All goals of a product want the same attributes and so fall into one split.
 
     Args:
         query: kind of product.

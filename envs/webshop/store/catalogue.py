@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from steppo_gym.errors import DataError
@@ -83,12 +83,14 @@ class Goal:
     weight: float = 1.0
 
 
-def products_of(items: Iterable[Mapping[str, Any]], attributes: Mapping[str, Sequence[str]]) -> Iterator[Product]:
+def products_of(
+    items: Iterable[Mapping[str, Any]], attributes: Callable[[str], Sequence[str] | None]
+) -> Iterator[Product]:
     """The products of `items_shuffle*.json`, without repeated or unusable ids.
 
     Args:
         items: the records of the file.
-        attributes: those of `items_ins_v2*.json`, by asin, for products that have some there, or an empty list.
+        attributes: those that `items_ins_v2*.json` has for an asin, None where it has no list of them.
 
     Raises:
         DataError: a record lacks a key, or has something else than the official files in one.
@@ -100,7 +102,8 @@ def products_of(items: Iterable[Mapping[str, Any]], attributes: Mapping[str, Seq
             if asin == "nan" or len(asin) > _LONGEST_ASIN or asin in seen:
                 continue
             seen.add(asin)
-            yield _product(item, tuple(attributes[asin]) if asin in attributes else _NO_ATTRIBUTES)
+            known = attributes(asin)
+            yield _product(item, _NO_ATTRIBUTES if known is None else tuple(known))
         except KeyError as error:
             raise DataError(
                 f"Product {number} has no key {error}; found {sorted(item)}. Use an official items_shuffle file."

@@ -19,7 +19,7 @@ from typing import Literal, get_args
 
 from tqdm import tqdm
 
-from steppo_gym.envs.webshop.built_in.generate import SPLITS, Split
+from steppo_gym.envs.webshop.built_in.generate import SPLITS, Split, split_of
 from steppo_gym.envs.webshop.store.catalogue import Goal
 from steppo_gym.envs.webshop.store.database import Database
 from steppo_gym.envs.webshop.store.goals import (
@@ -28,7 +28,6 @@ from steppo_gym.envs.webshop.store.goals import (
     human_goals,
     reward_prices,
     shuffled,
-    split_of_goal,
     split_range,
     synthetic_goals,
 )
@@ -122,7 +121,7 @@ def write_goals(connection: sqlite3.Connection, products: ProductStore, kind: Go
 
     def rows() -> Iterator[tuple[int, str, str]]:
         for made, goal in enumerate(_goals(products, kind, progress)):
-            splits.append(SPLITS.index(split_of_goal(goal)))
+            splits.append(SPLITS.index(split_of(goal.query, goal.attributes)))
             yield made, goal.asin, _encode(goal)
 
     connection.executemany("INSERT INTO goals VALUES (?, ?, ?)", rows())

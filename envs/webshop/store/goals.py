@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
-from steppo_gym.envs.webshop.built_in.generate import Split, split_of
+from steppo_gym.envs.webshop.built_in.generate import Split
 from steppo_gym.envs.webshop.store.catalogue import Goal, Product
 from steppo_gym.errors import DataError
 from steppo_gym.keywords import check_split
@@ -172,7 +172,7 @@ def shuffled(num_goals: int, seed: int = SHUFFLE_SEED) -> array[int]:
 def split_range(num_goals: int, split: Split, rule: SplitRule) -> range:
     """Places of a split in the shuffled order of the full set of products.
 
-    The official code splits no smaller set. For those there is `split_of_goal`.
+    The official code splits no smaller set. For those there is `built_in.generate.split_of`.
 
     Args:
         num_goals: in the shuffled order.
@@ -198,17 +198,6 @@ def split_range(num_goals: int, split: Split, rule: SplitRule) -> range:
     check_split(split, ranges)
     # A set with fewer goals has them in the first ranges.
     return ranges[split][: max(0, num_goals - ranges[split].start)]
-
-
-def split_of_goal(goal: Goal) -> Split:
-    """The split of a goal of a reduced or generated set of products, by the combination of what is wanted.
-
-    A tenth of the combinations each are for validation and test; no product's synthetic goals are in two splits.
-
-    Args:
-        goal: human or synthetic.
-    """
-    return split_of(goal.query, goal.attributes)
 
 
 class _SyntheticWanted(NamedTuple):

@@ -179,29 +179,14 @@ def write_products(connection: sqlite3.Connection, files: OfficialFiles, *, prog
 
 
 def _read_products(connection: sqlite3.Connection, files: OfficialFiles, progress: bool) -> Iterator[Product]:
+    def attributes(asin: str) -> Sequence[str] | None:
+        row = connection.execute("SELECT annotation FROM annotations WHERE asin = ?", (asin,)).fetchone()
+        return None if row is None else json.loads(row[0]).get("attributes")
+
     try:
-        yield from products_of(read_items(files.items, progress=progress), _Attributes(connection))
+        yield from products_of(read_items(files.items, progress=progress), attributes)
     except DataError as error:
         raise error if str(files.items) in str(error) else DataError(f"In {files.items}: {error}") from error
-
-
-class _Attributes(Mapping[str, Sequence[str]]):
-    """Attributes by asin, read from the database that is being written; rows without the key are left out."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __getitem__(self, asin: str) -> Sequence[str]:
-        row = self._connection.execute("SELECT annotation FROM annotations WHERE asin = ?", (asin,)).fetchone()
-        if row is None:
-            raise KeyError(asin)
-        return json.loads(row[0])["attributes"]
-
-    def __iter__(self) -> Iterator[str]:
-        return (asin for (asin,) in self._connection.execute("SELECT asin FROM annotations"))
-
-    def __len__(self) -> int:
-        return self._connection.execute("SELECT count(*) FROM annotations").fetchone()[0]
 
 
 def _annotation(path: Path, asin: str, row: Any) -> tuple[str, str]:
