@@ -96,15 +96,7 @@ def text_argument(call: Call, argument: str) -> str | Invalid:
 def parse_text(
     response: str, action_format: ActionFormat, *, tag: str = ACTION, tool: str = ACTION, argument: str = ACTION
 ) -> str | Invalid:
-    """The text of a response's single tag, or of the only argument of its single call. Never raises.
-
-    Args:
-        response: the agent's full text.
-        action_format: "tag" or "tool_call".
-        tag: name of the tag.
-        tool: name of the tool.
-        argument: of the tool.
-    """
+    """The text of a response's single `tag`, or of the only `argument` of its single call of `tool`. Never raises."""
     if action_format == "tag":
         tagged = parse_tag(response, (tag,))
         return tagged if isinstance(tagged, Invalid) else tagged.arguments["text"]
@@ -120,15 +112,7 @@ def parse_text(
 def format_text(
     text: str, action_format: ActionFormat, *, tag: str = ACTION, tool: str = ACTION, argument: str = ACTION
 ) -> str:
-    """The response that `parse_text` reads back.
-
-    Args:
-        text: what the tag or the argument holds.
-        action_format: "tag" or "tool_call".
-        tag: name of the tag.
-        tool: name of the tool.
-        argument: of the tool.
-    """
+    """The response that `parse_text` reads back."""
     return format_tag(tag, text) if action_format == "tag" else format_tool_call(tool, {argument: text})
 
 

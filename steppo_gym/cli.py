@@ -27,13 +27,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any, TypeVar, cast
 
 import gymnasium
 
 from steppo_gym.audit.arguments import add_audit_command
-from steppo_gym.command_line import CommandParser, add_command
+from steppo_gym.command_line import CommandParser, add_command, run_by_name
 from steppo_gym.env import TextEnv
 from steppo_gym.env_arguments import add_env_arguments, env_argument
 from steppo_gym.errors import SteppoGymError
@@ -87,9 +86,9 @@ def _parser() -> argparse.ArgumentParser:
 
     # In the order of first use, which is that of --help.
     _add_environments(commands)
-    add_evaluation_commands(commands, _run)
+    add_evaluation_commands(commands)
     _add_runs(commands)
-    add_audit_command(commands, _run)
+    add_audit_command(commands)
     _add_models(commands)
     _add_data(commands)
     return parser
@@ -138,7 +137,7 @@ def _add_runs(commands: Any) -> None:
     looking.add_argument("--port", type=int, help="of the server (default: a free one)")
     looking.add_argument("--html", type=Path, metavar="FILE", help="write one page instead that needs no server")
     looking.add_argument("--episodes", type=int, help="at most so many in the page of --html (default: 200)")
-    looking.set_defaults(run=partial(_run, "steppo_gym.view.commands:view"))
+    looking.set_defaults(run=partial(run_by_name, "steppo_gym.view.commands:view"))
 
     comparison = add_command(
         commands,
@@ -151,7 +150,7 @@ def _add_runs(commands: Any) -> None:
     )
     comparison.add_argument("--score", type=float, help="greedy success from 0 to 1 (default: 0.5)")
     comparison.add_argument("--reference", metavar="ROW", help="what the others are compared with; default: the first")
-    comparison.set_defaults(run=partial(_run, "steppo_gym.baselines.own_runs:compare"))
+    comparison.set_defaults(run=partial(run_by_name, "steppo_gym.baselines.own_runs:compare"))
 
     drawing = add_command(
         commands,
@@ -162,7 +161,7 @@ def _add_runs(commands: Any) -> None:
     drawing.add_argument("runs", nargs="+", type=Path, metavar="run", help="the folder of a run")
     drawing.add_argument("--output", type=Path, required=True, metavar="FILE", help="for example curves.svg or .png")
     drawing.add_argument("--metric", default="greedy", help="one of metrics.jsonl (default: success of evaluations)")
-    drawing.set_defaults(run=partial(_run, "steppo_gym.baselines.own_runs:plot"))
+    drawing.set_defaults(run=partial(run_by_name, "steppo_gym.baselines.own_runs:plot"))
 
 
 def _add_models(commands: Any) -> None:
@@ -179,7 +178,7 @@ def _add_models(commands: Any) -> None:
     memory.add_argument("--nodes", type=int, default=1, help="machines they are in (default: %(default)s)")
     memory.add_argument("--card", type=float, default=80.0, help="GB of one card (default: %(default)g)")
     memory.add_argument("flags", nargs="*", metavar="-- flag", help="of the training script, after --")
-    memory.set_defaults(run=partial(_run, "steppo_gym.trainers.memory.command:run"))
+    memory.set_defaults(run=partial(run_by_name, "steppo_gym.trainers.memory.command:run"))
 
     merging = add_command(
         commands,
@@ -192,7 +191,7 @@ def _add_models(commands: Any) -> None:
     merging.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights; default: the base model's"
     )
-    merging.set_defaults(run=partial(_run, "steppo_gym.trainers.results.merging:run"))
+    merging.set_defaults(run=partial(run_by_name, "steppo_gym.trainers.results.merging:run"))
 
 
 def _add_data(commands: Any) -> None:
@@ -245,7 +244,7 @@ def _add_data(commands: Any) -> None:
     papers.add_argument("--generated", action="store_true", help="the references in our own format were made up")
     papers.add_argument("--rebuild", action="store_true", help="build it again")
     papers.add_argument("--quiet", action="store_true", help="no progress bar")
-    papers.set_defaults(run=partial(_run, "steppo_gym.envs.paper_search.serving.commands:index"))
+    papers.set_defaults(run=partial(run_by_name, "steppo_gym.envs.paper_search.serving.commands:index"))
 
     paper_server = add_command(
         commands,
@@ -256,7 +255,7 @@ def _add_data(commands: Any) -> None:
     paper_server.add_argument("corpus", help="the folder that `steppo-gym index-papers` printed, or a file of papers")
     paper_server.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     paper_server.add_argument("--port", type=int, default=4000, help="0 takes a free one (default: %(default)s)")
-    paper_server.set_defaults(run=partial(_run, "steppo_gym.envs.paper_search.serving.commands:serve"))
+    paper_server.set_defaults(run=partial(run_by_name, "steppo_gym.envs.paper_search.serving.commands:serve"))
 
 
 def _add_index_options(parser: argparse.ArgumentParser) -> None:
@@ -265,11 +264,6 @@ def _add_index_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rebuild", action="store_true", help="build the index again")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-
-
-def _run(command: str, options: argparse.Namespace) -> int:
-    """Run a command whose module is loaded only now; the core knows those outside of it by name alone."""
-    return resolve_name(command)(options)
 
 
 def _list_envs(options: argparse.Namespace) -> int:

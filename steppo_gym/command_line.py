@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Iterable, Sequence
+from pkgutil import resolve_name
 from typing import Any, NoReturn
 
 _SIMILAR = 0.6
@@ -54,6 +55,14 @@ def add_command(commands: Any, name: str, said: str, *, example: str) -> argpars
     """
     about = f"{said[0].upper()}{said[1:]}."
     return commands.add_parser(name, help=said, description=about, epilog=f"Example: {example}")
+
+
+def run_by_name(command: str, options: argparse.Namespace) -> int:
+    """Run "module:function" on the options of a command; its module is loaded only now.
+
+    So the core knows modules outside of it by name alone.
+    """
+    return resolve_name(command)(options)
 
 
 def unknown_arguments(unknown: Sequence[str], known: Iterable[str]) -> str:

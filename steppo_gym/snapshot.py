@@ -66,11 +66,7 @@ def restored(state: object, kind: type[T]) -> T:
 
 
 def bad_snapshot(reason: str) -> DataError:
-    """The error about a snapshot that cannot be continued from.
-
-    Args:
-        reason: what was expected and what was found.
-    """
+    """The error about a snapshot that cannot be continued from; the reason says what was expected and found."""
     return DataError(f"No snapshot of this environment: {reason}.")
 
 
@@ -80,11 +76,7 @@ def canonical_json(value: Any) -> bytes:
 
 
 def state_digest(*parts: Any) -> str:
-    """A short key of anything that JSON can write; equal for equal parts.
-
-    Args:
-        parts: what the key is of.
-    """
+    """A short key of anything that JSON can write; equal for equal parts."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

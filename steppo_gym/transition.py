@@ -40,11 +40,6 @@ def last_steps(history: Sequence[Exchange], shown: Callable[[str], str]) -> str:
 
 
 def transcript(history: Sequence[Exchange], feedback: str) -> str:
-    """An episode as a person would read it.
-
-    Args:
-        history: its steps, oldest first.
-        feedback: what the environment said last.
-    """
+    """An episode as a person would read it: its steps, oldest first, and what the environment said last."""
     lines = [line for exchange in history for line in (exchange.feedback, f"> {exchange.action}")]
     return "\n".join([*lines, feedback])

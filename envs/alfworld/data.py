@@ -90,11 +90,7 @@ class ProceduralGames:
         return _checked(task_id, self._generate(task_id), source=task_id)
 
     def read(self, task_id: str) -> bytes:
-        """What would be the content of the game's file.
-
-        Raises:
-            UnknownTaskError: no such id.
-        """
+        """What would be the content of the game's file."""
         return canonical_json(self._generate(task_id))
 
     def _generate(self, task_id: str) -> dict[str, Any]:
@@ -157,11 +153,7 @@ class GameFiles:
         return _checked(task_id, _read_json(path), source=path)
 
     def read(self, task_id: str) -> bytes:
-        """The bytes of a game's file.
-
-        Raises:
-            UnknownTaskError: no such id.
-        """
+        """The bytes of a game's file."""
         return self._path(task_id).read_bytes()
 
     def _path(self, task_id: str) -> Path:

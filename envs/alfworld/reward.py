@@ -19,11 +19,5 @@ PROTOCOLS = {
 
 
 def step_reward(protocol: EnvProtocol, *, won: bool, invalid: bool) -> float:
-    """Reward of one step.
-
-    Args:
-        protocol: the rules.
-        won: the step reached the goal.
-        invalid: the response was no valid action.
-    """
+    """Reward of one step, which may have reached the goal, or hold no valid action."""
     return protocol.success_reward * won + protocol.invalid_action_reward * invalid

@@ -12,12 +12,7 @@ PROTOCOLS = {
 
 
 def step_reward(state: State, protocol: EnvProtocol) -> float:
-    """The reward of a valid action.
-
-    Args:
-        state: the state after the step.
-        protocol: what success pays.
-    """
+    """The reward of a valid action that led to this state."""
     return protocol.success_reward if state.outcome == "opened" else 0.0
 
 

@@ -54,13 +54,7 @@ PROTOCOLS = {
 
 
 def answer_reward(scores: AnswerScores, reward: RewardName, protocol: EnvProtocol) -> float:
-    """The reward of the step that answers.
-
-    Args:
-        scores: of the answer.
-        reward: "em" pays for an exact match, "f1" in proportion to F1.
-        protocol: what a full score pays.
-    """
+    """The reward of the step that answers: "em" pays for an exact match, "f1" in proportion to F1."""
     return protocol.success_reward * (scores.em if reward == "em" else scores.f1)
 
 

@@ -64,12 +64,7 @@ PROTOCOLS = {
 
 
 def call_reward(scores: Iterable[float], protocol: PaperSearchProtocol) -> float:
-    """What a search or an expansion pays.
-
-    Args:
-        scores: relevance of the papers it has newly brought into the pool, any order.
-        protocol: how many of them pay.
-    """
+    """What a search or an expansion pays for the relevance of the papers it has newly brought into the pool."""
     return float(sum(sorted(scores, reverse=True)[: protocol.rewarded_papers]))
 
 

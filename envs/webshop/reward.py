@@ -187,12 +187,7 @@ def is_success(total: float) -> bool:
 
 
 def purchase_reward(protocol: ShopProtocol, total: float) -> float:
-    """The reward of the step that buys.
-
-    Args:
-        protocol: the rules.
-        total: of the purchase's `Score`.
-    """
+    """The reward of the step that buys, whose `Score` has this total."""
     return protocol.success_reward * (total if protocol.pays_score else float(is_success(total)))
 
 

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from steppo_gym.command_line import add_command
+from steppo_gym.command_line import add_command, run_by_name
 from steppo_gym.env_arguments import add_env_arguments
 
 
-def add_audit_command(commands: Any, run: Callable[[str, argparse.Namespace], int]) -> None:
-    """Add the command.
-
-    Args:
-        commands: what `ArgumentParser.add_subparsers` returned.
-        run: runs the function of a name, "module:function", with the options.
-    """
+def add_audit_command(commands: Any) -> None:
+    """Add the command to what `ArgumentParser.add_subparsers` returned."""
     said = "measure what steps were worth, and which rules of credit see it"
     audit = add_command(commands, "audit", said, example="steppo-gym audit runs/key_door-steppo-seed0 --iteration 6")
     audit.add_argument(
@@ -61,4 +54,4 @@ def add_audit_command(commands: Any, run: Callable[[str, argparse.Namespace], in
         "--threshold", type=float, default=0.1, help="difference in value that matters (default: %(default)s)"
     )
     audit.add_argument("--quiet", action="store_true", help="no progress bar")
-    audit.set_defaults(run=partial(run, "steppo_gym.trainers.auditing.command:audit"))
+    audit.set_defaults(run=partial(run_by_name, "steppo_gym.trainers.auditing.command:audit"))

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from steppo_gym.command_line import add_command
+from steppo_gym.command_line import add_command, run_by_name
 from steppo_gym.env_arguments import add_env_arguments
 
 
-def add_evaluation_commands(commands: Any, run: Callable[[str, argparse.Namespace], int]) -> None:
-    """Add both commands.
-
-    Args:
-        commands: what `ArgumentParser.add_subparsers` returned.
-        run: runs the function of a name, "module:function", with the options.
-    """
+def add_evaluation_commands(commands: Any) -> None:
+    """Add both commands to what `ArgumentParser.add_subparsers` returned."""
     said = "play a panel of tasks with a trained policy, a model or a server, and say how many were solved"
     example = "steppo-gym evaluate --model runs/key_door-steppo-seed0 --panel key_door-test"
-    _add_evaluate(add_command(commands, "evaluate", said, example=example), run)
+    _add_evaluate(add_command(commands, "evaluate", said, example=example))
     said = "make, check and list panels: the tasks of evaluations as files"
     panel = add_command(commands, "panel", said, example="steppo-gym panel list")
-    _add_panel(panel.add_subparsers(required=True, metavar="what"), run)
+    _add_panel(panel.add_subparsers(required=True, metavar="what"))
 
 
-def _add_evaluate(parser: argparse.ArgumentParser, run: Callable[[str, argparse.Namespace], int]) -> None:
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", help="for example key_door; default: the panel's, or that of the model's run")
     parser.add_argument(
         "--model", required=True, help="folder of a run or a model, or its name on the hub; with --server, there"
@@ -53,10 +47,10 @@ def _add_evaluate(parser: argparse.ArgumentParser, run: Callable[[str, argparse.
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     _add_env(parser)
-    parser.set_defaults(run=partial(run, "steppo_gym.evaluation.commands:evaluate"))
+    parser.set_defaults(run=partial(run_by_name, "steppo_gym.evaluation.commands:evaluate"))
 
 
-def _add_panel(kinds: Any, run: Callable[[str, argparse.Namespace], int]) -> None:
+def _add_panel(kinds: Any) -> None:
     make = add_command(
         kinds, "make", "write the panel of a split", example="steppo-gym panel make --env webshop --out shop.json"
     )
@@ -67,17 +61,17 @@ def _add_panel(kinds: Any, run: Callable[[str, argparse.Namespace], int]) -> Non
     make.add_argument("--out", type=Path, required=True, metavar="FILE", help="the panel, for example mine.json")
     make.add_argument("--quiet", action="store_true", help="no progress bar")
     _add_env(make)
-    make.set_defaults(run=partial(run, "steppo_gym.evaluation.commands:make"))
+    make.set_defaults(run=partial(run_by_name, "steppo_gym.evaluation.commands:make"))
 
     said = "compare a panel with data: missing and changed tasks, another order"
     check = add_command(kinds, "check", said, example="steppo-gym panel check key_door-test")
     check.add_argument("panel", help="a name or a file")
     check.add_argument("--quiet", action="store_true", help="no progress bar")
     _add_env(check)
-    check.set_defaults(run=partial(run, "steppo_gym.evaluation.commands:check"))
+    check.set_defaults(run=partial(run_by_name, "steppo_gym.evaluation.commands:check"))
 
     listing = add_command(kinds, "list", "list the panels of this package", example="steppo-gym panel list")
-    listing.set_defaults(run=partial(run, "steppo_gym.evaluation.commands:list_panels"))
+    listing.set_defaults(run=partial(run_by_name, "steppo_gym.evaluation.commands:list_panels"))
 
 
 def _add_env(parser: argparse.ArgumentParser) -> None:

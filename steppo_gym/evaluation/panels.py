@@ -84,12 +84,7 @@ class Panel:
 
 
 def task_hash(env: TextEnv, task_id: str) -> str:
-    """The hash of one task of an environment.
-
-    Args:
-        env: its episode, if there is one, is over afterwards.
-        task_id: one of its tasks.
-    """
+    """The hash of one task of an environment, whose episode, if there is one, is over afterwards."""
     return hashlib.sha256(env.task_content(task_id)).hexdigest()
 
 

@@ -91,12 +91,7 @@ class OpenEpisode:
         )
 
     def respond(self, response: Response, seconds: float) -> str:
-        """Take the policy's response and return it as text for the environment.
-
-        Args:
-            response: what was sampled.
-            seconds: this response's share of the generation call.
-        """
+        """Take the policy's response, and its share of the generation call; return its text for the environment."""
         self._response, self._generation_seconds = response, seconds
         self._text = self._rules.codec.decode_response(response.token_ids)
         return self._text

@@ -107,12 +107,7 @@ def word_lists() -> tuple[tuple[str, ...], ...]:
 
 
 def method_name(era: int, number: int) -> str:
-    """A method, named by a word of its own and by its family.
-
-    Args:
-        era: below `NUM_ERAS`.
-        number: below `NUM_NAMES`.
-    """
+    """A method, named by a word of its own and by its family; the number is below `NUM_NAMES`."""
     first, noun = number // len(NOUNS[era]), family(era, number)
     return f"{FIRST_WORDS[era][first]} {NOUNS[era][noun]}"
 

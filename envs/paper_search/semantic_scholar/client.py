@@ -80,6 +80,7 @@ class SemanticScholar:
 
     Raises:
         ValueError: an argument outside its range.
+        InfrastructureError: from the methods, the server refused the request or gave no good answer; boundary "search".
     """
 
     def __init__(
@@ -111,11 +112,7 @@ class SemanticScholar:
         self._cache = None if cache is None else ResponseCache(Path(cache).expanduser())
 
     def search(self, query: str, *, limit: int, until: str = "") -> list[Paper]:
-        """See `PaperSource`.
-
-        Raises:
-            InfrastructureError: the server refused the request, or gave no good answer; boundary "search".
-        """
+        """See `PaperSource`."""
         # A server that knows this parameter sends fewer papers that are too late; which ones are is decided here.
         until_day = {"publicationDateOrYear": f":{until}"} if until else {}
         # The official server finds nothing for words with a hyphen.
@@ -133,21 +130,13 @@ class SemanticScholar:
         )
 
     def paper(self, paper_id: str) -> Paper | None:
-        """See `PaperSource`.
-
-        Raises:
-            InfrastructureError: the server refused the request, or gave no good answer; boundary "search".
-        """
+        """See `PaperSource`."""
         if (place := _place(paper_id)) is None:
             return None
         return paper_of(self._get(f"{place}?{_query({'fields': _FIELDS})}", read_object))
 
     def papers(self, paper_ids: Sequence[str]) -> list[Paper | None]:
-        """Several papers, `BATCH` with one request; None for those that are unknown.
-
-        Raises:
-            InfrastructureError: the server refused the request, or gave no good answer; boundary "search".
-        """
+        """Several papers, `BATCH` with one request; None for those that are unknown."""
         known = [paper_id for paper_id in paper_ids if _place(paper_id)]
         found: dict[str, Paper | None] = {}
         for start in range(0, len(known), BATCH):
@@ -161,19 +150,11 @@ class SemanticScholar:
         return [found.get(paper_id) for paper_id in paper_ids]
 
     def citations(self, paper_id: str, *, limit: int, until: str = "") -> list[Paper]:
-        """See `PaperSource`.
-
-        Raises:
-            InfrastructureError: the server refused the request, or gave no good answer; boundary "search".
-        """
+        """See `PaperSource`."""
         return self._neighbours(paper_id, "citations", "citingPaper", limit, until)
 
     def references(self, paper_id: str, *, limit: int, until: str = "") -> list[Paper]:
-        """See `PaperSource`.
-
-        Raises:
-            InfrastructureError: the server refused the request, or gave no good answer; boundary "search".
-        """
+        """See `PaperSource`."""
         return self._neighbours(paper_id, "references", "citedPaper", limit, until)
 
     def close(self) -> None:

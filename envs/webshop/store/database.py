@@ -24,15 +24,7 @@ _BUILDING_KIBIBYTES = 2**16
 
 
 def build_once(path: Path, fill: Callable[[sqlite3.Connection], None]) -> None:
-    """Make a database, if it is not there; see `steppo_gym.storage.cache.make_once`.
-
-    Args:
-        path: where it will lie; its folder is made.
-        fill: makes the tables, within one transaction.
-
-    Raises:
-        Exception: whatever `fill` raised; nothing is left behind.
-    """
+    """Make a database, if it is not there; `fill` makes its tables, in one transaction. See `make_once`."""
     make_once(path, partial(_build, fill))
 
 

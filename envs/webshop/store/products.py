@@ -128,11 +128,6 @@ class ProductStore:
         return _passages(text for (text,) in self.database.iterate(_ALL_PRODUCTS))
 
     def _product(self, asin: str) -> Product:
-        """Look up a product.
-
-        Raises:
-            KeyError: no such product.
-        """
         rows = self.database.rows("SELECT product FROM products WHERE asin = ?", asin)
         if not rows:
             raise _unknown(asin)

@@ -58,7 +58,7 @@ class Shop:
         stamps: of the official files it was made of, none of a generated one.
 
     Raises:
-        DataError: a database or the index is damaged.
+        DataError: a database or the index is damaged; from all that asks for human goals, there is no file of them.
     """
 
     def __init__(self, folder: Path, stamps: tuple[FileStamp, ...] = ()) -> None:
@@ -81,11 +81,7 @@ class Shop:
         return [self._products.asin_at(position) for position in range(self.num_products)]
 
     def product(self, asin: str) -> Product:
-        """Look up a product.
-
-        Raises:
-            KeyError: no such product.
-        """
+        """Look up a product, or raise a KeyError."""
         return self._products.product(asin)
 
     def has(self, asin: str) -> bool:
@@ -93,50 +89,25 @@ class Shop:
         return self._products.has(asin)
 
     def price(self, asin: str) -> float:
-        """What the reward takes as the price of a product, in dollars.
-
-        Raises:
-            KeyError: no such product.
-        """
+        """What the reward takes as the price of a product, in dollars; a KeyError if there is no such product."""
         return self._products.price(asin)
 
     def search(self, keywords: Sequence[str], rng: random.Random) -> list[str]:
-        """Asins of at most 50 products, the best first; any words may be searched for, see `search`.
-
-        Args:
-            keywords: as `text.split(" ")` gives them.
-            rng: draws for the keyword "<r>" alone.
-        """
+        """See `store.search.ProductSearch`."""
         return self._search(keywords, rng)
 
     def num_goals(self, kind: GoalKind) -> int:
-        """How many goals of a kind there are.
-
-        Raises:
-            DataError: human goals are asked for, and there is no file of human instructions.
-        """
+        """How many goals of a kind there are."""
         return self._goals_of(kind).num_goals
 
     def goal(self, kind: GoalKind, number: int) -> Goal:
-        """A goal by its number in the shuffled order, from 0.
-
-        Raises:
-            DataError: human goals are asked for, and there is no file of human instructions.
-            IndexError: no such number.
-        """
+        """A goal by its number in the shuffled order, from 0; an IndexError if there is no such number."""
         return self._goals_of(kind).goal(number)
 
     def goal_numbers(self, kind: GoalKind, split: Split, rule: SplitRule | None = None) -> Sequence[int]:
-        """Numbers of the goals of a split, ascending.
-
-        Args:
-            kind: "human" or "synthetic".
-            split: "train", "validation" or "test".
-            rule: ranges of the shuffled order, see `goals.split_range`. None takes the official ones for the full set,
-                and splits others by what is wanted.
+        """Numbers of the goals of a split, ascending, see `GoalStore.numbers`.
 
         Raises:
-            DataError: human goals are asked for, and there is no file of human instructions.
             UnknownTaskError: no such split.
             ValueError: no such rule.
         """

@@ -79,13 +79,7 @@ class OpenRollout:
         return self._open[slot].request(slot, self._positions[slot])
 
     def respond(self, slot: int, response: Response, seconds: float) -> StepCommand:
-        """Take a response; what the slot's environment has to do next.
-
-        Args:
-            slot: whose request it answers.
-            response: what was sampled.
-            seconds: what it took.
-        """
+        """Take a response and the seconds it took; what the slot's environment has to do next."""
         return StepCommand(slot, self._open[slot].respond(response, seconds), self._needs_expert)
 
     def receive(self, results: Mapping[int, Result]) -> None:
