@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
+
+import gymnasium
+
+from steppo_gym.env import TextEnv
 
 
 def conversation_arguments(arguments: Mapping[str, Any], **fixed: Any) -> dict[str, Any]:
@@ -23,3 +27,8 @@ def conversation_arguments(arguments: Mapping[str, Any], **fixed: Any) -> dict[s
                 f"The conversation only grows here, so {name} is always {value!r}, got {arguments[name]!r}."
             )
     return {**arguments, **fixed}
+
+
+def make_conversation(env_id: str, arguments: Mapping[str, Any], **fixed: Any) -> TextEnv:
+    """The environment that `conversation_arguments` are for."""
+    return cast(TextEnv, gymnasium.make(env_id, **conversation_arguments(arguments, **fixed)).unwrapped)

@@ -18,13 +18,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
-import gymnasium
 from resources_servers.gymnasium import GymnasiumServer, extract_text  # pyright: ignore[reportMissingImports]
 
 from steppo_gym.actions import served_call
-from steppo_gym.adapters.conversation import conversation_arguments
+from steppo_gym.adapters.conversation import make_conversation
 from steppo_gym.env import TextEnv
 
 
@@ -44,7 +43,7 @@ class TextServer(GymnasiumServer):
             session_id: of the rollout.
         """
         await self.close_session(session_id)
-        env = await asyncio.to_thread(make, self.env_id, self.env_arguments)
+        env = await asyncio.to_thread(make_conversation, self.env_id, self.env_arguments)
         self.session_state[session_id] = env
         task_id = metadata.get("task_id")
         options = None if task_id is None else {"task_id": task_id}
@@ -96,7 +95,7 @@ def rows(
     Raises:
         UnknownTaskError: a task that the split does not have.
     """
-    env = make(env_id, arguments)
+    env = make_conversation(env_id, arguments)
     try:
         params: dict[str, Any] = {"input": [{"role": "system", "content": env.system_prompt}]}
         if env.tools:
@@ -108,15 +107,6 @@ def rows(
         return [{"task_id": name, "seed": seed + i, "responses_create_params": params} for i, name in enumerate(ids)]
     finally:
         env.close()
-
-
-def make(env_id: str, arguments: dict[str, Any]) -> TextEnv:
-    """The environment as a conversation that only grows.
-
-    Raises:
-        ValueError: the arguments rebuild the prompts.
-    """
-    return cast(TextEnv, gymnasium.make(env_id, **conversation_arguments(arguments)).unwrapped)
 
 
 def _shown(info: dict[str, Any]) -> dict[str, Any]:

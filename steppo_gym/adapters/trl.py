@@ -21,10 +21,8 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-import gymnasium
-
 from steppo_gym.actions import format_tool_call
-from steppo_gym.adapters.conversation import conversation_arguments
+from steppo_gym.adapters.conversation import make_conversation
 from steppo_gym.env import TextEnv
 from steppo_gym.errors import InfrastructureError
 
@@ -43,7 +41,7 @@ class ToolEnvironment:
     _arguments: dict[str, Any] = {}  # noqa: RUF012 - set anew on each class, never changed
 
     def __init__(self) -> None:
-        self.env = cast(TextEnv, gymnasium.make(self._env_id, **self._arguments).unwrapped)
+        self.env = _made(self._env_id, self._arguments)
         self.total_reward, self.ending = 0.0, cast(str | None, None)
         self.failure: InfrastructureError | None = None
 
@@ -85,8 +83,7 @@ def environment_class(env_id: str, **arguments: Any) -> type[ToolEnvironment]:
     Raises:
         ValueError: an argument that TRL's conversation cannot serve, or a tool with an argument that is no text.
     """
-    arguments = _arguments(arguments)
-    env = cast(TextEnv, gymnasium.make(env_id, **arguments).unwrapped)
+    env = _made(env_id, arguments)
     try:
         methods = {tool["function"]["name"]: _method(tool["function"]) for tool in env.tools}
     finally:
@@ -109,7 +106,7 @@ def rows(
     Raises:
         UnknownTaskError: a task that the split does not have.
     """
-    env = cast(TextEnv, gymnasium.make(env_id, **_arguments(arguments)).unwrapped)
+    env = _made(env_id, arguments)
     try:
         prompt = [{"role": "system", "content": env.system_prompt}, {"role": "user", "content": ""}]
         ids = list(env.task_ids if task_ids is None else task_ids)
@@ -141,8 +138,8 @@ def score(
     return [environment.total_reward for environment in environments]
 
 
-def _arguments(arguments: dict[str, Any]) -> dict[str, Any]:
-    return conversation_arguments(arguments, action_format="tool_call")
+def _made(env_id: str, arguments: dict[str, Any]) -> TextEnv:
+    return make_conversation(env_id, arguments, action_format="tool_call")
 
 
 def _method(tool: dict[str, Any]) -> Callable[..., str]:

@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
-import gymnasium
 import verifiers.v1 as vf  # pyright: ignore[reportMissingImports]
 
-from steppo_gym.adapters.conversation import conversation_arguments
-from steppo_gym.env import TextEnv
+from steppo_gym.adapters.conversation import conversation_arguments, make_conversation
 
 
 class TextTasksetConfig(vf.TasksetConfig):
@@ -59,7 +57,7 @@ class TextTaskset(vf.Taskset[TextTask, TextTasksetConfig]):
         """
         config = self.config
         arguments = conversation_arguments(config.env_arguments)
-        env = _make(config.env_id, arguments)
+        env = make_conversation(config.env_id, arguments)
         try:
             for i, task_id in enumerate(env.task_ids if config.task_ids is None else config.task_ids):
                 observation, _ = env.reset(seed=config.seed + i, options={"task_id": task_id})
@@ -97,7 +95,7 @@ class TextTaskEnv(vf.Env[TextTaskEnvConfig]):
             InfrastructureError: something broke. The episode fails for verifiers as well, which can try it again.
         """
         data = task.data
-        env = await asyncio.to_thread(_make, data.env_id, data.env_arguments)
+        env = await asyncio.to_thread(make_conversation, data.env_id, data.env_arguments)
         episode: dict[str, Any] = {"rewards": [], "state_keys": [], "ending": "stopped", "invalid": 0}
         try:
             observation, info = await asyncio.to_thread(env.reset, seed=data.seed, options={"task_id": data.id})
@@ -124,7 +122,3 @@ class TextTaskEnv(vf.Env[TextTaskEnvConfig]):
         trace.record_metric("success", float(info["success"]))
         for name, value in info["metrics"].items():
             trace.record_metric(f"env_{name}", float(value))
-
-
-def _make(env_id: str, arguments: dict[str, Any]) -> TextEnv:
-    return cast(TextEnv, gymnasium.make(env_id, **arguments).unwrapped)

@@ -85,11 +85,8 @@ def text_report(found: Mapping[str, Any], rules: Mapping[str, Scores], skipped: 
     by_reason: dict[str, list[str]] = {}
     for name, reason in skipped.items():
         by_reason.setdefault(reason.rstrip("."), []).append(name)
-    lines += (
-        ["", *(f"Left out because {reason}: {', '.join(names)}." for reason, names in by_reason.items())]
-        if skipped
-        else []
-    )
+    if by_reason:
+        lines += ["", *(f"Left out because {reason}: {', '.join(names)}." for reason, names in by_reason.items())]
     return "\n".join(lines) + "\n"
 
 

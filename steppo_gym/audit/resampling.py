@@ -16,15 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from steppo_gym.audit.points import AuditedPoint
 from steppo_gym.audit.scores import credit_of_steps
+from steppo_gym.credit.ragged import Array
 from steppo_gym.credit.records import CreditRule, Records
 from steppo_gym.credit.whitening import whiten
 from steppo_gym.rollouts.episode import Episode
 
-Array = npt.NDArray[np.float64]
 Critic = Callable[[Sequence[Episode]], Array]
 """The values that `Records` hold for a rule with a critic: of the steps, then of the final states."""
 

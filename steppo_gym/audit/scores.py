@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from steppo_gym.credit.ragged import Array
 from steppo_gym.credit.records import NO_CREDIT, Credit, has_credit
-
-Array = npt.NDArray[np.float64]
 
 
 def credit_of_steps(credit: Credit, tokens_per_step: Sequence[int]) -> Array:

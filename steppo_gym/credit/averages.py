@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from steppo_gym.credit.losses import Ratio, terms_per_step
-from steppo_gym.credit.ragged import sum_per_episode
+from steppo_gym.credit.ragged import Array, sum_per_episode
 
-Array = npt.NDArray[np.float64]
 LossAverage = Literal["tokens", "steps", "episodes", "constant"]
 LOSS_AVERAGES: tuple[LossAverage, ...] = get_args(LossAverage)
 

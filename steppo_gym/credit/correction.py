@@ -26,12 +26,10 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from steppo_gym.credit.losses import MAX_LOG_RATIO
-from steppo_gym.credit.ragged import sum_per_episode
+from steppo_gym.credit.ragged import Array, sum_per_episode
 
-Array = npt.NDArray[np.float64]
 Correction = Literal["none", "token_truncate", "step_truncate", "sequence_mask"]
 CORRECTIONS: tuple[Correction, ...] = get_args(Correction)
 

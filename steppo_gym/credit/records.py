@@ -17,11 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from steppo_gym.credit.modulation import step_entropies
-from steppo_gym.credit.ragged import sum_per_episode
+from steppo_gym.credit.ragged import Array, sum_per_episode
 from steppo_gym.errors import SteppoGymError
 from steppo_gym.rollouts.episode import Episode
 
-Array = npt.NDArray[np.float64]
 Unit = Literal["step", "token"]
 
 NO_CREDIT = 1e-9

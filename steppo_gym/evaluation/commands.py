@@ -111,16 +111,12 @@ def list_panels(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name in ("tasks", "tries", "slots", "max_tokens"):
+    for name, least in {"tasks": 1, "tries": 1, "slots": 1, "max_tokens": 1, "workers": 0, "seed": 0}.items():
         value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name} must be at least 1, got {value}.")
+        if value is not None and value < least:
+            raise ValueError(f"--{name} must be at least {least}, got {value}.")
     if options.temperature is not None and not 0 <= options.temperature < math.inf:
         raise ValueError(f"--temperature must be 0 or a higher number, got {options.temperature}.")
-    for name, least in (("workers", 0), ("seed", 0)):
-        value = getattr(options, name)
-        if value is not None and not value >= least:
-            raise ValueError(f"--{name} must be at least {least}, got {value}.")
     if options.panel is not None and options.split is not None:
         raise ValueError("--panel says what is played, and so does --split. Give one of them.")
     if options.tries > 1 and options.temperature == 0:

@@ -45,7 +45,8 @@ class Playing:
     @property
     def missing(self) -> list[int]:
         """Numbers of the episodes that are still to be played, those that failed among them."""
-        return [n for n in range(self.tries * len(self._ids)) if n not in self._ended or self._failed(n)]
+        played = {number for number, episode in self._ended.items() if episode.ended != "failed"}
+        return [number for number in range(self.tries * len(self._ids)) if number not in played]
 
     def run(
         self, policy: Policy, pool: EnvPool, codec: Codec, *, max_prompt_tokens: int | None = None, show: bool = True
@@ -92,9 +93,6 @@ class Playing:
         self._rewrite(sorted(self._ended))
         return [self._ended[k * size + i] for i in range(size) for k in range(self.tries)]
 
-    def _failed(self, number: int) -> bool:
-        return self._ended[number].ended == "failed"
-
     def _read(self) -> dict[int, Episode]:
         content = self.file.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
@@ -129,6 +127,5 @@ class _Numbered:
         return self._policy.respond([self._with_number(request) for request in requests])
 
     def _with_number(self, request: Request) -> Request:
-        if request.stream is None:
-            return request
+        assert request.stream is not None, "collect names the stream of every request"
         return replace(request, stream=(self._numbers[request.stream[0]], request.stream[1]))

@@ -20,8 +20,8 @@ from collections.abc import Iterable, Sequence
 from multiprocessing.connection import wait
 from typing import Any
 
-from steppo_gym.env import Context
 from steppo_gym.errors import InfrastructureError
+from steppo_gym.keywords import Context
 from steppo_gym.rollouts.env_host import (
     Command,
     EnvDescription,
@@ -107,7 +107,7 @@ class EnvPool:
                 for first in range(0, num_slots, self._slots_per_worker):
                     slots = range(first, min(first + self._slots_per_worker, num_slots))
                     self._lanes.append(Lane(len(self._lanes), slots, self._start_worker()))
-                self._description = self._await_descriptions()
+                self._description, *_ = [self._await_description(lane) for lane in self._lanes]
             else:
                 self._description = self._host.describe()
         except BaseException:
@@ -223,10 +223,6 @@ class EnvPool:
 
     def _start_worker(self) -> Worker:
         return self._worker_class(self._spec, step_timeout=self._step_timeout, reset_timeout=self._reset_timeout)
-
-    def _await_descriptions(self) -> EnvDescription:
-        descriptions = [self._await_description(lane) for lane in self._lanes]
-        return descriptions[0]
 
     def _await_description(self, lane: Lane) -> EnvDescription:
         while True:

@@ -12,7 +12,6 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from types import TracebackType
 from typing import Any, NotRequired, TypedDict
 
 from steppo_gym.storage.http_server import JsonServer, RefusedError
@@ -82,9 +81,7 @@ class ScriptedChatServer:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

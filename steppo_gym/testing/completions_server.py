@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NotRequired, Protocol, TypedDict
 from urllib.parse import urlsplit
 
@@ -144,9 +143,7 @@ class CompletionsServer:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.kill()
 
     @contextlib.contextmanager
