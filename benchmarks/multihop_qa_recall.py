@@ -45,7 +45,7 @@ def recall_at(questions: list[Question], retriever: Retriever, k: int, *, same_t
     shares = []
     for question, hits in zip(questions, retriever.search([q.text for q in questions], k), strict=True):
         state = SearchState(same_texts=same_texts)
-        state.add_first([hit.passage for hit in hits])
+        state.find([hit.passage for hit in hits])
         found = [state.has(paragraph) for paragraph in question.supporting]
         shares.append(sum(found) / len(found))
     return sum(shares) / len(shares), sum(share == 1.0 for share in shares) / len(shares)

@@ -216,12 +216,10 @@ class AlfworldEnv(TextEnv):
 
     def _spelled(self, command: str) -> str:
         """The command in the words of this game: before alfworld 0.4, `put x in/on y` stood for `move x to y`."""
-        older = (
-            command.replace("move ", "put ", 1).replace(" to ", " in/on ", 1)
-            if command.startswith("move ")
-            else command
-        )
-        return older if command not in self._admissible and older in self._admissible else command
+        if not command.startswith("move ") or command in self._admissible:
+            return command
+        older = command.replace("move ", "put ", 1).replace(" to ", " in/on ", 1)
+        return older if older in self._admissible else command
 
     @property
     def _running(self) -> Engine:

@@ -157,7 +157,7 @@ class MultihopQAEnv(TextEnv):
         self._expert_seed = self._draw_seed()
         if self.protocol.searches_first:
             (hits,) = self._retriever.search([self._question.text], self.protocol.top_k)
-            self._search.add_first([hit.passage for hit in hits])
+            self._search.find([hit.passage for hit in hits])
         return render.first_feedback(self._question.text, self._search.passages)
 
     def _apply(self, response: str) -> Transition:

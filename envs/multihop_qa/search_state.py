@@ -43,17 +43,24 @@ class SearchState:
         self.identities: set[tuple[str, str]] = set()
         """Title and text of the passages found."""
 
-    def add_first(self, passages: Sequence[Passage]) -> None:
-        """What was found without the agent's doing."""
-        self._new(passages)
-
     def add(self, queries: Sequence[str], found: Sequence[Sequence[Passage]]) -> list[list[Passage]]:
         """Note searches and what each of them found; return what is new of it."""
         for query in queries:
             words = _words(query)
             self.num_repeats += any(words == _words(earlier) for earlier in self.queries)
             self.queries.append(query)
-        return [self._new(passages) for passages in found]
+        return [self.find(passages) for passages in found]
+
+    def find(self, passages: Sequence[Passage]) -> list[Passage]:
+        """Note passages that were found; return those that are new."""
+        new = []
+        for passage in passages:
+            identity = (passage.title, passage.text)
+            if identity not in self.identities:
+                self.identities.add(identity)
+                new.append(passage)
+        self.passages += new
+        return new
 
     def has(self, paragraph: Paragraph) -> bool:
         """Whether a paragraph of the data is among the passages found."""
@@ -86,22 +93,12 @@ class SearchState:
         if state["repeats"] > len(state["queries"]):
             raise bad_snapshot(f"expected no more repeats than queries, found {state['repeats']}")
         restored = cls(same_texts=same_texts)
-        restored._new([Passage(*fields) for fields in state["passages"]])
+        restored.find([Passage(*fields) for fields in state["passages"]])
         restored.queries = list(state["queries"])
         restored.problems = list(state["problems"])
         restored.answer = state["answer"]
         restored.num_repeats = state["repeats"]
         return restored
-
-    def _new(self, passages: Sequence[Passage]) -> list[Passage]:
-        new = []
-        for passage in passages:
-            identity = (passage.title, passage.text)
-            if identity not in self.identities:
-                self.identities.add(identity)
-                new.append(passage)
-        self.passages += new
-        return new
 
 
 def _words(text: str) -> str:

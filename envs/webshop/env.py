@@ -143,7 +143,8 @@ class WebShopEnv(TextEnv):
         """What the expert writes in the current state."""
         self._require_episode("ask the expert about")
         self.expert_slip = False
-        page, looked = expert_page(self._session, self.shop), self._has_looked()
+        page = expert_page(self._session, self.shop)
+        looked = has_looked([exchange.action for exchange in self.history], self._session.asin)
         steps_left = self.max_steps - self.num_steps
         if self.expert == "clumsy":
             action = reading_action(
@@ -216,9 +217,6 @@ class WebShopEnv(TextEnv):
         if self._score is None:
             return Transition(feedback, shown)
         return Transition(feedback, shown, purchase_reward(self.protocol, self._score.total), terminated=True)
-
-    def _has_looked(self) -> bool:
-        return has_looked([exchange.action for exchange in self.history], self._session.asin)
 
     def _nothing(self, action: str, reason: str, reward: float = 0.0) -> Transition:
         """What changes nothing. Only a missing or malformed tag or call is charged for, as in both recipes."""

@@ -28,11 +28,12 @@ KEPT_NAMES = 8192
 """Names whose nouns are kept: every purchase asks for those of two names, and the goals' come again and again."""
 
 _WORDS = re.compile(r"\w{2,}")
-_STOP_WORDS = """
+_STOP_WORD_LIST = """
     about all also and any are at be but by can each every for from has have how in into is it its more most no not of
     off on only or our out over per so such than that the their then these this those to up upon very was we were when
     which while who will with without you your
 """
+_STOP_WORDS = frozenset(_STOP_WORD_LIST.split())
 _NOUNS = ("NOUN", "PROPN")
 
 
@@ -126,13 +127,7 @@ def _is_installed(package: str) -> bool:
 
 @functools.lru_cache(KEPT_NAMES)
 def _words(text: str) -> tuple[str, ...]:
-    stop_words = _stop_words()
-    return tuple(word for word in _WORDS.findall(text.lower()) if word.isalpha() and word not in stop_words)
-
-
-@functools.cache
-def _stop_words() -> frozenset[str]:
-    return frozenset(_STOP_WORDS.split())
+    return tuple(word for word in _WORDS.findall(text.lower()) if word.isalpha() and word not in _STOP_WORDS)
 
 
 @functools.lru_cache(KEPT_NAMES)

@@ -42,7 +42,7 @@ def sign_accuracy(credit: npt.ArrayLike, truth: npt.ArrayLike) -> float:
     """
     credit, truth = _same(credit, truth)
     kept = truth != 0
-    agrees = np.sign(_without_dust(credit[kept])) * np.sign(truth[kept])
+    agrees = np.sign(np.where(has_credit(credit), credit, 0.0)[kept]) * np.sign(truth[kept])
     return float((agrees.mean() + 1) / 2) if kept.any() else float("nan")
 
 
@@ -221,10 +221,6 @@ def _same(credit: npt.ArrayLike, truth: npt.ArrayLike) -> tuple[Array, Array]:
     if credit.shape != truth.shape or credit.ndim != 1:
         raise ValueError(f"credit and truth must be lists of one length, got {credit.shape} and {truth.shape}.")
     return credit, truth
-
-
-def _without_dust(credit: Array) -> Array:
-    return np.where(has_credit(credit), credit, 0.0)
 
 
 def _ranks(x: Array) -> Array:

@@ -11,7 +11,7 @@ dimensions. Approximate search is left out.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -86,7 +86,8 @@ def build_dense(passages: Iterable[Passage], folder: Path, encoder: Encoder, *, 
     num_passages = write_passages(folder, passages)
     written = Passages(folder)
     embeddings: np.ndarray | None = None
-    for start in _batches(num_passages, progress):
+    starts = range(0, num_passages, _BATCH)
+    for start in tqdm(starts, desc="Embeddings", unit="batch", disable=None if progress else True):
         batch = [written[position] for position in range(start, min(start + _BATCH, num_passages))]
         vectors = _encode(encoder.encode_document, [f"{passage.title}\n{passage.text}" for passage in batch])
         if embeddings is None:
@@ -146,10 +147,6 @@ class DenseRetriever(LocalIndex):
 
     def _best(self, scores: np.ndarray, k: int) -> list[Hit]:
         return [Hit(self._passages[int(position)], float(scores[position])) for position in top_k(scores, k)]
-
-
-def _batches(size: int, progress: bool) -> Iterator[int]:
-    return iter(tqdm(range(0, size, _BATCH), desc="Embeddings", unit="batch", disable=None if progress else True))
 
 
 def _encode(encode: Callable[[list[str]], Any], texts: list[str]) -> np.ndarray:

@@ -77,7 +77,8 @@ def _fire_functions(rule: Any) -> list[Fire]:
     """For each condition of a rule, the function from a new fact that matches it to the rule's new conclusions."""
     conditions = [condition.args for condition in rule.conditions]
     if rule.type == "project":
-        return [_projection(selector(rule.effect.args, conditions[0]))]
+        select = selector(rule.effect.args, conditions[0])
+        return [lambda row: (select(row),)]
     if rule.type == "join":
         return _join(rule.effect.args, *conditions)
     return _product(rule.effect.args, conditions)
@@ -92,10 +93,6 @@ def _only_if_constants_match(arguments: Sequence[str], fire: Fire) -> Fire:
     if not constants:
         return fire
     return lambda row: fire(row) if all(row[place] == name for place, name in constants) else ()
-
-
-def _projection(select: Select) -> Fire:
-    return lambda row: (select(row),)
 
 
 def _join(effect: Sequence[str], left: Sequence[str], right: Sequence[str]) -> list[Fire]:
