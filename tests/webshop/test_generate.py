@@ -107,7 +107,7 @@ def test_the_reward_tells_option_values_apart():
         for name, values in department.options.items():
             for wanted, chosen in itertools.product(values, repeat=2):
                 for options in ((wanted,), {name: wanted}):
-                    goal = Goal("B1", "", ("x",), options, 9.0, "", "", "", "Lamp")
+                    goal = Goal("B1", "", ("x",), options, 9.0, "", "", "Lamp")
                     result = score(goal, product=product, chosen={name: chosen}, price=1.0, tagger=WordTagger())
                     assert result.r_option == float(wanted == chosen), (wanted, chosen)
 

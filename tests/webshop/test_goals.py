@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import random
-from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -15,7 +14,6 @@ from steppo_gym.envs.webshop.built_in.generate import SPLITS, generate_files, sp
 from steppo_gym.envs.webshop.store.catalogue import Product, products_of
 from steppo_gym.envs.webshop.store.goals import (
     NO_BOUND,
-    count_attributes,
     human_goals,
     price_bound,
     reward_prices,
@@ -51,7 +49,7 @@ def human_goals_of(products, records, seed=0):
 def synthetic_goals_of(products, records, seed=0):
     rng = random.Random(seed)
     prices = dict(reward_prices(products, rng))
-    return list(synthetic_goals(products, records.get, prices, rng, count_attributes(products, records.get)))
+    return list(synthetic_goals(products, records.get, prices, rng))
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +87,9 @@ def test_without_two_bounds_there_is_none_and_nothing_is_drawn(price):
 def test_a_human_goal():
     (goal,) = human_goals_of([product("B1", color=("red",))], {"B1": [human()]})
     assert goal.instruction == f"i want it, and price lower than {goal.price_upper:.2f} dollars"
-    assert (goal.asin, goal.title, goal.query, goal.category) == ("B1", "Title B1", "query", "garden")
+    assert (goal.asin, goal.title, goal.query) == ("B1", "Title B1", "query")
     assert goal.product_category == "A \u203a B"
-    assert (goal.attributes, goal.options, goal.weight) == (("soft",), ("red",), 1.0)
+    assert (goal.attributes, goal.options) == (("soft",), ("red",))
 
 
 def test_a_dear_product_has_no_bound_in_its_instruction():
@@ -140,14 +138,6 @@ def test_an_option_without_values_leaves_no_goal_and_still_draws():
     rng = random.Random(3)
     price_bound(20.0, rng)
     assert synthetic_goals_of(products, records, 3)[0].price_upper == price_bound(20.0, rng)
-
-
-def test_rare_attributes_weigh_more():
-    products = [product("B1", color=("red", "blue")), product("B2")]
-    records = {"B1": synthetic(), "B2": synthetic(instruction_attributes=["soft", "rare"])}
-    assert count_attributes(products, records.get) == {"soft": 3, "rare": 1}
-    weights = [goal.weight for goal in synthetic_goals_of(products, records)]
-    assert weights == pytest.approx([1 / 3, 1 / 3, (1 / 3 + 1) / 2])
 
 
 def official_draws(products, records, seed, kind):
@@ -200,7 +190,7 @@ def test_goals_are_made_one_at_a_time():
     prices = dict.fromkeys((f"B{number}" for number in range(4)), 20.0)
     goals = human_goals(products, lambda asin: [human()], prices, random.Random(0))
     assert [next(goals).asin for _ in range(3)] == ["B0", "B1", "B2"]
-    goals = synthetic_goals(products, lambda asin: synthetic(), {"B3": 20.0}, random.Random(0), {"soft": 1})
+    goals = synthetic_goals(products, lambda asin: synthetic(), {"B3": 20.0}, random.Random(0))
     assert next(goals).asin == "B3"
 
 
@@ -309,20 +299,6 @@ def test_any_record_makes_goals_or_a_data_error(record, prices):
         assert all(goal.attributes and goal.price_upper > 0 and isinstance(goal.instruction, str) for goal in goals)
 
 
-@given(
-    options=st.dictionaries(st.text(max_size=3), st.lists(st.text(max_size=3), max_size=3).map(tuple), max_size=3),
-    attributes=st.lists(st.text(max_size=3), min_size=1, max_size=4),
-)
-def test_counts_are_those_of_the_goals(options, attributes):
-    products = [Product("B1", "", "", (), (), options, (20.0,), "", "", ""), product("B2")]
-    records = {"B1": synthetic(instruction_attributes=attributes), "B2": synthetic()}
-    goals = synthetic_goals_of(products, records)
-    counts = Counter(attribute for goal in goals for attribute in goal.attributes)
-    assert +count_attributes(products, records.get) == counts
-    for goal in goals:
-        assert goal.weight == pytest.approx(sum(1 / counts[word] for word in goal.attributes) / len(goal.attributes))
-
-
 @pytest.fixture(scope="module")
 def official_shop(shared_data):
     folder = shared_data / "webshop"
@@ -345,7 +321,6 @@ def test_recorded_goals_of_the_official_code(shared_data, official_shop):
         assert goal.attributes == tuple(expected["attributes"])
         assert goal.options == expected["goal_options"]
         assert goal.price_upper == expected["price_upper"]
-        assert goal.weight == pytest.approx(expected["weight"], abs=1e-12)
         assert goal.title == expected["name"]
         assert (goal.query, goal.product_category) == (expected["query"], expected["product_category"])
 

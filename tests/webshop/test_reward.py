@@ -45,7 +45,6 @@ WANTED = Goal(
     price_upper=30.0,
     query="desk lamps",
     product_category=PATH,
-    category="garden",
     title="Brass Desk Lamp",
 )
 CHOSEN = {"color": "red", "size": "small"}
@@ -313,7 +312,6 @@ def test_recorded_rewards_of_the_official_code(shared_data):
             wanted["price_upper"],
             wanted["query"],
             wanted["product_category"],
-            wanted["category"],
             wanted["name"],
         )
         found = score(

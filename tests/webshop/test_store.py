@@ -24,7 +24,7 @@ from steppo_gym.envs.webshop.data import find_files
 from steppo_gym.envs.webshop.store import shop as shop_module
 from steppo_gym.envs.webshop.store.catalogue import Product, products_of
 from steppo_gym.envs.webshop.store.database import Database, build_once
-from steppo_gym.envs.webshop.store.goals import count_attributes, human_goals, reward_prices, shuffled, synthetic_goals
+from steppo_gym.envs.webshop.store.goals import human_goals, reward_prices, shuffled, synthetic_goals
 from steppo_gym.envs.webshop.store.products import DRAW_SEED, KEPT_PRODUCTS
 from steppo_gym.envs.webshop.store.shop import GOAL_KINDS, Shop, open_generated_shop, open_shop
 from steppo_gym.errors import DataError
@@ -86,8 +86,7 @@ def test_goals_are_in_the_shuffled_order(shop, kind):
     if kind == "human":
         goals = list(human_goals(products, FILES.human.get, prices, rng))
     else:
-        counts = count_attributes(products, FILES.attributes.get)
-        goals = list(synthetic_goals(products, FILES.attributes.get, prices, rng, counts))
+        goals = list(synthetic_goals(products, FILES.attributes.get, prices, rng))
     assert shop.num_goals(kind) == len(goals) >= 60
     assert [shop.goal(kind, number) for number in range(len(goals))] == [goals[made] for made in shuffled(len(goals))]
 

@@ -66,9 +66,7 @@ class Goal:
         price_upper: most that the product may cost, in dollars.
         query: of the product.
         product_category: of the product.
-        category: of the product.
         title: of the product.
-        weight: share with which a goal is drawn.
     """
 
     asin: str
@@ -78,9 +76,7 @@ class Goal:
     price_upper: float
     query: str
     product_category: str
-    category: str
     title: str
-    weight: float = 1.0
 
 
 def products_of(

@@ -24,7 +24,6 @@ from steppo_gym.envs.webshop.store.catalogue import Goal
 from steppo_gym.envs.webshop.store.database import Database
 from steppo_gym.envs.webshop.store.goals import (
     SplitRule,
-    count_attributes,
     human_goals,
     reward_prices,
     shuffled,
@@ -90,7 +89,7 @@ class GoalStore:
         query = "SELECT asin, goal FROM numbers JOIN goals USING (made) WHERE number = ?"
         ((asin, text),) = self._database.rows(query, number)
         product = self._products.product(asin)
-        instruction, attributes, options, price_upper, weight = json.loads(text)
+        instruction, attributes, options, price_upper = json.loads(text)
         return Goal(
             asin=asin,
             instruction=instruction,
@@ -99,9 +98,7 @@ class GoalStore:
             price_upper=price_upper,
             query=product.query,
             product_category=product.product_category,
-            category=product.category,
             title=product.title,
-            weight=weight,
         )
 
     def _numbers(self, split: Split) -> Sequence[int]:
@@ -143,10 +140,9 @@ def _goals(products: ProductStore, kind: GoalKind, progress: bool) -> Iterator[G
     )
     if kind == "human":
         return human_goals(shown, products.instructions, prices, rng)
-    counts = count_attributes(products.products(), products.annotation)
-    return synthetic_goals(shown, products.annotation, prices, rng, counts)
+    return synthetic_goals(shown, products.annotation, prices, rng)
 
 
 def _encode(goal: Goal) -> str:
     options = goal.options if isinstance(goal.options, tuple) else dict(goal.options)
-    return json.dumps([goal.instruction, goal.attributes, options, goal.price_upper, goal.weight])
+    return json.dumps([goal.instruction, goal.attributes, options, goal.price_upper])

@@ -17,12 +17,10 @@ Everything is read and yielded one at a time: a full shop has 1.18 million produ
 from __future__ import annotations
 
 import itertools
-import math
 import random
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 from steppo_gym.envs.webshop.built_in.generate import Split
 from steppo_gym.envs.webshop.store.catalogue import Goal, Product
@@ -89,7 +87,6 @@ def synthetic_goals(
     annotations: Callable[[str], Mapping[str, Any] | None],
     prices: Mapping[str, float],
     rng: random.Random,
-    attribute_counts: Mapping[str, int],
 ) -> Iterator[Goal]:
     """Goals made from attributes: one for every combination of a product's option values.
 
@@ -98,7 +95,6 @@ def synthetic_goals(
         annotations: the record of `items_ins_v2*.json` for an id, None where there is none.
         prices: of `reward_prices`, all of them.
         rng: one draw of two bounds for every product with an instruction, after those of the prices.
-        attribute_counts: of `count_attributes` for the same products: goals of rarer attributes weigh more.
 
     Raises:
         DataError: a record is malformed.
@@ -112,35 +108,12 @@ def synthetic_goals(
         # An option without values leaves no combination, though the bound is drawn.
         if not all(product.options.values()):
             continue
-        weight = sum(1 / attribute_counts[attribute] for attribute in attributes) / len(attributes)
         names = sorted(product.options)
         for values in itertools.product(*(product.options[name] for name in names)):
             options = dict(zip(names, values, strict=True))
             named = ", and ".join(f"{name}: {value}" for name, value in options.items())
             text = f"{instruction} with {named}" if named else instruction
-            yield _goal(product, text, attributes, options, bound, weight)
-
-
-def count_attributes(
-    products: Iterable[Product], annotations: Callable[[str], Mapping[str, Any] | None]
-) -> Counter[str]:
-    """In how many synthetic goals each attribute is wanted.
-
-    Args:
-        products: those that the goals are made from.
-        annotations: as for `synthetic_goals`.
-
-    Raises:
-        DataError: a record is malformed.
-    """
-    counts: Counter[str] = Counter()
-    for product in products:
-        wanted = _synthetic_wanted(product.asin, annotations(product.asin))
-        if wanted is not None:
-            num_goals = math.prod(len(values) for values in product.options.values())
-            for attribute in wanted.attributes:
-                counts[attribute] += num_goals
-    return counts
+            yield _goal(product, text, attributes, options, bound)
 
 
 def price_bound(price: float, rng: random.Random) -> float:
@@ -200,18 +173,12 @@ def split_range(num_goals: int, split: Split, rule: SplitRule) -> range:
     return ranges[split][: max(0, num_goals - ranges[split].start)]
 
 
-class _SyntheticWanted(NamedTuple):
-    instruction: str
-    attributes: tuple[str, ...]
-
-
 def _goal(
     product: Product,
     text: str,
     attributes: tuple[str, ...],
     options: tuple[str, ...] | Mapping[str, str],
     bound: float,
-    weight: float = 1.0,
 ) -> Goal:
     limit = f", and price lower than {bound:.2f} dollars" if bound != NO_BOUND else ""
     return Goal(
@@ -222,9 +189,7 @@ def _goal(
         price_upper=bound,
         query=product.query,
         product_category=product.product_category,
-        category=product.category,
         title=product.title,
-        weight=weight,
     )
 
 
@@ -236,7 +201,8 @@ def _human_records(asin: str, records: object) -> Sequence[Mapping[str, Any]]:
     return records
 
 
-def _synthetic_wanted(asin: str, annotation: Mapping[str, Any] | None) -> _SyntheticWanted | None:
+def _synthetic_wanted(asin: str, annotation: Mapping[str, Any] | None) -> tuple[str, tuple[str, ...]] | None:
+    """The instruction and the wanted attributes, None where there is no instruction."""
     where = f"the attributes of product {asin}"
     # Products without an instruction lack the key or have null.
     if annotation is None or (isinstance(annotation, Mapping) and annotation.get("instruction") is None):
@@ -244,7 +210,7 @@ def _synthetic_wanted(asin: str, annotation: Mapping[str, Any] | None) -> _Synth
     attributes = _texts(annotation, "instruction_attributes", where)
     if not attributes:
         raise _error("some instruction_attributes beside an instruction", attributes, where)
-    return _SyntheticWanted(_text(annotation, "instruction", where), attributes)
+    return _text(annotation, "instruction", where), attributes
 
 
 def _text(record: Mapping[str, Any], key: str, where: str) -> str:
