@@ -122,10 +122,8 @@ def test_recorded_single_answers_become_papers(shared_data, connect):
 
     with answer_as(base + "0") as server:
         assert connect(server).paper("0") is None
-    with answer_as(base + "batch") as server:
-        sent = json.loads(by_uri[base + "batch"]["request_body"])
-        assert connect(server).papers(sent["ids"]) == [None, None, None]  # Authors alone make no paper.
-        assert server.bodies == [sent]
+    # Authors alone make no paper.
+    assert [paper_of(record) for record in by_uri[base + "batch"]["body"]] == [None, None, None]
     refused, paper = (
         next(answer for answer in recorded(shared_data) if answer["cassette"] == name)
         for name in ("test_bad_query_parameters", "test_get_paper")
@@ -213,8 +211,6 @@ def test_nulls_within_a_list_are_passed_over(connect):
     links = [None, {"citedPaper": None}, {}, {"citedPaper": nobody}, {"citedPaper": RECORD}]
     with Server(always(200, {"offset": 0, "data": links})) as server:
         assert connect(server).references("x", limit=5) == [PAPER]
-    with Server(always(200, [None, RECORD])) as server:
-        assert connect(server).papers(["a", "b"]) == [None, PAPER]
 
 
 def test_a_record_becomes_a_paper():
@@ -394,19 +390,6 @@ def test_no_hit_has_no_data(connect):
         assert connect(server).search("n0 r3sult", limit=5) == []
 
 
-def test_a_batch_keeps_the_order_and_says_who_is_unknown(connect):
-    def answer(number, body):
-        return 200, {}, [RECORD | {"paperId": "x", "externalIds": {}} if one != "gone" else None for one in body["ids"]]
-
-    with Server(answer) as server:
-        found = connect(server).papers(["a", "gone", "", "2201.11990v1", "a/b", "\ud800"])
-        assert [bool(paper) for paper in found] == [True, False, False, True, True, False]
-        assert server.bodies == [{"ids": ["a", "gone", "ARXIV:2201.11990", "a/b"]}]
-        many = [f"p{number}" for number in range(1001)]
-        assert len(connect(server).papers(many)) == 1001
-        assert [len(body["ids"]) for body in server.bodies[1:]] == [500, 500, 1]
-
-
 def test_an_unknown_paper_is_none_and_asked_for_once(connect):
     with Server(always(404, NOT_FOUND)) as server:
         client = connect(server)
@@ -456,11 +439,6 @@ def test_a_refused_search_is_an_error_at_once(connect, status, asked):
             with pytest.raises(InfrastructureError, match=f"refused the request with HTTP {status}: .*unsupported"):
                 client.search("moon", limit=3)
         assert len(server.paths) == 2 * asked
-
-
-def test_a_batch_of_another_length_is_refused(connect):
-    with Server(always(200, [RECORD])) as server, pytest.raises(InfrastructureError, match="a list of 2 papers"):
-        connect(server, max_retries=0).papers(["a", "b"])
 
 
 def test_retry_after_is_heeded(connect):
@@ -541,7 +519,6 @@ def test_kept_answers_come_when_the_server_is_gone(connect, tmp_path):
             client.search("moon graph", limit=5, until="2020-06-01"),
             [client.paper(one) for one in asked],
             [client.citations(one, limit=2) + client.references(one, limit=2) for one in asked],
-            client.papers(asked),
         )
 
     with serving_papers(corpus) as server:

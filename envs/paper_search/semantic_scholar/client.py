@@ -12,18 +12,16 @@ described in `steppo_gym.envs.paper_search.semantic_scholar.records` and at http
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 from steppo_gym.envs.paper_search.papers import Paper, arxiv_id_without_version, published_by
 from steppo_gym.envs.paper_search.semantic_scholar.records import (
-    BATCH,
     FIELDS,
     LIST_DEPTH,
     LIST_PAGE,
@@ -34,7 +32,7 @@ from steppo_gym.envs.paper_search.semantic_scholar.records import (
     paper_of,
 )
 from steppo_gym.envs.paper_search.semantic_scholar.response_cache import ResponseCache
-from steppo_gym.envs.paper_search.semantic_scholar.texts import checked, read_batch, read_object, read_page_text
+from steppo_gym.envs.paper_search.semantic_scholar.texts import checked, read_object, read_page_text
 from steppo_gym.errors import InfrastructureError
 from steppo_gym.quoting import valid_text
 from steppo_gym.retrieval.retriever import check_k
@@ -51,7 +49,6 @@ MAX_QUERY_CHARACTERS = 1000
 _PLAIN_ID = re.compile(r"[!-~]{1,200}")
 _RESERVED = frozenset({"search", "batch", "autocomplete"})
 """Words that stand where an id may stand."""
-_LISTS = ("/paper/search?", "/paper/batch?")
 _FIELDS = ",".join(FIELDS)
 
 T = TypeVar("T")
@@ -135,20 +132,6 @@ class SemanticScholar:
             return None
         return paper_of(self._get(f"{place}?{_query({'fields': _FIELDS})}", read_object))
 
-    def papers(self, paper_ids: Sequence[str]) -> list[Paper | None]:
-        """Several papers, `BATCH` with one request; None for those that are unknown."""
-        known = [paper_id for paper_id in paper_ids if _place(paper_id)]
-        found: dict[str, Paper | None] = {}
-        for start in range(0, len(known), BATCH):
-            batch = known[start : start + BATCH]
-            body = {"ids": list(map(_server_id, batch))}
-            read = partial(read_batch, size=len(batch))
-            records = self._ask("POST", f"/paper/batch?{_query({'fields': _FIELDS})}", read, body) or [None] * len(
-                batch
-            )
-            found |= zip(batch, map(paper_of, records), strict=True)
-        return [found.get(paper_id) for paper_id in paper_ids]
-
     def citations(self, paper_id: str, *, limit: int, until: str = "") -> list[Paper]:
         """See `PaperSource`."""
         return self._neighbours(paper_id, "citations", "citingPaper", limit, until)
@@ -198,17 +181,14 @@ class SemanticScholar:
         return list(found.values())[:limit]
 
     def _get(self, path: str, read: Callable[[str], T]) -> T | None:
-        return self._ask("GET", path, read, None)
-
-    def _ask(self, method: str, path: str, read: Callable[[str], T], body: dict[str, Any] | None) -> T | None:
         """What `read` makes of an answer, None where a paper is unknown; from the cache if it is there."""
-        key = f"{method} {self.url}{path}" + (f" {json.dumps(body)}" if body else "")
+        key = f"GET {self.url}{path}"
         answer = None if self._cache is None else self._cache.get(key)
         if answer is None:
             read_checked = partial(checked, read=read)
             # Only a paper can be unknown. What does not know its own addresses is another kind of server.
-            expected = (200,) if path.startswith(_LISTS) else (200, 404)
-            answer = self._client.request(method, path, read_checked, body=body, expected=expected)
+            expected = (200,) if path.startswith("/paper/search?") else (200, 404)
+            answer = self._client.request("GET", path, read_checked, expected=expected)
             answer = answer if self._cache is None else self._cache.keep(key, *answer)
         status, text = answer
         if status == 404:

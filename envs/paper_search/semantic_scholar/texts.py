@@ -44,23 +44,11 @@ def read_page_text(text: str) -> Page:
         raise UnreadableAnswerError(f"{shorten(text)} ({error})") from None
 
 
-def read_batch(text: str, size: int) -> list[Record | None]:
-    """As many papers as were asked for, None for those that are unknown."""
-    records = _load(text)
-    if not isinstance(records, list) or len(records) != size:
-        raise UnreadableAnswerError(f"{shorten(text)} where a list of {size} papers was expected")
-    return records
-
-
 def _read_json(text: str) -> dict[str, Any]:
-    message = _load(text)
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError):
+        raise UnreadableAnswerError(f"{shorten(text)}, which is not JSON") from None
     if not isinstance(message, dict):
         raise UnreadableAnswerError(f"{shorten(text)} where a JSON object was expected")
     return message
-
-
-def _load(text: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise UnreadableAnswerError(f"{shorten(text)}, which is not JSON") from None
