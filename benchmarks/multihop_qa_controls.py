@@ -11,7 +11,7 @@ import argparse
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from steppo_gym.envs.multihop_qa.built_in.encyclopaedia import Encyclopaedia, encyclopaedia
 from steppo_gym.envs.multihop_qa.built_in.generate import world_number
@@ -50,15 +50,16 @@ def control_scores(dataset: Dataset, split: str, *, num_questions: int, top_k: i
 
 def _chances(question: Question, world: Encyclopaedia, retriever: Retriever, top_k: int) -> dict[str, float]:
     answer = question.answers[0]
-    named = _names_in(question.text, world)
-    sort = _sort(answer, world)
+    kinds = {thing.name: thing.kind for thing in world.things.values()}
+    named = _names_in(question.text, kinds)
+    sort = _sort(answer, kinds)
     queries = [question.text, *named]
     found = [" ".join(hit.passage.text for hit in hits) for hits in retriever.search(queries, top_k)]
-    shown = [name for name in _values_in(found[0], world) if _sort(name, world) == sort and name not in named]
-    everything = {thing.name for thing in world.things.values()} | {str(t.year) for t in world.things.values()}
+    shown = [name for name in _values_in(found[0], kinds) if _sort(name, kinds) == sort and name not in named]
+    everything = set(kinds) | {str(t.year) for t in world.things.values()}
     return {
         "name in the question": _chance(answer, named),
-        "random of the right sort": _chance(answer, [name for name in everything if _sort(name, world) == sort]),
+        "random of the right sort": _chance(answer, [name for name in everything if _sort(name, kinds) == sort]),
         "one search, random of the right sort": _chance(answer, shown),
         "one search, oracle": float(answer in found[0]),
         "best one search, oracle": float(any(answer in text for text in found)),
@@ -69,18 +70,18 @@ def _chance(answer: str, choices: Collection[str]) -> float:
     return (answer in choices) / len(choices) if choices else 0.0
 
 
-def _sort(value: str, world: Encyclopaedia) -> str:
-    return world.kinds.get(value, "year")
+def _sort(value: str, kinds: Mapping[str, str]) -> str:
+    return kinds.get(value, "year")
 
 
-def _names_in(text: str, world: Encyclopaedia) -> list[str]:
+def _names_in(text: str, kinds: Collection[str]) -> list[str]:
     words = re.findall(r"\w+", text)
     pairs = (f"{one} {other}" for one, other in itertools.pairwise(words))
-    return list(dict.fromkeys(pair for pair in pairs if pair in world.kinds))
+    return list(dict.fromkeys(pair for pair in pairs if pair in kinds))
 
 
-def _values_in(text: str, world: Encyclopaedia) -> Sequence[str]:
-    return [*_names_in(text, world), *dict.fromkeys(_YEAR.findall(text))]
+def _values_in(text: str, kinds: Collection[str]) -> Sequence[str]:
+    return [*_names_in(text, kinds), *dict.fromkeys(_YEAR.findall(text))]
 
 
 def main() -> None:

@@ -39,8 +39,6 @@ class GeneratedGame:
     """Content of `game.tw-pddl`."""
     traj_data: dict[str, Any]
     """Content of `traj_data.json`: the fields that alfworld reads."""
-    room: int
-    task_type: str
 
 
 def generate_game(seed: int, *, room: int, task_type: str) -> GeneratedGame:
@@ -63,8 +61,6 @@ def generate_game(seed: int, *, room: int, task_type: str) -> GeneratedGame:
     return GeneratedGame(
         game=_game(load_room(room), objects, goal, sentence),
         traj_data=_traj_data(seed, room, goal, sentence),
-        room=room,
-        task_type=task_type,
     )
 
 

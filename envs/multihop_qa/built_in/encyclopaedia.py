@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -65,11 +65,6 @@ class Encyclopaedia:
     def sentences(self, title: str) -> tuple[str, ...]:
         """What the page says."""
         return _sentences(self.things[title], self.things)
-
-    @cached_property
-    def kinds(self) -> dict[str, str]:
-        """Kind of what goes by a name."""
-        return {thing.name: thing.kind for thing in self.things.values()}
 
     def titles(self, kind: str) -> list[str]:
         """Titles of the things of a kind."""
