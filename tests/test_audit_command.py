@@ -153,7 +153,7 @@ def test_a_run_is_audited_at_the_temperature_it_was_trained_at():
     trained = {"config": {"temperature": 0.7, "num_generations": 2, "episodes_per_iteration": 8}}
     for given, run, wanted in (([], trained, 0.7), ([], {}, 1.0), (["--temperature", "0.3"], trained, 0.3)):
         parser = argparse.ArgumentParser()
-        add_audit_command(parser.add_subparsers(), lambda *_: 0)
+        add_audit_command(parser.add_subparsers())
         options = parser.parse_args(["audit", "runs/a", *given])
         _fill(options, run, recorded=bool(run))
         assert options.temperature == wanted
