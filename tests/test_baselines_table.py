@@ -515,7 +515,7 @@ def test_a_long_title_takes_two_lines_above_its_panel(tmp_path: Path):
     long = replace(GRPO, title="credit of each token, ratio of the step")
     draw_curves(PROTOCOL, [matrix_line(long, seed, 0.5) for seed in (0, 1)], tmp_path / "long.svg")
     text = (tmp_path / "long.svg").read_text()
-    assert "<!-- credit of each token, -->" in text and "<!-- ratio of the step -->" in text
+    assert "<!-- credit of each token, ratio of -->" in text and "<!-- the step -->" in text
 
 
 def test_a_rule_that_plays_more_than_its_episodes_has_a_budget_of_its_own():

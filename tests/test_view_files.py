@@ -385,7 +385,7 @@ def test_runs_are_told_apart_by_the_end_of_their_paths(tmp_path):
     assert runs[0].curves()["success"] == [(1.0, 0.05)] and "loss" not in runs[0].curves()
     with pytest.raises(DataError, match="named twice"):
         open_runs([folders[0], folders[0]])
-    with pytest.raises(DataError, match=r"Expected the folder of a run, .*nowhere"):
+    with pytest.raises(DataError, match=r"Expected the folder of a run or an evaluation, .*nowhere"):
         open_runs([tmp_path / "nowhere"])
     with pytest.raises(DataError, match="no file of episodes"):
         runs[0].episode_file("../config.json")

@@ -60,14 +60,12 @@ DATED = (
 )
 
 
-def test_a_template_that_writes_the_date_of_today_is_warned_of():
+def test_a_date_that_is_given_stands_in_the_prompt():
     tokenizer = family_tokenizer("qwen3")
     tokenizer.chat_template = DATED
-    with pytest.warns(UserWarning, match="writes today's date into prompts, so that nothing played on another day"):
-        ChatCodec(tokenizer)
-    # Warnings are errors here.
-    codec = ChatCodec(tokenizer, {"date_string": "26 Jul 2024"})
-    assert text_of(tokenizer, codec.first_prompt("", (), "Go.")).startswith("Today: 26 Jul 2024\n")
+    for arguments, day in ({}, "26 Jul 2024"), ({"date_string": "1 May 2025"}, "1 May 2025"):
+        prompt = ChatCodec(tokenizer, arguments).first_prompt("", (), "Go.")
+        assert text_of(tokenizer, prompt).startswith(f"Today: {day}\n")
 
 
 @pytest.mark.parametrize("name", FAMILIES)

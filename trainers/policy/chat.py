@@ -8,7 +8,7 @@ They are found once, by rendering a short conversation and taking what follows t
 Templates differ in what they know. Where one has no system role, the system prompt stands in front of the first
 observation; where a message ends with another token than the end of the sequence, that token ends responses. All this
 is found out when a codec is made, and what cannot be served is refused there. Blanks that a template takes from around
-a message are taken from later observations too, and one that writes today's date is warned of.
+a message are taken from later observations too, and today's date is one that stays.
 
 What an environment shows is text that others may have written, a passage or a product's description. Where it holds
 the text of a special token, "<|im_end|>", the policy reads these letters and not the token, so that no observation ends
@@ -21,7 +21,6 @@ observation without any is encoded in one piece with what is around it. What a t
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -106,7 +105,6 @@ class ChatCodec:
         frames = {*self._encode(self._end + self._after.replace(_NEXT, ""))} & {*tokenizer.added_tokens_decoder}  # type: ignore[attr-defined]
         self._mark(self._special | frames)
         self._check_beginning()
-        self._warn_of_dates()
 
     def first_prompt(self, system_prompt: str, tools: Sequence[dict[str, Any]], observation: str) -> tuple[int, ...]:
         """System prompt, tools and observation, up to where the response begins.
@@ -220,26 +218,12 @@ class ChatCodec:
                 "out of the template."
             )
 
-    def _warn_of_dates(self) -> None:
-        """Say so if prompts hold the day they are made on."""
-        try:
-            # What is no function raises where it is called.
-            self._render(self._first_messages(_SYSTEM, _NEXT), (), strftime_now="")
-        except _FAULTS:
-            warnings.warn(
-                f"The chat template of {self._name} writes today's date into prompts, so that nothing played on "
-                "another day repeats. Give it a fixed one, for Llama's by "
-                """--chat_template_kwargs '{"date_string": "26 Jul 2024"}', or use another template.""",
-                stacklevel=3,
-            )
-
     def _render(
         self,
         messages: list[dict[str, str]],
         tools: Sequence[dict[str, Any]],
         *,
         add_generation_prompt: bool = True,
-        **variables: Any,
     ) -> str:
         text = self.tokenizer.apply_chat_template(
             messages,  # type: ignore[arg-type]
@@ -248,7 +232,6 @@ class ChatCodec:
             tokenize=False,
             chat_template=self._template,
             **self.template_arguments,
-            **variables,
         )
         return str(text)
 
