@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from steppo_gym.baselines.compared.default_jobs import HOTPOTQA, MAIN_JOB, PAPER_SEARCH
+from steppo_gym.baselines.compared.default_jobs import HOTPOTQA, MAIN_JOB, PAPER_SEARCH, WEBSHOP
 from steppo_gym.baselines.compared.head_to_head import HEAD_TO_HEAD_HOTPOTQA, HEAD_TO_HEAD_KEY_DOOR
 from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.jobs import REPOSITORY
@@ -27,7 +27,12 @@ from steppo_gym.baselines.tables.summary import summary
 from steppo_gym.baselines.tables.text_table import write_between
 
 IN_THE_README = (HEAD_TO_HEAD_KEY_DOOR, HEAD_TO_HEAD_HOTPOTQA, ALFWORLD)
-FROM_SHIPPED_STARTS = {"alfworld-easy": MAIN_JOB, "hotpotqa": HOTPOTQA, "paper_search": PAPER_SEARCH}
+FROM_SHIPPED_STARTS = {
+    "alfworld-easy": MAIN_JOB,
+    "hotpotqa": HOTPOTQA,
+    "paper_search": PAPER_SEARCH,
+    "webshop": WEBSHOP,
+}
 """By the name of the start."""
 
 

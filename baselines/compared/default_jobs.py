@@ -74,12 +74,17 @@ HOTPOTQA_BOOTSTRAP = replace(
         "default. That state is worth 0 by default now, and so in the protocol that takes its place."
     ),
 )
-WEBSHOP = replace(
+WEBSHOP_WARM = replace(
     default_job("webshop", "the built-in WebShop", "task_score", "return", learning_rate=3e-4, lists_actions=True),
     tuning=(
         "learning rate and demonstrations were changed after runs on these tasks (envs/webshop/README.md); played when "
         "a command that the shop ignores cost 0.1, as a malformed response still does"
     ),
+    superseded=WITHOUT_READING,
+)
+WEBSHOP = replace(
+    from_shipped_start(WEBSHOP_WARM, "webshop_shipped", 1e-4),
+    tuning="the learning rate is that of a first run with another seed, on validation tasks",
 )
 PAPER_SEARCH_LABELED = replace(
     default_job("paper_search", "the built-in field of papers", "recall", "f1", "return"),
@@ -98,6 +103,7 @@ DEFAULT_JOBS = (
     HOTPOTQA_BOOTSTRAP,
     HOTPOTQA_WARM,
     WEBSHOP,
+    WEBSHOP_WARM,
     PAPER_SEARCH,
     PAPER_SEARCH_LABELED,
 )

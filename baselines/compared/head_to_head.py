@@ -122,5 +122,10 @@ HEAD_TO_HEAD_WEBSHOP = _on(
     score=0.4, lists_actions=True, metrics=("task_score", "return"),
 )  # fmt: skip
 
-HEAD_TO_HEAD = (HEAD_TO_HEAD_KEY_DOOR, HEAD_TO_HEAD_ALFWORLD, HEAD_TO_HEAD_HOTPOTQA, HEAD_TO_HEAD_PAPER_SEARCH)
-"""`HEAD_TO_HEAD_WEBSHOP` joins it when WebShop's start is shipped."""
+HEAD_TO_HEAD = (
+    HEAD_TO_HEAD_KEY_DOOR,
+    HEAD_TO_HEAD_ALFWORLD,
+    HEAD_TO_HEAD_HOTPOTQA,
+    HEAD_TO_HEAD_PAPER_SEARCH,
+    HEAD_TO_HEAD_WEBSHOP,
+)

@@ -155,8 +155,7 @@ PRESETS: dict[str, Preset] = {
     "webshop": Preset(
         env_id="steppo/WebShop-v0",
         demonstration_kwargs={"expert": "hasty"},
-        # With 5e-4 the entropy is gone after five iterations, and one of two runs fell to nothing.
-        small_policy_settings={**_READING_SETTINGS, "learning_rate": 3e-4, "max_completion_length": 24},
+        small_policy_settings={**_STARTED_SETTINGS, "max_completion_length": 24, "iterations": 12},
         small_policy_kwargs=_SHORT_PAGES,
         # Episodes are long, so small batches leave time for more updates, and one error would spoil the rest of them.
         warm_start=replace(_READER, num_updates=1200, batch_size=8, corruption_rate=0.1),
