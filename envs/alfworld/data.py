@@ -13,7 +13,6 @@ starts with one, so that 3,553 files need not be parsed.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ from steppo_gym.errors import DataError, UnknownTaskError
 from steppo_gym.keywords import check_choice, check_split, unknown_task_message
 from steppo_gym.quoting import written_id
 from steppo_gym.snapshot import canonical_json, is_text
-from steppo_gym.storage.data_lines import remedy
+from steppo_gym.storage.data_lines import read_json
 
 MAX_FILE_BYTES = 8_000_000
 """Larger files are refused unread. Official game files have about 0.1 MB."""
@@ -219,13 +218,9 @@ def _read_json(path: Path) -> dict[str, Any]:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise DataError(f"{path} has {size} bytes; a game file has at most {MAX_FILE_BYTES}. Is it a game file?")
-        data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not readable JSON ({error}). {remedy(data[:100])}") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise DataError(f"{path} must hold a JSON object, found {type(content).__name__}. Download it again.")
     return content

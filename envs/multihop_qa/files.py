@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 from steppo_gym.envs.multihop_qa.questions import texts
 from steppo_gym.envs.multihop_qa.scoring import Dataset
 from steppo_gym.errors import DataError
-from steppo_gym.storage.data_lines import json_lines, remedy
+from steppo_gym.storage.data_lines import json_lines, read_json
 
 OFFICIAL_FILES: dict[Dataset, dict[str, str]] = {
     "hotpotqa": {"train": "hotpot_train_v1.1.json", "validation": "hotpot_dev_distractor_v1.json"},
@@ -84,17 +83,13 @@ def read_rows(path: Path) -> Iterator[Any]:
         yield from (row for _, row in json_lines(path))
         return
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
-    try:
-        rows = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        if getattr(error, "msg", "") == "Extra data":
-            # Several values one after the other are JSON lines, whatever the name says.
-            yield from (row for _, row in json_lines(path))
-            return
-        raise DataError(f"{path} is not readable JSON ({error}). {remedy(content[:100])}") from error
+        rows = read_json(path)
+    except DataError as error:
+        if getattr(error.__cause__, "msg", "") != "Extra data":
+            raise
+        # Several values one after the other are JSON lines, whatever the name says.
+        yield from (row for _, row in json_lines(path))
+        return
     if not isinstance(rows, list):
         raise DataError(f"{path} must hold a list of questions, found {type(rows).__name__}. Is it the right file?")
     yield from rows

@@ -1,4 +1,4 @@
-"""Lines of data files that came from elsewhere: numbered from 1, of bounded length, each a JSON value.
+"""Data files that came from elsewhere: a JSON value, or lines numbered from 1, of bounded length, each a JSON value.
 
 for number, row in json_lines(Path("questions.jsonl")):
     ...
@@ -66,6 +66,22 @@ def json_value(line: bytes, number: int, path: Path) -> Any:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DataError(f"Line {number} of {path} is not readable JSON ({error}). {remedy(line)}") from None
+
+
+def read_json(path: Path) -> Any:
+    """The value of a file of JSON.
+
+    Raises:
+        DataError: the file cannot be read, or holds no JSON, for which `__cause__` is json's own error.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not readable JSON ({error}). {remedy(content[:100])}") from error
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
