@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import gymnasium
@@ -32,3 +32,15 @@ def conversation_arguments(arguments: Mapping[str, Any], **fixed: Any) -> dict[s
 def make_conversation(env_id: str, arguments: Mapping[str, Any], **fixed: Any) -> TextEnv:
     """The environment that `conversation_arguments` are for."""
     return cast(TextEnv, gymnasium.make(env_id, **conversation_arguments(arguments, **fixed)).unwrapped)
+
+
+def checked_tasks(env: TextEnv, task_ids: Sequence[str] | None) -> list[str]:
+    """The tasks that were asked for, all of the split if None.
+
+    Raises:
+        UnknownTaskError: a task that the split does not have.
+    """
+    ids = list(env.task_ids if task_ids is None else task_ids)
+    for task_id in ids:
+        env.require_task(task_id)
+    return ids

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 from resources_servers.gymnasium import GymnasiumServer, extract_text  # pyright: ignore[reportMissingImports]
 
 from steppo_gym.actions import served_call
-from steppo_gym.adapters.conversation import make_conversation
+from steppo_gym.adapters.conversation import checked_tasks, make_conversation
 from steppo_gym.env import TextEnv
 
 
@@ -101,9 +101,7 @@ def rows(
         if env.tools:
             # The Responses API has a tool's parts side by side, not under "function".
             params["tools"] = [{"type": "function", "strict": False} | tool["function"] for tool in env.tools]
-        ids = list(env.task_ids if task_ids is None else task_ids)
-        for name in ids:
-            env.require_task(name)
+        ids = checked_tasks(env, task_ids)
         return [{"task_id": name, "seed": seed + i, "responses_create_params": params} for i, name in enumerate(ids)]
     finally:
         env.close()

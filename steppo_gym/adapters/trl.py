@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from steppo_gym.actions import format_tool_call
-from steppo_gym.adapters.conversation import make_conversation
+from steppo_gym.adapters.conversation import checked_tasks, make_conversation
 from steppo_gym.env import TextEnv
 from steppo_gym.errors import InfrastructureError
 
@@ -109,9 +109,7 @@ def rows(
     env = _made(env_id, arguments)
     try:
         prompt = [{"role": "system", "content": env.system_prompt}, {"role": "user", "content": ""}]
-        ids = list(env.task_ids if task_ids is None else task_ids)
-        for name in ids:
-            env.require_task(name)
+        ids = checked_tasks(env, task_ids)
         return [{"prompt": prompt, "task_id": task_id, "seed": seed + i} for i, task_id in enumerate(ids)]
     finally:
         env.close()
