@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 
 from steppo_gym.errors import InfrastructureError
-from steppo_gym.rollouts.served.http_policy import API_KEY_ENV, key_headers
+from steppo_gym.rollouts.served.http_policy import API_KEY_ENV, key_headers, server_root
 from steppo_gym.storage.retrying_client import RetryingClient
 
 
@@ -22,7 +22,7 @@ def context_length(base_url: str, model: str, *, api_key_env: str = API_KEY_ENV)
         api_key_env: the environment variable that holds the API key.
     """
     client = RetryingClient(
-        base_url.rstrip("/").removesuffix("/v1"),
+        server_root(base_url),
         "model",
         timeout=10.0,
         max_retries=2,

@@ -22,6 +22,11 @@ API_KEY_ENV = "OPENAI_API_KEY"
 """The environment variable that holds the API key, unless another is named."""
 
 
+def server_root(base_url: str) -> str:
+    """The address of a server, given with or without the final "/v1"."""
+    return base_url.rstrip("/").removesuffix("/v1")
+
+
 def key_headers(api_key_env: str) -> dict[str, str]:
     """What shows a server the API key in an environment variable; nothing if it is not set."""
     key = os.environ.get(api_key_env)
@@ -73,7 +78,7 @@ class HTTPPolicy(ABC):
             raise ValueError(f"max_tokens must be at least 1, got {body['max_tokens']}.")
         if body["temperature"] < 0:
             raise ValueError(f"temperature must be 0 or more, got {body['temperature']}.")
-        self.url = base_url.rstrip("/").removesuffix("/" + path).removesuffix("/v1") + "/v1/" + path
+        self.url = server_root(base_url.rstrip("/").removesuffix("/" + path)) + "/v1/" + path
         self._body = dict(body)
         self._client = RetryingClient(
             self.url,

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from steppo_gym.rollouts.served.http_policy import server_root
 from steppo_gym.storage.retrying_client import RetryingClient, UnreadableAnswerError
 
 VERSION_FILE = "weights_version.json"
@@ -56,8 +57,7 @@ def load_weights(base_url: str) -> None:
         InfrastructureError: it does not within ten minutes, or cannot forget as it is still answering somebody;
             boundary "model".
     """
-    url = base_url.rstrip("/").removesuffix("/v1")
-    client = RetryingClient(url, "model", timeout=600.0, max_retries=2, max_concurrency=1)
+    client = RetryingClient(server_root(base_url), "model", timeout=600.0, max_retries=2, max_concurrency=1)
     try:
         client.request("POST", "/collective_rpc", lambda status, text: None, body={"method": "reload_weights"})
         client.request("POST", "/reset_prefix_cache", _check_forgotten, body={})
