@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -55,47 +56,40 @@ def open_environments(settings: RunSettings) -> Environments:
         tests = _held_out(settings, splits, settings.run.test_tasks)
         splits = settings.preset.validation_splits
         watched = tests if settings.run.watch == "test" else _held_out(settings, splits, settings.run.validation_tasks)
-        if settings.run.data is not None:
-            _require_apart(settings, [*tests, *watched])
-        return Environments(description, tests, watched, _mark(settings, [*tests, *watched]))
+        with contextlib.closing(settings.train_spec().make()) as env:
+            if settings.run.data is not None:
+                _require_apart(env, [*tests, *watched])
+            return Environments(description, tests, watched, _mark(env, [*tests, *watched]))
     except Exception as error:
         said = f"{settings.preset.env_id}: {in_one_line(error)}"
         refuse(f"{script_name(settings.rule.title())}.py: {said}")
 
 
-def _mark(settings: RunSettings, held_out: Sequence[EvaluationSet]) -> str:
+def _mark(env: TextEnv, held_out: Sequence[EvaluationSet]) -> str:
     """Of the ids of all tasks, and of what some are where files say so: these may change under a run."""
-    env = settings.train_spec().make()
-    try:
-        ids = [env.task_ids[i] for i in range(len(env.task_ids))]
-        read = sha256("\n".join([*ids, *(task for part in held_out for task in part.task_ids)]).encode())
-        if type(env).task_content is not TextEnv.task_content:
-            for task in spread(ids, READ_TASKS):
-                read.update(env.task_content(task))
-        return read.hexdigest()[:16]
-    finally:
-        env.close()
+    ids = list(env.task_ids)
+    read = sha256("\n".join([*ids, *(task for part in held_out for task in part.task_ids)]).encode())
+    if type(env).task_content is not TextEnv.task_content:
+        for task in spread(ids, READ_TASKS):
+            read.update(env.task_content(task))
+    return read.hexdigest()[:16]
 
 
 def _held_out(settings: RunSettings, splits: Sequence[str], number: int) -> list[EvaluationSet]:
     return [first_tasks(split, settings.preset.spec(split, settings.env_kwargs), number) for split in splits]
 
 
-def _require_apart(settings: RunSettings, held_out: Sequence[EvaluationSet]) -> None:
+def _require_apart(env: TextEnv, held_out: Sequence[EvaluationSet]) -> None:
     """Refuse files with tasks that are trained on among those held out, as where one file stands for every split.
 
     Raises:
         ValueError: there are such tasks.
     """
-    env = settings.train_spec().make()
-    try:
-        for part in held_out:
-            both = sum(map(env.has_task, part.task_ids))
-            if both:
-                raise ValueError(
-                    f"{both} of the {len(part.task_ids)} tasks held out as {part.name!r} are trained on as well. Let "
-                    "--data name a folder with a file for each split, or hold none out: --test_tasks 0 "
-                    "--validation_tasks 0."
-                )
-    finally:
-        env.close()
+    for part in held_out:
+        both = sum(map(env.has_task, part.task_ids))
+        if both:
+            raise ValueError(
+                f"{both} of the {len(part.task_ids)} tasks held out as {part.name!r} are trained on as well. Let "
+                "--data name a folder with a file for each split, or hold none out: --test_tasks 0 "
+                "--validation_tasks 0."
+            )
