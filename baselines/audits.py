@@ -113,7 +113,7 @@ class Audited:
             keywords = config["env_kwargs"] | ({} if penalty is None else {"invalid_action_reward": penalty})
             command += ["--env_args", *(f"{name}={value}" for name, value in keywords.items())]
             command += ["--max_response_tokens", str(config["config"]["max_completion_length"])]
-        command += [*SIZES, *sizes, "--seed", str(self.seed), "--output", str(folder)]
+        command += [*SIZES, *sizes, "--seed", str(self.seed), "--out", str(folder)]
         subprocess.run(command, check=True, env=os.environ | self.job.environment)
         return recorded(folder) | {"task": self.name, "where": where, "seed": self.seed, "commit": checked_out_commit()}
 

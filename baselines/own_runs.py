@@ -1,7 +1,7 @@
 """Compare and draw runs of one's own: `steppo-gym compare` and `steppo-gym plot`.
 
     steppo-gym compare runs/key_door-steppo-seed* runs/key_door-grpo-seed* --score 0.5
-    steppo-gym plot runs/key_door-* --output curves.svg
+    steppo-gym plot runs/key_door-* --out curves.svg
     steppo-gym compare evaluations/one evaluations/other
 
 Runs that differ in nothing but their seed are one row; the statistics are those of the benchmark. What would not be a
@@ -103,8 +103,8 @@ def compare(options: argparse.Namespace) -> int:
 
 def plot(options: argparse.Namespace) -> int:
     """Draw a curve of runs into a file."""
-    if not options.output.suffix:
-        raise ValueError(f"--output needs an ending that says the format, such as .svg or .png, got {options.output}.")
+    if not options.out.suffix:
+        raise ValueError(f"--out needs an ending that says the format, such as .svg or .png, got {options.out}.")
     groups = grouped(read_runs(options.runs))
     curves = {
         label: found
@@ -115,8 +115,8 @@ def plot(options: argparse.Namespace) -> int:
         known = sorted({name for group in groups.values() for result in group for name in result.curves})
         raise DataError(f"None of these runs logged {options.metric!r}. They have: {', '.join(known)}.")
     first = next(iter(groups.values()))[0]
-    draw(curves, options.metric, first.settings.get("run.env", ""), options.output)
-    print(options.output)
+    draw(curves, options.metric, first.settings.get("run.env", ""), options.out)
+    print(options.out)
     return 0
 
 

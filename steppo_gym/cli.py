@@ -11,7 +11,7 @@ Examples:
     steppo-gym serve-papers papers.jsonl --port 4000
     steppo-gym view runs/key_door-steppo-seed0
     steppo-gym compare runs/key_door-*
-    steppo-gym plot runs/key_door-* --output curves.svg
+    steppo-gym plot runs/key_door-* --out curves.svg
     steppo-gym merge runs/key_door-steppo-seed0
     steppo-gym evaluate --model runs/key_door-steppo-seed0 --panel key_door-test
     steppo-gym compare evaluations/one evaluations/other
@@ -156,10 +156,12 @@ def _add_runs(commands: Any) -> None:
         commands,
         "plot",
         "draw a curve of runs, with intervals over seeds",
-        example="steppo-gym plot runs/key_door-* --output curves.svg",
+        example="steppo-gym plot runs/key_door-* --out curves.svg",
     )
     drawing.add_argument("runs", nargs="+", type=Path, metavar="run", help="the folder of a run")
-    drawing.add_argument("--output", type=Path, required=True, metavar="FILE", help="for example curves.svg or .png")
+    drawing.add_argument(
+        "--out", "--output", type=Path, required=True, metavar="FILE", help="for example curves.svg or .png"
+    )
     drawing.add_argument("--metric", default="greedy", help="one of metrics.jsonl (default: success of evaluations)")
     drawing.set_defaults(run=partial(run_by_name, "steppo_gym.baselines.own_runs:plot"))
 

@@ -25,7 +25,7 @@ SIZES = "--tasks 3 --episodes_per_task 4 --points 6 --continuations 4 --alternat
 
 def audit(folder, *more, source="expert:0.5"):
     flags = f"{SIZES} --batches 10 --quiet".split()
-    return main(["audit", source, "--env", "key_door", "--output", str(folder), *flags, *more])
+    return main(["audit", source, "--env", "key_door", "--out", str(folder), *flags, *more])
 
 
 def test_an_audit_that_was_stopped_goes_on_and_says_the_same(tmp_path, capsys):
@@ -83,7 +83,7 @@ def test_what_cannot_be_audited_is_one_line(tmp_path, capsys):
         (("--threshold", "nan"), "expert:0.5", "threshold must be at least 0, got nan"),
         (("--temperature", "nan"), "expert:0.5", "temperature must be at least 0, got nan"),
         (("--seed", "-1"), "expert:0.5", "seed must be at least 0, got -1"),
-        (("--group_size", "5", "--output", str(tmp_path / "b")), "expert:0.5", "No group has 5 episodes"),
+        (("--group_size", "5", "--out", str(tmp_path / "b")), "expert:0.5", "No group has 5 episodes"),
     ):
         assert audit(tmp_path / "a", *more, source=source) == 1
         error = capsys.readouterr().err

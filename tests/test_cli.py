@@ -290,7 +290,7 @@ def test_the_same_seed_plays_the_same(capsys):
         ),
         (["view", ".", "--html", "x.html", "--episodes", "-1"], "--episodes must be at least 0, got -1"),
         (["compare", ".", "--score", "50"], "--score is a share from 0 to 1, got 50"),
-        (["plot", ".", "--output", "curves"], "--output needs an ending that says the format"),
+        (["plot", ".", "--out", "curves"], "--out needs an ending that says the format"),
         (["check", "no_such_module:my/Env-v0"], "gym: No module named 'no_such_module'"),
         (["play", "alfwrld"], "or module:id, got 'alfwrld'. Did you mean alfworld?"),
         (["play", "steppo/KeyDor-v0"], "got 'steppo/KeyDor-v0'. Did you mean steppo/KeyDoor-v0?"),

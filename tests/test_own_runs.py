@@ -157,12 +157,12 @@ def test_commands_print_a_table_and_draw_a_figure(tmp_path, folders, capsys):
     assert main(["compare", *names, "--score", "0.5"]) == 0
     assert cells(capsys.readouterr().out).keys() == {"StepPO", "GRPO"}
     for name in ("curves.svg", "again.svg", "curves.png"):
-        assert main(["plot", *names, "--output", str(tmp_path / name)]) == 0
+        assert main(["plot", *names, "--out", str(tmp_path / name)]) == 0
     svg = (tmp_path / "curves.svg").read_text()
     assert svg == (tmp_path / "again.svg").read_text()
     assert "StepPO (3)" in svg and "GRPO (2)" in svg and "doors" in svg
     assert imread(tmp_path / "curves.png").shape[1] > 500
     capsys.readouterr()
-    assert main(["plot", *names, "--output", str(tmp_path / "x.svg"), "--metric", "height"]) == 1
+    assert main(["plot", *names, "--out", str(tmp_path / "x.svg"), "--metric", "height"]) == 1
     assert "None of these runs logged 'height'. They have: " in capsys.readouterr().err
     assert not (tmp_path / "x.svg").exists()

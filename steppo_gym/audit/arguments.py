@@ -27,7 +27,9 @@ def add_audit_command(commands: Any) -> None:
         metavar="MODULE:CLASS",
         help="rules of your own to score beside the others; the run's own with the run's settings",
     )
-    audit.add_argument("--output", help="folder; an audit in it is gone on with (default: audits/ENV-SOURCE)")
+    audit.add_argument(
+        "--out", "--output", metavar="FOLDER", help="an audit in it is gone on with (default: audits/ENV-SOURCE)"
+    )
     numbers = {
         "iteration": (None, "audit the recorded episodes of this iteration of a run, by the policy that played them"),
         "tasks": (None, "tasks, each a group (default: 8)"),

@@ -108,7 +108,7 @@ def _settle(folder: Path, settings: dict[str, Any]) -> None:
     if changed:
         raise ValueError(
             f"{folder} holds an audit with another {changed[0]}. Give the same settings to go on with it, or another "
-            "folder with --output."
+            "folder with --out."
         )
 
 

@@ -90,6 +90,16 @@ def test_adapters_alone_are_no_reference_and_no_base(adapted, tmp_path, flags):
         run(tmp_path / "run", *flags, model_name_or_path=adapted / "final")
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [(["--use_peft"], True), (["--use_peft", "--learning_rate=1e-5"], False), (["--beta=0.1"], False)],
+)
+def test_adapters_at_the_rate_of_all_weights_are_remarked_on(adapted, tmp_path, capsys, flags, said):
+    with pytest.raises(SystemExit, match="needs a whole model"):
+        run(tmp_path / "run", *flags, model_name_or_path=adapted / "final")
+    assert ("learning rate 1e-06, as for all weights" in "".join(capsys.readouterr())) == said
+
+
 def test_whole_weights_and_full_folders_are_not_merged(adapted, merged, capsys):
     assert main(["merge", str(merged), "--out", str(adapted / "again")]) == 1
     assert main(["merge", str(adapted)]) == 1

@@ -35,7 +35,7 @@ def run(policy_folder, tmp_path_factory):
 
 
 def audit(run, folder, *more):
-    return main(["audit", str(run), "--output", str(folder), *SIZES, *more])
+    return main(["audit", str(run), "--out", str(folder), *SIZES, *more])
 
 
 def test_the_credit_of_an_iteration_stands_beside_its_truth(run, tmp_path, capsys):

@@ -375,7 +375,7 @@ def test_models_that_are_named_run_their_layers_again_for_gradients(policy_folde
 def test_a_run_is_audited_in_the_environment_it_was_trained_in(finished, tmp_path, capsys):
     folder, _ = finished
     sizes = "--tasks 2 --episodes_per_task 2 --points 3 --continuations 2 --alternatives 1 --group_size 2 --batches 3"
-    flags = ["--output", str(tmp_path / "audit"), *sizes.split(), "--quiet"]
+    flags = ["--out", str(tmp_path / "audit"), *sizes.split(), "--quiet"]
     assert main(["audit", str(folder), "--env", "key_door", *flags]) == 0
     printed = capsys.readouterr().out
     assert "| grpo |" in printed and "| steppo |" in printed

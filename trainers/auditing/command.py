@@ -68,7 +68,7 @@ def audit(options: argparse.Namespace) -> int:
         raise ValueError(f"Give --env: {options.source} is not the folder of a run, which would say it.")
     find_modules_here(task)
     recorded = None
-    folder = Path(options.output or _default_folder(task, options))
+    folder = Path(options.out or _default_folder(task, options))
     if options.iteration is not None:
         checkpoint, recorded = played_by(Path(options.source), options.iteration, trained)
         options.source = str(checkpoint)

@@ -42,6 +42,7 @@ from steppo_gym.trainers.run.run_folder import command_to_go_on, named_folder, r
 from steppo_gym.trainers.run.samples import report_samples
 from steppo_gym.trainers.run.settings import RunSettings
 from steppo_gym.trainers.run.starts import files_mark, start_of, starting_policy, task_ids_of
+from steppo_gym.trainers.step_config import StepConfig
 from steppo_gym.trainers.step_trainer import StepTrainer
 
 Scores = dict[str, dict[str, dict[str, float]]]
@@ -98,6 +99,11 @@ def _run(
     # The built-in data has no order.
     for remark in environments.remarks if run.data is not None else ():
         console.say(remark)
+    if settings.model.use_peft and config.learning_rate == StepConfig.learning_rate:
+        console.say(
+            f"learning rate {config.learning_rate:g}, as for all weights; adapters mostly learn at 1e-5 or more "
+            "(--learning_rate)"
+        )
     try:
         trainer = _build_trainer(settings, environments, console, interruption)
     except (SteppoGymError, OSError):
