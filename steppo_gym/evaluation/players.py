@@ -59,8 +59,16 @@ def open_player(options: argparse.Namespace, saved: Any, pool: EnvPool, temperat
         with ChatServerPolicy(options.server, options.model, tools=pool.tools, **sampling) as chat:
             yield Player(chat, ChatTextCodec(), None, limit, description, num_cut=lambda: chat.num_cut)
         return
+    from steppo_gym.rollouts.served.context_length import context_length
     from steppo_gym.rollouts.server_policy import ServerPolicy
 
+    # Prompts that are too long end their episodes here as with a model in a folder; the server would refuse them.
+    length = context_length(options.server, options.model)
+    if length is not None and length <= limit:
+        raise ValueError(
+            f"The server takes contexts of {length} tokens, which leaves no room for a prompt beside responses of up "
+            f"to {limit}. Set a smaller --max_tokens."
+        )
     codec = resolve_name("steppo_gym.trainers.results.saved_policy:load_codec")(options.tokenizer)
     with ServerPolicy(options.server, options.model, stop_token_ids=codec.stop_token_ids, **sampling) as server:
-        yield Player(server, codec, None, limit, description)
+        yield Player(server, codec, None if length is None else length - limit, limit, description)

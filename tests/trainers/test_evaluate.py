@@ -21,6 +21,7 @@ from steppo_gym.rollouts.policies import Response
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool
 from steppo_gym.storage import retrying_client
 from steppo_gym.testing.chat_server import ScriptedChatServer
+from steppo_gym.testing.completions_server import CompletionsServer, TableModel
 from steppo_gym.trainers.results.saved_policy import SavedPolicy
 from steppo_gym.trainers.rules import StepPO
 from steppo_gym.trainers.run.launch import launch
@@ -285,6 +286,21 @@ def test_mistakes_are_one_line(flags, message, capsys):
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
     assert re.search(message, error), error
+
+
+def test_prompts_too_long_for_a_server_end_their_episodes_as_with_a_model(trained, tmp_path, capsys):
+    command = ["evaluate", "--model", "tiny", "--tokenizer", str(trained / "final"), "--panel", "key_door-test"]
+    command += ["--tasks", "4", "--max_tokens", "7", "--env_args", "context=append", "--workers", "0", "--quiet"]
+    with CompletionsServer(lambda folder: TableModel(seed=0), name="tiny", max_model_len=300) as server:
+        assert main([*command, "--server", server.url, "--out", str(tmp_path / "short")]) == 0
+        assert max(len(request["prompt"]) for request in server.requests) <= 293
+    assert summary_of(tmp_path / "short")["failed_episodes"] == 0
+    (file,) = (tmp_path / "short" / "episodes").glob("*.jsonl")
+    assert all((episode.ended, len(episode.steps)) == ("truncated", 6) for episode in read_episodes(file))
+    with CompletionsServer(lambda folder: TableModel(seed=0), name="tiny", max_model_len=7) as server:
+        assert main([*command, "--server", server.url, "--out", str(tmp_path / "none")]) == 1
+    said = capsys.readouterr().err
+    assert "takes contexts of 7 tokens, which leaves no room for a prompt" in said and said.count("\n") == 1
 
 
 def test_a_server_that_is_not_there_ends_in_one_line(tmp_path, capsys):
