@@ -21,7 +21,7 @@ from steppo_gym.envs.alfworld.engine.game import NOTHING_HAPPENS, EngineState, F
 from steppo_gym.envs.alfworld.engine.stock import Engine, StockEngine
 from steppo_gym.envs.alfworld.experts.memory import remember
 from steppo_gym.envs.alfworld.experts.oracle import World, plan
-from steppo_gym.envs.alfworld.experts.search import search_command, slip
+from steppo_gym.envs.alfworld.experts.search import OVERLOOK, search_command, slip
 from steppo_gym.envs.alfworld.renaming import renamed
 from steppo_gym.envs.alfworld.render import introduction, invalid_feedback, rebuilt_prompt, system_prompt
 from steppo_gym.envs.alfworld.reward import PROTOCOLS, step_reward
@@ -34,7 +34,7 @@ from steppo_gym.storage.file_stamps import file_stamps, stamps_text
 from steppo_gym.transition import Transition
 
 ENGINES = ("fast", "stock")
-EXPERTS = ("oracle", "search", "clumsy", "hasty")
+EXPERTS = ("oracle", "search", "clumsy", *OVERLOOK)
 NO_COMMAND = "(no command)"
 """How the history shows a response that held no command."""
 
@@ -58,7 +58,7 @@ class AlfworldEnv(TextEnv):
         difficulty: "easy", "medium" or "full" (default); procedural games only.
         task_types: keep only these of the six types.
         common: see `TextEnv`. Of the experts "oracle" sees the hidden state, "search" reads, "clumsy" reads
-            and mistypes, "hasty" reads and errs.
+            and mistypes, "hasty" reads and errs, "heedless" errs more.
 
     Raises:
         ValueError: an argument outside its range, or `difficulty` together with `data`.
@@ -208,8 +208,8 @@ class AlfworldEnv(TextEnv):
             [None if action == NO_COMMAND else action for action in past],
         )
         step = len(past)
-        command = self._spelled(search_command(memory, self._expert_seed, step, hasty=self.expert == "hasty"))
-        mistypes = self.expert in ("clumsy", "hasty")
+        command = self._spelled(search_command(memory, self._expert_seed, step, overlook=OVERLOOK.get(self.expert)))
+        mistypes = self.expert != "search"
         wrong = slip(command, past, self._admissible, self._expert_seed, step) if mistypes else None
         self.expert_slip = wrong is not None
         return wrong or command

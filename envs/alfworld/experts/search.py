@@ -3,8 +3,8 @@
 `search` knows nothing of where things usually are; it looks everywhere once and forgets nothing. `clumsy` is the
 same one, who now and then mistypes a command, so that its episodes show how to go on after one. `hasty` searches with
 a fault: it often walks past the object it wants and leaves closed places closed, goes by what it sees just now, and now
-and then mistypes. Its episodes are demonstrations for a warm start that leaves reinforcement learning a behaviour to
-change.
+and then mistypes; `heedless` walks past nearly all it wants. Their episodes are demonstrations for a start that leaves
+reinforcement learning a behaviour to change.
 
 A decision is a pure function of the texts so far and the episode's seed, so it survives a snapshot and does not depend
 on how often it is asked for.
@@ -20,26 +20,26 @@ from steppo_gym.envs.alfworld.experts.memory import Memory, kind
 from steppo_gym.envs.alfworld.tasks import LOOK, TWO, Goal
 from steppo_gym.errors import DataError
 
-OVERLOOK = 0.6
-"""Chance that the hasty expert walks on although it sees the object it wants."""
+OVERLOOK = {"hasty": 0.6, "heedless": 0.9}
+"""Chance that an expert with the fault walks on although it sees the object it wants."""
 
 SKIP_CLOSED = 0.6
-"""Chance that the hasty expert, when it searches, walks on from a closed place without opening it."""
+"""Chance that one with the fault, when it searches, walks on from a closed place without opening it."""
 
 WRONG = 0.1
-"""Chance that the clumsy and the hasty expert write a command that does nothing."""
+"""Chance that all but `search` write a command that does nothing."""
 
 _NUMBER = re.compile(r"\d+")
 
 
-def search_command(memory: Memory, seed: int, step: int, *, hasty: bool = False) -> str:
+def search_command(memory: Memory, seed: int, step: int, *, overlook: float | None = None) -> str:
     """The next command.
 
     Args:
         memory: beliefs from the texts so far.
         seed: the episode's.
         step: number of steps so far.
-        hasty: search with the fault.
+        overlook: search with the fault, with this chance to walk past what is wanted; None for no fault.
 
     Raises:
         DataError: the task is not worded as one of the official sentences.
@@ -48,7 +48,7 @@ def search_command(memory: Memory, seed: int, step: int, *, hasty: bool = False)
         raise DataError(
             "The search experts read only the official introduction and task sentences. Use expert='oracle' here."
         )
-    return _Search(memory, memory.goal, seed, step, hasty).command()
+    return _Search(memory, memory.goal, seed, step, overlook).command()
 
 
 def slip(command: str, past: Sequence[str], admissible: Collection[str], seed: int, step: int) -> str | None:
@@ -78,8 +78,8 @@ def slip(command: str, past: Sequence[str], admissible: Collection[str], seed: i
 class _Search:
     """One decision."""
 
-    def __init__(self, memory: Memory, goal: Goal, seed: int, step: int, hasty: bool) -> None:
-        self.memory, self.goal, self.hasty = memory, goal, hasty
+    def __init__(self, memory: Memory, goal: Goal, seed: int, step: int, overlook: float | None) -> None:
+        self.memory, self.goal, self.hasty, self.overlook = memory, goal, overlook is not None, overlook or 0.0
         self.order = random.Random(f"order {seed}").sample(memory.places, len(memory.places))
         self.rng = random.Random(f"haste {seed} {step}")
 
@@ -105,7 +105,7 @@ class _Search:
             return f"go to {place}"
         if place in self.memory.closed:
             return f"open {place}"
-        if self.hasty and self.rng.random() < OVERLOOK:
+        if self.hasty and self.rng.random() < self.overlook:
             return self._walk_on()
         return f"take {self._wanted(place)[0]} from {place}"
 
