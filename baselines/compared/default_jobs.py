@@ -47,7 +47,10 @@ MAIN_JOB_FIRST_START = replace(
         "solves nearly all has taken its place, and so has the protocol with runs from that one."
     ),
 )
-MAIN_JOB = from_shipped_start(MAIN_JOB_WARM, "alfworld_default", 1e-3)
+MAIN_JOB = replace(
+    from_shipped_start(MAIN_JOB_WARM, "alfworld_default", 1e-4),
+    tuning="the learning rate is one of three that were tried with another seed, on validation tasks",
+)
 
 
 def default_job(

@@ -67,7 +67,6 @@ def _on(
     start: str,
     *arguments: str,
     algorithms: tuple[Algorithm, ...] = _FIVE,
-    learning_rates: tuple[float, float] = (1e-4, 3e-4),
     score: float,
     lists_actions: bool = False,
     metrics: tuple[str, ...] = (),
@@ -81,7 +80,7 @@ def _on(
             *arguments, "--iterations", "6", "--episodes_per_iteration", "128", "--evaluate_every", "2",
             "--temperature", "1.0", "--invalid_action_reward", "0",
         ),
-        grid=grid(learning_rates, (0.2,)),
+        grid=grid((1e-4, 3e-4), (0.2,)),
         grid_seeds=(100, 101, 102),
         seeds=tuple(range(10)),
         algorithms=algorithms,
@@ -107,7 +106,7 @@ HEAD_TO_HEAD_ALFWORLD = _on(
     # Of each of the two splits.
     "--difficulty", "easy", "--test_tasks", "100", "--validation_tasks", "50",
     "--updates_per_iteration", "8", "--critic_learning_rate", "2e-3", "--max_completion_length", "12",
-    algorithms=_CHOSEN, learning_rates=(3e-4, 1e-3), score=0.7, lists_actions=True,
+    algorithms=_CHOSEN, score=0.7, lists_actions=True,
 )  # fmt: skip
 HEAD_TO_HEAD_HOTPOTQA = _on(
     "hotpotqa", "Procedural HotpotQA", "hotpotqa", *_SEARCHING, "--max_completion_length", "12",

@@ -129,6 +129,7 @@ def _make_policy(
         "config": asdict(config),
         "environment": {"id": spec.env_id, "kwargs": dict(spec.kwargs)},
         "seed": seed,
+        "demonstrations": len(played),
         "demonstration_success": sum(episode.success for episode in played) / len(played),
         "demonstrations_failed": len(demonstrations) - len(played),
         "losses": losses,
