@@ -7,7 +7,8 @@ from file_server import Served, serve
 
 from steppo_gym import DataError, InfrastructureError
 from steppo_gym.storage import download as module
-from steppo_gym.storage.download import MAX_TRIES, download, file_sha256
+from steppo_gym.storage.download import MAX_TRIES, download
+from steppo_gym.storage.file_stamps import file_sha256
 
 CONTENT = random.Random(0).randbytes(3_000_000)
 OTHER = random.Random(1).randbytes(3_000_000)

@@ -7,7 +7,6 @@ alone, so that opening an index does not read it. No file is ever unpickled.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from numpy.typing import DTypeLike
 
 from steppo_gym.errors import DataError
 from steppo_gym.storage.cache import make_once
+from steppo_gym.storage.file_stamps import file_sha256
 
 MANIFEST = "manifest.json"
 FORMAT = "steppo-gym index"
@@ -155,7 +155,7 @@ def _data_files(folder: Path) -> list[Path]:
 
 def _measure(path: Path) -> dict[str, Any]:
     size = path.stat().st_size
-    return {"bytes": size, "sha256": _sha256(path) if size <= _CHECKSUM_BYTES else None}
+    return {"bytes": size, "sha256": file_sha256(path) if size <= _CHECKSUM_BYTES else None}
 
 
 def _check_file(folder: Path, name: str, expected: object) -> None:
@@ -166,10 +166,5 @@ def _check_file(folder: Path, name: str, expected: object) -> None:
         raise damaged(folder, f"{name} is missing")
     if path.stat().st_size != expected.get("bytes"):
         raise damaged(folder, f"{name} has {path.stat().st_size} bytes, {expected.get('bytes')!r:.80} were written")
-    if expected.get("sha256") is not None and _sha256(path) != expected.get("sha256"):
+    if expected.get("sha256") is not None and file_sha256(path) != expected.get("sha256"):
         raise damaged(folder, f"the content of {name} has changed")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

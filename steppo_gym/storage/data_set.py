@@ -16,7 +16,8 @@ from filelock import FileLock, Timeout
 
 from steppo_gym.errors import DataError, InfrastructureError
 from steppo_gym.storage.archives import Archive, DataSet
-from steppo_gym.storage.download import download, file_sha256
+from steppo_gym.storage.download import download
+from steppo_gym.storage.file_stamps import file_sha256
 from steppo_gym.storage.unzip import extract_zip
 
 LOCK_FILE = ".download.lock"

@@ -11,7 +11,6 @@ are those that had to throw away what had arrived, and size and time have limits
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ from tqdm import tqdm
 
 from steppo_gym.errors import DataError, InfrastructureError
 from steppo_gym.storage.client_deadline import Deadline
+from steppo_gym.storage.file_stamps import file_sha256
 
 MAX_TRIES = 5
 """Tries in a row that together bring less than `MIN_PROGRESS_BYTES`; also how often a download may start over."""
@@ -95,12 +95,6 @@ def download(
         )
     partial.finish()
     return destination
-
-
-def file_sha256(path: str | Path) -> str:
-    """Hex digest of a file's content."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _Partial:

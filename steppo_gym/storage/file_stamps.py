@@ -1,4 +1,4 @@
-"""Whether files are still what they were, without reading them.
+"""Whether files are still what they were: mostly told without reading them, for certain by their content.
 
 before = file_stamps(paths)
 ...
@@ -36,3 +36,9 @@ def stamps_text(stamps: Iterable[FileStamp]) -> str:
     """A short text that differs where stamps do, as a `TextEnv.text_version`; "" for none."""
     found = list(stamps)
     return hashlib.sha256(repr(found).encode(errors="surrogateescape")).hexdigest()[:16] if found else ""
+
+
+def file_sha256(path: str | Path) -> str:
+    """Hex digest of a file's content."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -261,4 +261,5 @@ def test_nothing_to_learn_from_is_an_error(own_cache, task_ids, monkeypatch):
         make_policy(walk, ["raise-0"] * 3)
     assert not list(Path(os.environ["STEPPO_GYM_CACHE"], "policies").glob("*[!k]"))
     folder = make_policy(walk, ["raise-1", *["walk-5"] * 5])
-    assert json.loads((folder / RECORD_FILE).read_text())["demonstrations_failed"] == 1
+    record = json.loads((folder / RECORD_FILE).read_text())
+    assert (record["demonstrations"], record["demonstrations_failed"]) == (5, 1)
