@@ -23,7 +23,7 @@ from steppo_gym.baselines.selection import IncompleteGridError, choose
 from steppo_gym.baselines.starts import commands
 from steppo_gym.baselines.starts import main as make_starts
 from steppo_gym.trainers.critic_config import CriticConfig
-from steppo_gym.trainers.rules import ALGORITHMS
+from steppo_gym.trainers.rules import ALGORITHMS, StepPO
 from steppo_gym.trainers.run.arguments import parse_arguments
 
 
@@ -73,11 +73,9 @@ def jobs_of(protocol: Protocol, stage: str) -> list[Job]:
 
 
 def test_the_default_jobs_have_the_learning_rates_of_their_tasks():
-    from steppo_gym.trainers.run.presets import PRESETS
-
     for protocol in PROTOCOLS.values():
         if not protocol.arguments and not protocol.superseded:
-            expected = PRESETS[protocol.env].small_policy_settings["learning_rate"]
+            expected = parse_arguments(StepPO, [f"--env={protocol.env}"]).config.learning_rate
             assert [point.learning_rate for point in protocol.grid] == [expected], protocol.name
 
 
@@ -116,8 +114,6 @@ def test_all_algorithms_of_a_protocol_get_the_same_budget(protocol: Protocol, st
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 def test_the_scripts_know_every_flag_of_their_runs(protocol: Protocol):
-    from steppo_gym.trainers.run.arguments import parse_arguments
-
     for job in jobs_of(protocol, "matrix") + jobs_of(protocol, "grid"):
         found = parse_arguments(ALGORITHMS[job.algorithm.script], job.arguments)
         assert (found.config.seed, found.config.epsilon) == (job.seed, job.point.epsilon)

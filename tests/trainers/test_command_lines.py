@@ -10,6 +10,7 @@ import pytest
 from steppo_gym.trainers.rules import EMPG, GRPO, HGPO, RLOO, GiGPO, StepPO
 from steppo_gym.trainers.run.arguments import parse_arguments
 from steppo_gym.trainers.run.launch import launch
+from steppo_gym.trainers.step_config import StepConfig
 
 SERVED = ["--policy_servers=http://localhost:8000", "--policy_servers_folder=a/b"]
 
@@ -99,6 +100,15 @@ def test_a_flag_that_does_something_is_taken():
     settings = parse_arguments(StepPO, ["--env=key_door", *flags, "--record_credit=0", "--save_episodes=False"])
     assert (settings.config.warmup_steps, settings.config.kl_in) == (5, "reward")
     assert parse_arguments(RLOO, ["--env=key_door"]).config.kl_in == "reward", "RLOO's own default"
+
+
+def test_the_easiest_tasks_have_settings_of_their_own_that_a_flag_still_beats():
+    def rate(*flags):
+        return parse_arguments(StepPO, ["--env=alfworld", *flags]).config.learning_rate
+
+    assert rate() == rate("--difficulty", "easy") < rate("--difficulty=medium") == rate("--data", "x")
+    assert rate("--learning_rate=0.5") == 0.5
+    assert rate("--model_name_or_path", "x") == StepConfig.learning_rate
 
 
 def test_what_may_be_none_can_be_given_as_none(refused):

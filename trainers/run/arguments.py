@@ -188,7 +188,7 @@ def _names(settings: type) -> tuple[str, ...]:
 def _peek(argv: Sequence[str]) -> argparse.Namespace:
     """What must be known before the other flags can be read: it gives them their values."""
     parser = argparse.ArgumentParser(usage="--env TASK [--flag VALUE ...]", add_help=False, allow_abbrev=False)
-    for name in ("--env", "--data", "--model_name_or_path"):
+    for name in ("--env", "--data", "--difficulty", "--model_name_or_path"):
         # With dashes too, as all flags.
         parser.add_argument(name, "-" + name[1:].replace("_", "-"), default="alfworld" if name == "--env" else None)
     parser.add_argument("-h", "--help", action="store_true")
@@ -227,7 +227,9 @@ def _defaults(rule: type[CreditRule], preset: Preset, first: argparse.Namespace)
         # A small model gains nothing from bfloat16, and log-probabilities then differ from those of sampling.
         defaults |= {"context": "append", "bf16": False, "invalid_action_reward": preset.invalid_action_reward}
         of_critic = () if rule.critic else _names(CriticConfig)
-        defaults |= {name: value for name, value in preset.small_policy_settings.items() if name not in of_critic}
+        easiest = first.difficulty in (None, *preset.difficulties[:1]) and first.data is None
+        fitting = {**preset.small_policy_settings, **(preset.easiest_settings if easiest else {})}
+        defaults |= {name: value for name, value in fitting.items() if name not in of_critic}
         defaults |= {"demonstrations": preset.warm_start.num_demonstrations}
         defaults |= {"warm_start_updates": preset.warm_start.num_updates}
     else:

@@ -37,6 +37,8 @@ class Preset:
     """Settings of the run that differ from the defaults when the default policy is trained; those of the critic for the
     rules that have one.
     """
+    easiest_settings: Mapping[str, Any] = field(default_factory=dict)
+    """What differs from these on the easiest of the built-in difficulties, for which a start is shipped."""
     small_policy_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Keywords of all environments, those of the tests too, when the default policy is trained."""
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
@@ -117,8 +119,7 @@ PRESETS: dict[str, Preset] = {
         difficulties=("easy", "medium", "full"),
         official_splits={"test_seen": "valid_seen", "test_unseen": "valid_unseen"},
         small_policy_settings={
-            # With 1e-3 the fault of the start is gone after one iteration, and a fifth of the commands is invalid.
-            "learning_rate": 1e-4,
+            "learning_rate": 1e-3,
             "critic_learning_rate": 2e-3,
             "max_completion_length": 12,
             "iterations": 12,
@@ -127,6 +128,8 @@ PRESETS: dict[str, Preset] = {
             "save_every": 4,
             "max_tokens_per_micro_batch": 4096,
         },
+        # With 1e-3 the fault of the start is gone after one iteration, and a fifth of the commands is invalid.
+        easiest_settings={"learning_rate": 1e-4},
         starts={
             "alfworld-easy": StartRecipe(
                 env_kwargs={"difficulty": "easy", "context": "append", "action_format": "tag"},
