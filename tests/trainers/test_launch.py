@@ -248,7 +248,7 @@ def test_help_shows_flags_that_exist_with_the_values_of_the_task(task, capsys):
         assert any(hasattr(part, name) for part in (found.run, found.config, found.model, found.rule, found.critic)), (
             name
         )
-    for name, value in PRESETS[task].small_policy_settings.items():
+    for name, value in {**PRESETS[task].small_policy_settings, **PRESETS[task].easiest_settings}.items():
         if name in names:
             assert re.search(rf"--{name} .*\[{re.escape(str(value))}\]$", shown, flags=re.MULTILINE), name
     with pytest.raises(SystemExit) as ended:
