@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from steppo_gym.baselines.compared.default_jobs import HOTPOTQA, MAIN_JOB, PAPER_SEARCH, WEBSHOP
+from steppo_gym.baselines.compared.default_jobs import HOTPOTQA, MAIN_JOB, MAIN_JOB_FIRST_START, PAPER_SEARCH, WEBSHOP
 from steppo_gym.baselines.compared.head_to_head import HEAD_TO_HEAD_KEY_DOOR
 from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.jobs import REPOSITORY, Job
@@ -42,6 +42,7 @@ TASKS: dict[str, Protocol] = {
     "key_door": KEY_DOOR,
     "key_door_head_to_head": HEAD_TO_HEAD_KEY_DOOR,
     "alfworld": MAIN_JOB,
+    "alfworld_first_start": MAIN_JOB_FIRST_START,
     "alfworld_warm": ALFWORLD,
     "hotpotqa": HOTPOTQA,
     "webshop": WEBSHOP,

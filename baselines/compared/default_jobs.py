@@ -42,6 +42,7 @@ MAIN_JOB_WARM = Protocol(
 )
 MAIN_JOB_FIRST_START = replace(
     from_shipped_start(MAIN_JOB_WARM, "main_job_shipped", 1e-3),
+    title="StepPO on procedural ALFWorld, easy, from the first start that was shipped",
     superseded=(
         "Played from the first start that came with the package, whose reader solved 70 % of the tasks. One that "
         "solves nearly all has taken its place, and so has the protocol with runs from that one."
