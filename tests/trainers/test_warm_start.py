@@ -230,7 +230,8 @@ def test_two_processes_make_one_policy(tmp_path, spec, task_ids):
 
 
 def test_a_killed_worker_does_not_stop_the_warm_start(own_cache, spec, task_ids):
-    config = replace(TINY, num_demonstrations=200)
+    # Enough that they are still played when the worker is killed, on any machine.
+    task_ids, config = task_ids * 8, replace(TINY, num_demonstrations=8 * len(task_ids))
     whole = make_policy(spec, task_ids, config=config)
     own_cache("second")
     others, killed = children(), []
@@ -238,7 +239,7 @@ def test_a_killed_worker_does_not_stop_the_warm_start(own_cache, spec, task_ids)
     def kill():
         while not (workers := children() - others):
             time.sleep(0.01)
-        time.sleep(0.5)
+        time.sleep(0.2)
         killed.append(workers.pop())
         os.kill(killed[0], signal.SIGKILL)
 
