@@ -465,3 +465,14 @@ def test_arguments_outside_their_range(arguments, message):
         SearchClient(**({"base_url": "http://127.0.0.1:1"} | arguments))
     with SearchClient("http://127.0.0.1:1") as client, pytest.raises(ValueError, match="k must be at least 1"):
         client.search(["moon"], 0)
+
+
+def test_a_server_that_asks_for_more_than_a_step_can_wait_is_given_up():
+    message = r"asks to wait 60 s \(HTTP 429: 'slow down'\), more than the 5 s"
+    with (
+        Server(lambda number, body: (429, {"Retry-After": "60"}, "slow down")) as server,
+        contextlib.closing(SearchClient(server.url)) as client,
+        pytest.raises(InfrastructureError, match=message),
+    ):
+        client.search(["moon"], 3)
+    assert len(server.bodies) == 1

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from steppo_gym.envs.paper_search.paper_ids import canonical_id
 from steppo_gym.envs.paper_search.papers import Paper, Query
 from steppo_gym.retrieval.analysis import TITLE_WEIGHT, terms
-from steppo_gym.storage.retrying_client import RetryingClient, UnreadableAnswerError, shorten
+from steppo_gym.storage.retrying_client import STEP_WAIT_SECONDS, RetryingClient, UnreadableAnswerError, shorten
 
 OTHER_PAPER = 0.01
 """Gold membership of a paper that is no answer: just admitted to the pool, because it may lead to one."""
@@ -161,7 +161,14 @@ class Selector:
         self.url = base_url.rstrip("/").removesuffix("/classify") + "/classify"
         self._model, self._prompt = model, prompt
         self._known: dict[tuple[str, str], float] = {}
-        self._client = RetryingClient(self.url, "search", timeout=timeout, max_retries=max_retries, max_concurrency=16)
+        self._client = RetryingClient(
+            self.url,
+            "search",
+            timeout=timeout,
+            max_retries=max_retries,
+            max_concurrency=16,
+            max_wait=STEP_WAIT_SECONDS,
+        )
 
     def scores(self, query: Query, papers: Sequence[Paper]) -> list[float]:
         """See `Relevance`.

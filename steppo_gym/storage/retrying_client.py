@@ -30,6 +30,10 @@ from steppo_gym.storage.client_deadline import Deadline
 
 FIRST_DELAY_SECONDS = 0.5
 MAX_DELAY_SECONDS = 60.0
+STEP_WAIT_SECONDS = 5.0
+"""The longest wait before an environment asks again: with the searches' four attempts of ten seconds it ends before the
+60 seconds do after which a step counts as hanging, and so as the policy's fault.
+"""
 MAX_ANSWER_BYTES = 64 * 2**20
 
 _SHOWN_CHARACTERS = 120
@@ -60,6 +64,7 @@ class RetryingClient:
         max_concurrency: requests under way at the same time; more wait for their turn.
         headers: sent with every request.
         min_interval: seconds from one request of this process to the next, repeated ones included.
+        max_wait: a server that asks for a longer wait than these seconds is given up; None waits for a minute at most.
 
     Raises:
         ValueError: an argument outside its range.
@@ -75,11 +80,13 @@ class RetryingClient:
         max_concurrency: int,
         headers: Mapping[str, str] | None = None,
         min_interval: float = 0.0,
+        max_wait: float | None = None,
     ) -> None:
         _check_arguments(url, timeout, max_retries, max_concurrency)
         _check_headers(headers or {})
         self._min_interval, self._next_start, self._lock = min_interval, 0.0, threading.Lock()
         self._url, self._boundary, self._max_retries, self._timeout = url, boundary, max_retries, timeout
+        self._max_wait = max_wait
         # An address may hold a password, which error messages must not show.
         self._shown_url = str(httpx.URL(url).copy_with(userinfo=b""))
         self._client = httpx.Client(
@@ -164,6 +171,11 @@ class RetryingClient:
                 if not _is_worth_retrying(answer.status_code):
                     raise self._error(f"{self._shown_url} refused the request with {problem}.")
                 retry_after = read_retry_after(answer.headers.get("Retry-After"))
+                if self._max_wait is not None and (retry_after or 0.0) > self._max_wait:
+                    raise self._error(
+                        f"{self._shown_url} asks to wait {retry_after:g} s ({problem}), more than the "
+                        f"{self._max_wait:g} s that a step can wait. Use fewer workers or a server with a higher limit."
+                    )
             except httpx.RequestError as error:
                 problem = f"{type(error).__name__}: {error}"
             except UnreadableAnswerError as error:

@@ -116,6 +116,7 @@ def test_selector_asks_in_batches_and_remembers():
     [
         (400, {"error": {"message": "no such model"}}, "no such model"),
         (500, "broken", "HTTP 500"),
+        (429, "later", "asks to wait 60 s"),
         (200, "not json", "expected {'data'"),
         (200, {"data": []}, "expected 1 classifications, found 0"),
         (200, {"data": [{"probs": []}]}, "IndexError"),
@@ -126,7 +127,7 @@ def test_selector_asks_in_batches_and_remembers():
     ],
 )
 def test_selector_failures_are_no_scores(status, answer, message):
-    with Server(lambda number, body: (status, {"Retry-After": "0"}, answer)) as server:
+    with Server(lambda number, body: (status, {"Retry-After": "60" if status == 429 else "0"}, answer)) as server:
         selector = Selector(server.url, max_retries=0)
         with pytest.raises(InfrastructureError, match="search: ") as error:
             selector.scores(QUERY, titled("a"))

@@ -453,6 +453,12 @@ def test_retry_after_is_heeded(connect):
     assert [later - earlier >= 0.4 for earlier, later in itertools.pairwise(times)] == [True, True]
 
 
+def test_a_server_that_asks_for_more_than_a_step_can_wait_is_given_up(connect):
+    busy = always(429, {"message": "Too Many Requests"}, **{"Retry-After": "60"})
+    with Server(busy) as server, pytest.raises(InfrastructureError, match="asks to wait 60 s"):
+        connect(server).paper("x")
+
+
 def test_a_time_out_is_tried_again(connect):
     released = threading.Event()
 

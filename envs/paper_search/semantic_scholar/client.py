@@ -37,7 +37,7 @@ from steppo_gym.errors import InfrastructureError
 from steppo_gym.quoting import valid_text
 from steppo_gym.retrieval.retriever import check_k
 from steppo_gym.storage.cache import cache_dir
-from steppo_gym.storage.retrying_client import RetryingClient, UnreadableAnswerError
+from steppo_gym.storage.retrying_client import STEP_WAIT_SECONDS, RetryingClient, UnreadableAnswerError
 
 OFFICIAL_URL = "https://api.semanticscholar.org/graph/v1"
 URL_VARIABLE = "PAPER_SEARCH_BASE_URL"
@@ -103,6 +103,7 @@ class SemanticScholar:
             max_concurrency=max_concurrency,
             headers={"x-api-key": key} if key else None,
             min_interval=min_interval,
+            max_wait=STEP_WAIT_SECONDS,
         )
         if cache is None and self.url == OFFICIAL_URL:
             cache = cache_dir("semantic_scholar", "responses.sqlite")

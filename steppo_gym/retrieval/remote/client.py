@@ -13,7 +13,7 @@ from functools import partial
 
 from steppo_gym.retrieval.remote.search_protocol import MAX_HITS, read_result, request_message
 from steppo_gym.retrieval.retriever import MAX_QUERY_CHARACTERS, Hit, check_search
-from steppo_gym.storage.retrying_client import RetryingClient
+from steppo_gym.storage.retrying_client import STEP_WAIT_SECONDS, RetryingClient
 
 _BATCH = 64
 """Queries in one request, fewer where they ask for many hits."""
@@ -41,7 +41,12 @@ class SearchClient:
     ) -> None:
         self.url = base_url.rstrip("/").removesuffix("/retrieve") + "/retrieve"
         self._client = RetryingClient(
-            self.url, "search", timeout=timeout, max_retries=max_retries, max_concurrency=max_concurrency
+            self.url,
+            "search",
+            timeout=timeout,
+            max_retries=max_retries,
+            max_concurrency=max_concurrency,
+            max_wait=STEP_WAIT_SECONDS,
         )
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
