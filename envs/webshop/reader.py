@@ -6,7 +6,8 @@ say it either it searches again and opens the next one. Else it picks the option
 what it has open.
 
 It takes words as they are, as the built-in shop writes them: in the official one a product may fit and say so in other
-words. `slip` is what it does wrong now and then, so that its episodes show how to go on.
+words. `slip` is what it does wrong now and then, so that its episodes show how to go on. `heedless_action` is the same
+reader with a fault laid over its own way, so that what it leaves out is only a step away.
 
 >>> reading_action(wanted, page, opened=(), looked=False, steps_left=15)
 'search[quick drying hoodie slim fit zip pockets]'
@@ -21,6 +22,8 @@ from steppo_gym.envs.webshop.expert import BACK, BUY, FEATURES, NEXT, Page, Want
 
 SLIP = 0.07
 """Chance of a slip, but for the first search."""
+OVERLOOK = 0.8
+"""Chance at each product and each list of features that the heedless reader does not mind what it is shown."""
 _NOT_THERE = {"results": BUY, "item": NEXT, "sub": BUY}
 """By kind of page, a click on what others have."""
 
@@ -46,14 +49,36 @@ def reading_action(wanted: Wanted, page: Page, *, opened: Sequence[str], looked:
         said = " ".join(page.features).lower()
         fits = not looked or all(word in said for word in unsaid)
         return BACK if fits or not can_return else search_for(wanted)
-    offered = equal_options(wanted, page)
-    left = [value for name, value in offered.items() if page.chosen.get(name) != value]
+    offered, left = equal_options(wanted, page), _unchosen(wanted, page)
     if can_return and (page.price > wanted.price_upper or len(offered) < len(wanted.options)):
         return BACK
     # Features, back, choose and buy.
     if unsaid and not looked and steps_left >= 3 + len(left):
         return FEATURES
     return _click(left[0]) if left else BUY
+
+
+def heedless_action(
+    wanted: Wanted, page: Page, *, opened: Sequence[str], looked: bool, steps_left: int, seed: int, step: int
+) -> str:
+    """What the reader does who mostly minds neither price nor features and leaves the last option unchosen.
+
+    Args:
+        wanted: see `reading_action`, as the next four.
+        page: what is shown.
+        opened: asins opened so far.
+        looked: whether the features of the product shown have been seen.
+        steps_left: including this one.
+        seed: of the episode.
+        step: number of steps so far.
+    """
+    if random.Random(f"overlook {seed} {step}").random() < OVERLOOK:
+        if page.kind == "sub":
+            return BACK
+        if page.kind == "item":
+            left = _unchosen(wanted, page)
+            return _click(left[0]) if len(left) > 1 else BUY
+    return reading_action(wanted, page, opened=opened, looked=looked, steps_left=steps_left)
 
 
 def slip(page: Page, right: str, *, seed: int, step: int) -> str | None:
@@ -82,6 +107,11 @@ def _from_results(wanted: Wanted, page: Page, *, opened: Sequence[str], steps_le
     if page.has_more and steps_left > 3 + len(wanted.options):
         return NEXT
     return _click(page.listed[0].asin) if page.listed else search_for(wanted)
+
+
+def _unchosen(wanted: Wanted, page: Page) -> list[str]:
+    """Values that are wanted, offered and not chosen yet."""
+    return [value for name, value in equal_options(wanted, page).items() if page.chosen.get(name) != value]
 
 
 def _click(label: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from steppo_gym.envs.webshop.env import WebShopEnv
 from steppo_gym.envs.webshop.expert import BACK, BUY, FEATURES, NEXT, Listed, Page, Wanted
-from steppo_gym.envs.webshop.reader import SLIP, reading_action, slip
+from steppo_gym.envs.webshop.reader import OVERLOOK, SLIP, heedless_action, reading_action, slip
 
 WANTED = Wanted("hoodie", ("slim fit", "soft lining", "zip pockets"), ("black",), 50.0, "none of its business")
 RESULTS = Page(
@@ -59,6 +59,37 @@ def test_it_leaves_what_is_too_dear_or_lacks_an_option():
     assert act(dataclasses.replace(ITEM, price=60.0)) == BACK
     assert act(dataclasses.replace(ITEM, options={"color": ("white",)})) == BACK
     assert act(dataclasses.replace(ITEM, options={"color": ("white",)}), looked=True, steps_left=3) == BUY
+
+
+def test_a_heedless_reader_minds_neither_price_nor_features_nor_the_last_option():
+    def share(page, wrong, *, right, looked=False):
+        done = [
+            heedless_action(WANTED, page, opened=(), looked=looked, steps_left=10, seed=seed, step=0)
+            for seed in range(500)
+        ]
+        assert {wrong, right} == set(done)
+        return done.count(wrong) / len(done)
+
+    two = dataclasses.replace(ITEM, options={"color": ("white", "black"), "size": ("small", "large")})
+    wants_two = dataclasses.replace(WANTED, options=("black", "large"))
+    unfit = dataclasses.replace(ITEM, kind="sub", features=("A hoodie by Kestrel",))
+    shares = [
+        share(ITEM, BUY, right=FEATURES),
+        share(ITEM, BUY, right="click[black]", looked=True),
+        share(dataclasses.replace(ITEM, price=60.0), BUY, right=BACK),
+        share(unfit, BACK, right=SEARCH, looked=True),
+    ]
+    assert shares == pytest.approx([OVERLOOK] * 4, abs=0.06)
+    first = {
+        heedless_action(wants_two, two, opened=(), looked=True, steps_left=10, seed=seed, step=0) for seed in range(500)
+    }
+    assert first == {"click[black]"}
+    for page in (Page("index"), RESULTS):
+        done = {
+            heedless_action(WANTED, page, opened=(), looked=False, steps_left=10, seed=seed, step=0)
+            for seed in range(100)
+        }
+        assert done == {act(page)}
 
 
 def test_a_slip_is_another_product_or_value_or_not_there():
