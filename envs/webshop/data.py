@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import codecs
 import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,13 +60,14 @@ def find_files(data: str | Path) -> OfficialFiles:
     products.
 
     Args:
-        data: a folder, or an "items_shuffle*.json" that says which of several to take. `~` is expanded.
+        data: a folder, or an "items_shuffle*.json" that says which of several to take. `~` and variables
+            are expanded.
 
     Raises:
         DataError: a file is missing, or which to take is not clear.
     """
-    path = Path(data).expanduser()
-    path = path.resolve() if path.exists() else path  # a name that no file can have does not resolve
+    # A link may lead to a file of another name, as in the cache of the Hub, so it is not followed here.
+    path = Path(os.path.expandvars(data)).expanduser().absolute()
     if path.is_dir():
         items, folder = _pick_items(path), path
     elif path.is_file() and _size(path, _ITEMS):

@@ -64,6 +64,19 @@ def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
     assert find_files("~").items == tmp_path.resolve() / "items_shuffle.json"
 
 
+@pytest.mark.parametrize("chosen", ["", "items_shuffle_1000.json"])
+def test_links_to_files_of_other_names_are_followed(tmp_path, monkeypatch, chosen):
+    """As the Hub's client lays files down: what they are called is the name of the link."""
+    (tmp_path / "snapshot").mkdir()
+    for number, name in enumerate((ALL[1], ALL[3], "items_human_ins.json")):
+        write(tmp_path, f"{number}")
+        (tmp_path / "snapshot" / name).symlink_to(tmp_path / f"{number}")
+    monkeypatch.setenv("SNAPSHOT", str(tmp_path / "snapshot"))
+    found = find_files(f"$SNAPSHOT/{chosen}")
+    assert find_files(found.items) == found
+    assert [path.name for path in found.paths] == [ALL[1], ALL[3], "items_human_ins.json"]
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
