@@ -12,9 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from steppo_gym.envs.paper_search.built_in.generate import SPLIT_SIZES, builtin_corpus, generate_query, task_ids
-from steppo_gym.envs.paper_search.corpus.corpus import open_corpus
+from steppo_gym.envs.paper_search.corpus.corpus import PaperCorpus, open_corpus
 from steppo_gym.envs.paper_search.files import find_file, read_queries
-from steppo_gym.envs.paper_search.papers import PaperSource, Query
+from steppo_gym.envs.paper_search.papers import PaperSource, Query, published_by
 from steppo_gym.envs.paper_search.semantic_scholar.client import SemanticScholar
 from steppo_gym.errors import DataError, UnknownTaskError
 from steppo_gym.keywords import check_split, unknown_task_message
@@ -113,6 +113,29 @@ def open_source(papers: str | Path | None, data: str | Path | None) -> PaperSour
     if str(papers).startswith(("http://", "https://")):
         return SemanticScholar(str(papers))
     return open_corpus(papers)
+
+
+def check_answers(queries: QueryFile, papers: PaperSource) -> None:
+    """See that an embedded corpus can answer any query at all; a server is not asked.
+
+    Raises:
+        DataError: no answer of any query is in it and in time, so that no search could be paid.
+    """
+    if not isinstance(papers, PaperCorpus):
+        return
+    missed: list[str] = []
+    for query in map(queries.load, queries.task_ids):
+        for answer in query.answers:
+            paper = papers.paper(answer)
+            if paper and published_by(paper.date, query.until):
+                return
+            found = f"one of {paper.date}" if paper and paper.date else "one without a date" if paper else ""
+            if found or not missed:
+                missed = [f"{answer!r} published by {query.until}", found or "none"]
+    raise DataError(
+        f"Expected papers that answer the queries, such as {missed[0]}, found {missed[1]} and no other answer among "
+        f"papers such as {papers.paper_ids()[0]!r}. Ids must be of one kind, and papers have dates."
+    )
 
 
 @lru_cache(maxsize=4)

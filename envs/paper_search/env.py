@@ -16,7 +16,7 @@ from steppo_gym.actions import Invalid
 from steppo_gym.env import TextEnv
 from steppo_gym.envs.paper_search import render
 from steppo_gym.envs.paper_search.actions import Calls, Search, Stop, format_action, parse_action, tool_schemas
-from steppo_gym.envs.paper_search.data import ProceduralQueries, QueryFile, open_source
+from steppo_gym.envs.paper_search.data import ProceduralQueries, QueryFile, check_answers, open_source
 from steppo_gym.envs.paper_search.expert import expert_action
 from steppo_gym.envs.paper_search.expert_view import view_of
 from steppo_gym.envs.paper_search.oracle import oracle_action
@@ -63,7 +63,8 @@ class PaperSearchEnv(TextEnv):
 
     Raises:
         ValueError: an argument outside its range.
-        DataError: no queries in `data`, a test set asked for as another split, or no corpus.
+        DataError: no queries in `data`, a test set asked for as another split, no corpus, or with "gold" none that has
+            an answer of any query in time.
     """
 
     protocol: PaperSearchProtocol  # type: ignore[assignment] - set once
@@ -100,6 +101,8 @@ class PaperSearchEnv(TextEnv):
         self.shows_scores = show_gold or relevance != GoldMembership.name
         self.source = open_source(papers, data)
         if isinstance(self.queries, QueryFile):
+            if relevance == GoldMembership.name:
+                check_answers(self.queries, self.source)
             self.text_version = stamps_text((*self.queries.stamps, *file_stamps(files_in(papers))))
         self.any_text_stops = any_text_stops
         self._query: Query

@@ -9,7 +9,7 @@ import threading
 import gymnasium
 import pytest
 from json_server import Server
-from paper_episodes import FIRST, ID, QUERIES, SEARCH, SECOND, play
+from paper_episodes import FIRST, ID, PAPERS, QUERIES, SEARCH, SECOND, play
 from paper_rows import convert
 from spar_papers import read_spar
 
@@ -93,6 +93,26 @@ def test_lexical_relevance_scores_what_it_finds(make):
     assert info["metrics"]["papers"] == 3.0
 
 
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"paper_id": "s2"}, "none"),
+        ({"date": None}, "one without a date"),
+        ({"date": "2020-12-25"}, "one of 2020-12-25"),
+    ],
+)
+def test_papers_without_any_answer_are_refused(make, files, tmp_path, change, found):
+    """All episodes would fail, and nothing would say why: ids of another kind, or no dates."""
+    papers = tmp_path / "papers.jsonl"
+    papers.write_text(json.dumps(PAPERS[0] | change), encoding="utf-8")
+    with pytest.raises(DataError, match=rf"such as '2001\.00001' published by 2020-12-24, found {found} and no other"):
+        make(papers=papers)
+    # Where answers are not what is paid, papers may be any.
+    assert make(papers=papers, relevance="lexical").task_ids == ("q1", "q2")
+    papers.write_text(json.dumps(PAPERS[-1]), encoding="utf-8")
+    assert make(papers=papers).task_ids == ("q1", "q2")
+
+
 @pytest.mark.data
 def test_experts_play_the_spar_bench(shared_data, tmp_path):
     """Its papers have no citations, so searches are all there is; no paper of the year of the questions is sure to be
@@ -120,7 +140,6 @@ def test_a_real_test_set_is_not_validated_on(shared_data, files):
     folder, papers = shared_data / "pasa", files["papers"]
     with pytest.raises(DataError, match="is a test set"):
         gymnasium.make(ID, split="validation", data=folder / "AutoScholarQuery_test.jsonl", papers=papers)
-    sizes = {
-        split: len(gymnasium.make(ID, split=split, data=folder, papers=papers).unwrapped.task_ids) for split in SPLITS
-    }
+    other = {"papers": papers, "relevance": "lexical"}
+    sizes = {split: len(gymnasium.make(ID, split=split, data=folder, **other).unwrapped.task_ids) for split in SPLITS}
     assert sizes == {"validation": 1000, "test": 1000}
