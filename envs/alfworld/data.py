@@ -128,7 +128,10 @@ class GameFiles:
             found = _collect(folder, wanted)
             self._paths = {f"{split}/{game.relative_to(folder).parent.as_posix()}": game for game in found}
             if not self._paths:
-                raise DataError(f"No playable game of the types {', '.join(sorted(wanted))} is in {folder}. {_ADVICE}")
+                raise DataError(
+                    f"No playable game of the types {', '.join(sorted(wanted))} is in {folder}: expected folders of a "
+                    f"game.tw-pddl that says it is solvable, with its traj_data.json. {_ADVICE}"
+                )
         for task_id in self._paths:
             try:
                 written_id(task_id)

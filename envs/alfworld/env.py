@@ -7,6 +7,7 @@ observation, reward, terminated, truncated, info = env.step("<action>go to desk 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 from collections.abc import Sequence
@@ -92,7 +93,7 @@ class AlfworldEnv(TextEnv):
     @property
     def system_prompt(self) -> str:
         """What the agent is told once, before the first observation."""
-        return system_prompt(self.action_format)
+        return system_prompt(self.action_format, puts=self._puts)
 
     @property
     def tools(self) -> list[dict[str, Any]]:
@@ -220,6 +221,12 @@ class AlfworldEnv(TextEnv):
             return command
         older = command.replace("move ", "put ", 1).replace(" to ", " in/on ", 1)
         return older if older in self._admissible else command
+
+    @functools.cached_property
+    def _puts(self) -> bool:
+        """Whether the games, of which the first stands for all, are from before alfworld 0.4."""
+        is_official = isinstance(self.games, GameFiles)
+        return is_official and '"put {o} in/on {r}"' in self.games.load(self.task_ids[0]).content["grammar"]
 
     @property
     def _running(self) -> Engine:

@@ -19,7 +19,7 @@ _TASK = re.compile(r"\s*Your task is to: (.*)")
 
 _COMMANDS = """\
 go to (receptacle), open (receptacle), close (receptacle), take (object) from (receptacle), \
-move (object) to (receptacle), use (object), heat (object) with (receptacle), clean (object) with (receptacle), \
+{move}, use (object), heat (object) with (receptacle), clean (object) with (receptacle), \
 cool (object) with (receptacle), slice (object) with (object), examine (something), inventory, look"""
 
 _EXAMPLE = "go to fridge 1"
@@ -44,9 +44,15 @@ Admissible commands:
 Choose one admissible command. First reason between <think> and </think>, then {format}."""
 
 
-def system_prompt(action_format: ActionFormat) -> str:
-    """What the agent is told before the first observation."""
-    return _SYSTEM.format(commands=_COMMANDS, format=_FORMATS[action_format])
+def system_prompt(action_format: ActionFormat, *, puts: bool = False) -> str:
+    """What the agent is told before the first observation.
+
+    Args:
+        action_format: how to answer.
+        puts: whether the games say `put x in/on y`, as before alfworld 0.4, and not `move x to y`.
+    """
+    move = "put (object) in/on (receptacle)" if puts else "move (object) to (receptacle)"
+    return _SYSTEM.format(commands=_COMMANDS.format(move=move), format=_FORMATS[action_format])
 
 
 def introduction(feedback: str) -> str:

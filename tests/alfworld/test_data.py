@@ -157,7 +157,9 @@ def test_missing_games_say_what_to_do(tmp_path, written):
     for folder, found in [(tmp_path, "only json_2.1.1, train"), (tmp_path / "none", "found nothing")]:
         with pytest.raises(DataError, match=rf"split 'valid_seen' were expected in .*{found}.*steppo-gym download"):
             GameFiles(folder, "valid_seen")
-    with pytest.raises(DataError, match=r"No playable game of the types .* is in .*train.*steppo-gym download"):
+    with pytest.raises(
+        DataError, match=r"No playable .* is in .*train: .* with its traj_data\.json\. .*steppo-gym download"
+    ):
         GameFiles(tmp_path, "train")
     with pytest.raises(UnknownTaskError, match=r"Unknown task_id 'x'\. This split has 12 tasks"):
         GameFiles(written, "valid_seen").load("x")

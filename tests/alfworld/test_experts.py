@@ -159,6 +159,7 @@ def test_games_before_0_4_are_spelled_differently(tmp_path):
         env = make(data=path, difficulty=None, expert=expert, max_steps=300)
         responses, _, infos = play(env, "old", limit=300)
         assert infos[-1]["success"]
+        assert "put (object) in/on (receptacle)" in env.system_prompt and "move" not in env.system_prompt
         # Two are to be placed, and nothing is tried twice.
         assert sum(response.startswith("<action>put ") for response in responses) == 2
 
