@@ -77,12 +77,13 @@ PACKED = {
     b"PK\x03\x04": "a zip archive: unpack it",
     b"version https://git-lfs.github.com/spec/v1\n": "fetch that with `git lfs pull`",
     b"\n<!DOCTYPE html>": "a web page, not the file",
+    b"\xff\xfe{\0\n\0": "UTF-16: write it as UTF-8",
     b'[{"_id": ': "Was its download interrupted",
 }
 
 
 @pytest.mark.parametrize("start", PACKED)
-@pytest.mark.parametrize("kind", ["questions", "queries", "papers", "games", "shop"])
+@pytest.mark.parametrize("kind", ["questions", "queries", "papers", "corpus", "games", "shop"])
 def test_what_a_file_is_instead_is_said_with_what_to_do(write, kind, start):
     names = {"questions": "rows.json", "shop": "items_shuffle.json", "games": "game.tw-pddl"}
     path = write(names.get(kind, "rows.jsonl"), start)
@@ -153,6 +154,9 @@ def test_a_question_without_words_is_none(write, change):
 def test_rows_of_training_sets_have_an_id(write):
     row = {"prompt": [{"content": "Who?"}], "reward_model": {"ground_truth": "Bob"}}
     assert questions(write("a.jsonl", lines(row | {"extra_info": {"index": 0}}))).task_ids == ("0",)
+    # Numbers begin anew in the file of each split, which are told apart by their ids when one is held out.
+    split = {"index": 0, "split": "train"}
+    assert questions(write("a.jsonl", lines(row | {"extra_info": split}))).task_ids == ("train_0",)
     with pytest.raises(DataError, match=r"Row 0 of .*as id, found None"):
         questions(write("b.jsonl", lines(row)))
 

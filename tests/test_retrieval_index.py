@@ -66,6 +66,22 @@ def test_a_corpus_without_ids_is_numbered_and_empty_lines_are_skipped(tmp_path):
     assert list(read_corpus(path)) == [Passage("0", "A", "a"), Passage("17", "B", "b"), Passage("2", "C", "c\nd")]
 
 
+@pytest.mark.parametrize("layout", [{}, {"indent": 2}])
+@pytest.mark.parametrize("mark", ["", "\ufeff", "\n "])
+def test_a_list_of_passages_is_a_corpus(tmp_path, layout, mark):
+    """As HippoRAG's corpora are."""
+    passages = [{"title": "A", "text": "a"}, {"title": "B", "text": "b"}]
+    path = tmp_path / "corpus.json"
+    path.write_text(mark + json.dumps(passages, **layout))
+    assert list(read_corpus(path)) == [Passage("0", "A", "a"), Passage("1", "B", "b")]
+    path.write_text(mark + json.dumps([*passages, {"title": "C"}], **layout))
+    with pytest.raises(DataError, match=r'"title" and "text", or "contents", in row 2 of .*corpus.json, found'):
+        list(read_corpus(path))
+    path.write_text(mark + json.dumps(passages, **layout)[:-1])
+    with pytest.raises(DataError, match=r"Expected JSON lines or a JSON list in .*corpus.json: .* interrupted\?"):
+        list(read_corpus(path))
+
+
 @pytest.mark.parametrize(
     ("contents", "title", "text"),
     [
@@ -86,15 +102,15 @@ def test_contents(contents, title, text):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", r"Expected a JSON object in line 2 of .*corpus.jsonl, found b'\{'"),
-        ("[" * 100_000, "Expected a JSON object in line 2"),
+        ("{", r"Line 2 of .*corpus.jsonl is not readable JSON \(Expecting property name"),
+        ("[" * 100_000, r"Line 2 of .*corpus.jsonl is not readable JSON"),
         ("[1]", '"title" and "text", or "contents", in line 2'),
         ('{"title": "A"}', '"title" and "text", or "contents", in line 2'),
         ('{"title": 1, "text": "a"}', '"title" and "text", or "contents", in line 2'),
         ('{"title": "A", "text": "a", "id": null}', "a string or an integer as id in line 2 of .* found None"),
         ('{"title": "A", "text": "a", "id": true}', "a string or an integer as id in line 2 of .* found True"),
         ('{"title": "A", "text": "a", "id": "p0"}', "every id once, found 'p0' again in line 2"),
-        ('{"title": "\udc80", "text": "a"}', "Expected a JSON object in line 2"),
+        ('{"title": "\udc80", "text": "a"}', r"Line 2 of .*corpus.jsonl is not readable JSON \('utf-8'"),
     ],
 )
 def test_lines_that_are_no_passages(tmp_path, line, message):

@@ -127,7 +127,7 @@ def _musique(row: Row) -> Question:
     return Question(
         task_id=task_id,
         text=_text(row["question"]).strip(),
-        answers=_answers(row, [row["answer"], *texts(row.get("answer_aliases", []))]),
+        answers=_answers(row, [row["answer"], *texts(row.get("answer_aliases") or [])]),
         kind=hops[0] if (hops := re.match(r"\dhop", task_id)) else "",
         supporting=tuple(paragraphs[positions[idx]] for idx in supporting),
         paragraphs=paragraphs,
@@ -137,7 +137,11 @@ def _musique(row: Row) -> Question:
 def _question_only(row: Row) -> Question:
     if "reward_model" in row:
         gold, extra = row["reward_model"]["ground_truth"], row.get("extra_info") or {}
-        ids = (row.get("id"), extra.get("question_id"), extra.get("index"))
+        index, split = extra.get("index"), extra.get("split")
+        if type(index) is int and isinstance(split, str):
+            # Numbers begin anew in the file of each split.
+            index = f"{split}_{index}"
+        ids = (row.get("id"), extra.get("question_id"), index)
         task_id = next((one for one in ids if one not in (None, "")), None)
         # A prompt may have instructions in front of the question.
         text = row.get("question") or extra.get("question") or row["prompt"][-1]["content"]

@@ -1,4 +1,4 @@
-r"""Corpus files: one passage a line, as JSON.
+r"""Corpus files: one passage a line, as JSON, or a JSON list of passages.
 
 Two forms are read, also mixed and also compressed with gzip (a name that ends in ".gz"):
 
@@ -11,6 +11,7 @@ the passage, from 0, is its id.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gzip
 import hashlib
@@ -18,13 +19,13 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from steppo_gym.errors import DataError
 from steppo_gym.quoting import valid_text
 from steppo_gym.retrieval.records import Records, write_records
 from steppo_gym.retrieval.retriever import Passage
-from steppo_gym.storage.data_lines import numbered_lines
+from steppo_gym.storage.data_lines import json_value, numbered_lines, whole_value
 
 _PASSAGES = "passages"
 _CHUNK_BYTES = 2**20
@@ -39,10 +40,10 @@ def read_corpus(path: str | Path) -> Iterator[Passage]:
     path = Path(path).expanduser()
     seen: set[str] = set()
     with _opened(path) as file:
-        for number, line in numbered_lines(file, path):
-            passage = _read_line(line, f"line {number} of {path}", default_id=str(len(seen)))
+        for place, record in _records(file, path):
+            passage = _passage(record, place, default_id=str(len(seen)))
             if passage.id in seen:
-                raise DataError(f"Expected every id once, found {passage.id!r:.80} again in line {number} of {path}.")
+                raise DataError(f"Expected every id once, found {passage.id!r:.80} again in {place}.")
             seen.add(passage.id)
             yield passage
 
@@ -117,11 +118,20 @@ def _encode(passage: Passage) -> bytes:
     return json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
-def _read_line(line: bytes, place: str, default_id: str) -> Passage:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        raise DataError(f"Expected a JSON object in {place}, found {line[:80]!r}.") from None
+def _records(file: BinaryIO, path: Path) -> Iterator[tuple[str, Any]]:
+    """Place and value of every line, or of every row where the file is a list."""
+    lines = numbered_lines(file, path)
+    number, first = next(lines, (0, b""))
+    if first.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+        rows = whole_value(first, lines, path)
+        yield from ((f"row {row} of {path}", record) for row, record in enumerate(rows))
+    elif first:
+        yield f"line {number} of {path}", json_value(first, number, path)
+        for number, line in lines:
+            yield f"line {number} of {path}", json_value(line, number, path)
+
+
+def _passage(record: Any, place: str, default_id: str) -> Passage:
     match record:
         case {"title": str(title), "text": str(text)}:
             pass
@@ -130,7 +140,7 @@ def _read_line(line: bytes, place: str, default_id: str) -> Passage:
         case _:
             raise DataError(
                 f'Expected a JSON object with the strings "title" and "text", or "contents", in {place}, '
-                f"found {line[:80]!r}."
+                f"found {record!r:.80}."
             )
     identity = record.get("id", default_id)
     if isinstance(identity, bool) or not isinstance(identity, str | int):

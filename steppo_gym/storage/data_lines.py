@@ -15,7 +15,8 @@ from steppo_gym.errors import DataError
 
 MAX_LINE_BYTES = 2**27
 """A few packed kilobytes can be a line without end, which would be read whole."""
-
+MAX_WHOLE_BYTES = 2**30
+"""Of a JSON value over several lines, which is read whole; a packed one can be of any length."""
 
 _OTHER_FILES = (
     (b"\x1f\x8b", "It is packed with gzip: unpack it."),
@@ -23,6 +24,7 @@ _OTHER_FILES = (
     (b"BZh", "It is packed with bzip2: unpack it."),
     (b"\xfd7zXZ", "It is packed with xz: unpack it."),
     (b"(\xb5/\xfd", "It is packed with zstd: unpack it."),
+    (b"\xff\xfe", "It is UTF-16: write it as UTF-8."),
     (b"version https://git-lfs", "It is Git LFS's note of where the file is: fetch that with `git lfs pull`."),
     (b"<", "It is a web page, not the file: fetch the file itself."),
 )
@@ -66,6 +68,30 @@ def json_value(line: bytes, number: int, path: Path) -> Any:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DataError(f"Line {number} of {path} is not readable JSON ({error}). {remedy(line)}") from None
+
+
+def whole_value(first: bytes, lines: Iterator[tuple[int, bytes]], path: Path) -> Any:
+    """The value that a file's lines make together.
+
+    Args:
+        first: the line that was read already.
+        lines: the others, of `numbered_lines`.
+        path: of the file, for the error.
+
+    Raises:
+        DataError: they make none, or are longer than `MAX_WHOLE_BYTES`.
+    """
+    content = bytearray(first)
+    for _, line in lines:
+        content += line
+        if len(content) > MAX_WHOLE_BYTES:
+            raise DataError(
+                f"Expected JSON lines in {path}, or one JSON value of at most {MAX_WHOLE_BYTES} bytes, found more."
+            )
+    try:
+        return json.loads(bytes(content))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"Expected JSON lines or a JSON list in {path}: {error}. {remedy(first)}") from None
 
 
 def read_json(path: Path) -> Any:

@@ -84,6 +84,7 @@ def test_musique_layout():
     # In the order of the hops; titles repeat.
     assert [paragraph.text for paragraph in question.supporting] == ["third", "first"]
     assert read_row({**MUSIQUE_ROW, "answerable": False}) is None
+    assert read_row({**MUSIQUE_ROW, "answer_aliases": None}) == read_row({**MUSIQUE_ROW, "answer_aliases": []})
 
 
 def test_rows_without_paragraphs():

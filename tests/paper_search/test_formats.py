@@ -107,7 +107,7 @@ def test_a_single_object_and_an_answer_with_links_are_read(tmp_path):
     [
         ("", "Expected papers in .*, found nothing"),
         ("[]", "Expected papers in .*, found nothing"),
-        ("<html>", "Expected JSON lines, a JSON list or a JSON object"),
+        ("<html>", "Expected JSON lines or a JSON list"),
         ('{"paper_id": "a", "title": "A"}\n{"paper', "Line 2 of .* is not readable JSON"),
         ("[" * 100_000, "Line 1 of .* is nested too deep"),
         ("7", "Expected a paper with paper_id and title, .* in row 1 of .*, found 7"),

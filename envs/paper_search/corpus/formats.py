@@ -28,7 +28,7 @@ from steppo_gym.envs.paper_search.semantic_scholar.records import (
     paper_of,
 )
 from steppo_gym.errors import DataError
-from steppo_gym.storage.data_lines import json_value, numbered_lines, remedy
+from steppo_gym.storage.data_lines import json_value, numbered_lines, whole_value
 
 Format = Literal["own", "semantic_scholar"]
 
@@ -38,9 +38,6 @@ DESCRIPTIONS: dict[Format, str] = {
 }
 """What each format is called where a corpus says what it was made of."""
 
-
-_MAX_WHOLE_BYTES = 2**30
-"""Of a file that is one JSON value over several lines, which is read whole; a packed one can be of any length."""
 _MOST_CITATIONS = 2**62
 
 
@@ -162,26 +159,11 @@ def _values_in(lines: Iterator[tuple[int, bytes]], path: Path) -> Iterator[objec
         raise DataError(f"Line {number} of {path} is nested too deep to be read. Is it the right file?") from None
     except ValueError:
         # The first line is no value: the whole file is one.
-        yield _whole(first, lines, path)
+        yield whole_value(first, lines, path)
         return
     yield value
     for number, line in lines:
         yield json_value(line, number, path)
-
-
-def _whole(first: bytes, lines: Iterator[tuple[int, bytes]], path: Path) -> object:
-    content = bytearray(first)
-    for _, line in lines:
-        content += line
-        if len(content) > _MAX_WHOLE_BYTES:
-            raise DataError(
-                f"Expected JSON lines in {path}, or one JSON value of at most {_MAX_WHOLE_BYTES} bytes, found more."
-            )
-    try:
-        return json.loads(bytes(content))
-    except (ValueError, RecursionError) as error:
-        expected = f"Expected JSON lines, a JSON list or a JSON object in {path}"
-        raise DataError(f"{expected}: {error}. {remedy(first)}") from None
 
 
 def _elements(value: object) -> list[object]:
