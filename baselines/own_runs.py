@@ -115,7 +115,8 @@ def plot(options: argparse.Namespace) -> int:
         known = sorted({name for group in groups.values() for result in group for name in result.curves})
         raise DataError(f"None of these runs logged {options.metric!r}. They have: {', '.join(known)}.")
     first = next(iter(groups.values()))[0]
-    draw(curves, options.metric, first.settings.get("run.env", ""), options.out)
+    height = "greedy success, watched tasks" if options.metric == GREEDY else options.metric
+    draw(curves, height, first.settings.get("run.env", ""), options.out)
     print(options.out)
     return 0
 

@@ -160,7 +160,9 @@ def test_commands_print_a_table_and_draw_a_figure(tmp_path, folders, capsys):
         assert main(["plot", *names, "--out", str(tmp_path / name)]) == 0
     svg = (tmp_path / "curves.svg").read_text()
     assert svg == (tmp_path / "again.svg").read_text()
-    assert "StepPO (3)" in svg and "GRPO (2)" in svg and "doors" in svg
+    told = "thick: mean; thin: one run; shade: range of the runs"
+    for text in ("StepPO, 3 runs", "GRPO, 2 runs", "doors", "greedy success, watched tasks", told):
+        assert f"<!-- {text} -->" in svg
     assert imread(tmp_path / "curves.png").shape[1] > 500
     capsys.readouterr()
     assert main(["plot", *names, "--out", str(tmp_path / "x.svg"), "--metric", "height"]) == 1

@@ -2,8 +2,8 @@
 
     python -m steppo_gym.trainers.make_start --env alfworld
 
-It takes an hour or two on one core, by task; docs/starts.md has recipes and figures. An interrupted command goes on
-where it was when it is given again. The same command on the same instruction set makes the same bytes.
+It takes one and a half to four hours on one core, by task; docs/starts.md has recipes and figures. An interrupted
+command goes on where it was when it is given again. The same command on the same instruction set makes the same bytes.
 """
 
 from __future__ import annotations

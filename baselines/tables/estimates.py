@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,13 @@ def estimate(values: Sequence[float]) -> Estimate:
     if len(values) >= FEWEST_FOR_AN_INTERVAL:
         return t_interval(values)
     return Estimate(float(np.mean(values)), min(values), max(values), len(values))
+
+
+def bounds_told(sizes: Iterable[int]) -> str:
+    """What `estimate` bounds means of so many runs by, in words for a legend."""
+    kinds = {size >= FEWEST_FOR_AN_INTERVAL for size in sizes}
+    names = {False: "range of the runs", True: "95 % interval of the mean"}
+    return " or ".join(names[kind] for kind in sorted(kinds, reverse=True))
 
 
 def t_interval(values: Sequence[float]) -> Estimate:

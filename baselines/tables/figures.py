@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.tables.comparison import REFERENCE, Line, by_algorithm
-from steppo_gym.baselines.tables.estimates import estimate
+from steppo_gym.baselines.tables.estimates import bounds_told, estimate
 
 COLUMNS = 4
 TITLE_WIDTH = 30
@@ -65,13 +65,10 @@ def draw_curves(protocol: Protocol, lines: Sequence[Line], path: Path) -> None:
 
 def _legend(groups: Mapping[str, Sequence[Line]]) -> list[Line2D | Patch]:
     """What the lines and the area of all panels are."""
-    kinds = {estimate([0.0] * len(group)).is_range for group in groups.values()}
-    names = {True: "range of the runs", False: "95 % interval of the mean"}
-    bounds = " or ".join(names[kind] for kind in sorted(kinds))
     handles = [
         Line2D([], [], color="C0", linewidth=1.5, label="mean"),
         Line2D([], [], color="C0", alpha=0.35, linewidth=0.6, label="one run"),
-        Patch(color="C0", alpha=0.2, label=bounds),
+        Patch(color="C0", alpha=0.2, label=bounds_told(map(len, groups.values()))),
     ]
     if REFERENCE in groups and len(groups) > 1:
         title = groups[REFERENCE][0]["title"]
