@@ -177,6 +177,11 @@ class WebShopEnv(TextEnv):
         )
         return format_command(action, self.action_format)
 
+    def render(self) -> str | None:  # type: ignore[override]
+        """See `TextEnv.render`. A rebuilt prompt has the instruction beside the pages, so it is put before them."""
+        shown = super().render()
+        return f"Instruction: {self.goal.instruction}\n{shown}" if shown and self.context == "rebuilt" else shown
+
     def task_content(self, task_id: str) -> bytes:
         """The goal under the official names of its parts, as JSON."""
         self.require_task(task_id)

@@ -327,3 +327,16 @@ def test_task_ids():
 def test_arguments_are_checked(kwargs, message):
     with pytest.raises(ValueError, match=message):
         make(**kwargs)
+
+
+@pytest.mark.parametrize("context", ["rebuilt", "append"])
+def test_what_is_rendered_begins_with_the_instruction(context):
+    env = make(context=context, render_mode="ansi")
+    assert env.render() == ""
+    env.reset(seed=0)
+    env.step("<action>search[hoodie]</action>")
+    shown = env.render()
+    assert shown.count(env.goal.instruction) == 1
+    assert shown.index(env.goal.instruction) < shown.index("> search[hoodie]")
+    env.set_state(env.get_state())
+    assert env.render() == shown
