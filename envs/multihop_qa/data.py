@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from steppo_gym.envs.multihop_qa.built_in.encyclopaedia import KEPT_WORLDS, encyclopaedia
 from steppo_gym.envs.multihop_qa.built_in.generate import SPLIT_SIZES, generate_row, task_ids, world_number
@@ -87,10 +88,15 @@ class QuestionFiles:
 
     def __init__(self, dataset: Dataset, data: str | Path, split: str, engine: str | None = None) -> None:
         check_split(split, SPLIT_SIZES)
+        self._made_with = (dataset, data, split, engine)
         self.stamps = file_stamps(find_files(dataset, data, split))
         """Of the files."""
         self._set = _open_files(self.stamps, engine)
         self.task_ids: Sequence[str] = tuple(self._set.questions)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, and another process, opens the same files."""
+        return QuestionFiles, self._made_with
 
     def has(self, task_id: str) -> bool:
         """Whether there is a question of this id."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from steppo_gym.envs.paper_search.built_in.generate import SPLIT_SIZES, builtin_corpus, generate_query, task_ids
 from steppo_gym.envs.paper_search.corpus.corpus import PaperCorpus, open_corpus
@@ -66,10 +67,15 @@ class QueryFile:
 
     def __init__(self, data: str | Path, split: str) -> None:
         check_split(split, SPLIT_SIZES)
+        self._made_with = (data, split)
         self.stamps = file_stamps([find_file(data, split)])
         """Of the file."""
         self._queries = _read_file(*self.stamps, split)
         self.task_ids: Sequence[str] = tuple(self._queries)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, and another process, opens the same file."""
+        return QueryFile, self._made_with
 
     def has(self, task_id: str) -> bool:
         """Whether there is a query of this id."""

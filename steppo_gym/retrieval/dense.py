@@ -128,6 +128,10 @@ class DenseRetriever(LocalIndex):
         if len(self._embeddings) != len(self._passages):
             raise damaged(folder, "its files do not belong together")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, and another process, opens the same folder and loads the model."""
+        return open_dense, (self._folder,)
+
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """See `Retriever`. The scores are cosines, -1 to 1; every passage has one, so every query has hits.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from steppo_gym.retrieval.corpus import Passages
 from steppo_gym.retrieval.index_folder import reading
@@ -23,6 +24,10 @@ class LocalIndex:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._passages = Passages(folder)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, and another process, opens the same folder."""
+        return type(self), (self._folder,)
 
     def __len__(self) -> int:
         return len(self._passages)

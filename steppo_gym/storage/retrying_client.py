@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Container, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx
@@ -102,6 +103,21 @@ class RetryingClient:
         )
         self._deadline = Deadline()
         self._deadline.bind(self._client)
+        self._made_with = partial(
+            RetryingClient,
+            url,
+            boundary,
+            timeout=timeout,
+            max_retries=max_retries,
+            max_concurrency=max_concurrency,
+            headers=headers,
+            min_interval=min_interval,
+            max_wait=max_wait,
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, and another process, has connections of its own."""
+        return self._made_with, ()
 
     def post(self, body: Mapping[str, Any], read: Callable[[str], T], stop: threading.Event | None = None) -> T:
         """What `read` makes of the text of the server's answer.

@@ -256,6 +256,16 @@ def test_copies_go_on_from_the_same_state_and_independently(game, engine, clone)
     assert engine.step(game["walkthrough"][1]).admissible_commands == twin.step("look").admissible_commands
 
 
+def test_copies_of_the_stock_engine_go_on_too(game, stock):
+    stock.load(game)
+    stock.reset()
+    stock.step(game["walkthrough"][0])
+    twin = pickle.loads(pickle.dumps(stock))
+    assert twin.step(game["walkthrough"][1]) == stock.step(game["walkthrough"][1])
+    with pytest.raises(EpisodeOverError):
+        copy.deepcopy(StockEngine()).reset()
+
+
 def play(engine, content, seed, steps=25):
     engine.load(content)
     rng = random.Random(seed)

@@ -30,6 +30,7 @@ class StockEngine:
         with _contained():
             self._env = _stock_env()
         self._is_loaded = False
+        self._game: Mapping[str, object] = {}
         self._state: Any = None
         self._history: list[str] = []
 
@@ -41,7 +42,7 @@ class StockEngine:
                 self._env.load(dict(game))
         except (Exception, SystemExit) as error:
             raise DataError(f"textworld can not load the game: {type(error).__name__}: {error}") from error
-        self._is_loaded = True
+        self._is_loaded, self._game = True, game
 
     def reset(self) -> EngineState:
         """Start the game from its beginning; see `FastEngine.reset`."""
@@ -89,6 +90,19 @@ class StockEngine:
                 )
             state = self.step(command)
         return state
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy needs; see `FastEngine.__getstate__`."""
+        commands = None if self._state is None else self._history
+        return {"game": dict(self._game) if self._is_loaded else None, "commands": commands}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Continue where the original was."""
+        self.__init__()
+        if state["game"] is not None:
+            self.load(state["game"])
+        if state["commands"] is not None:
+            self.set_state(state["commands"])
 
     def _playing(self) -> Any:
         if self._state is None:

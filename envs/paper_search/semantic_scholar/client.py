@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from steppo_gym.envs.paper_search.papers import Paper, arxiv_id_without_version, published_by
@@ -91,6 +91,17 @@ class SemanticScholar:
         max_concurrency: int = 4,
         min_interval: float | None = None,
     ) -> None:
+        # The key is not among them unless it was given: whoever makes the same anew takes it from the environment.
+        self._made_with = partial(
+            SemanticScholar,
+            base_url,
+            api_key=api_key,
+            cache=cache,
+            timeout=timeout,
+            max_retries=max_retries,
+            max_concurrency=max_concurrency,
+            min_interval=min_interval,
+        )
         self.url = (base_url or os.environ.get(URL_VARIABLE) or OFFICIAL_URL).rstrip("/")
         key = api_key or os.environ.get(KEY_VARIABLE)
         if min_interval is None:
@@ -108,6 +119,10 @@ class SemanticScholar:
         if cache is None and self.url == OFFICIAL_URL:
             cache = cache_dir("semantic_scholar", "responses.sqlite")
         self._cache = None if cache is None else ResponseCache(Path(cache).expanduser())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, and another process, has connections of its own."""
+        return self._made_with, ()
 
     def search(self, query: str, *, limit: int, until: str = "") -> list[Paper]:
         """See `PaperSource`."""
