@@ -83,13 +83,15 @@ def test_what_cannot_be_audited_is_one_line(tmp_path, capsys):
         (("--threshold", "nan"), "expert:0.5", "threshold must be at least 0, got nan"),
         (("--temperature", "nan"), "expert:0.5", "temperature must be at least 0, got nan"),
         (("--seed", "-1"), "expert:0.5", "seed must be at least 0, got -1"),
-        (("--group_size", "5", "--out", str(tmp_path / "b")), "expert:0.5", "No group has 5 episodes"),
+        (("--group_size", "5", "--out", str(tmp_path / "b")), "expert:0.5", "group_size is at most 4, the episodes"),
     ):
         assert audit(tmp_path / "a", *more, source=source) == 1
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
-    (tmp_path / "b" / "points.jsonl").write_text('{"point": 1}\n')
-    assert audit(tmp_path / "a", "--output", str(tmp_path / "b")) == 1
+    assert not (tmp_path / "b").exists()
+    (tmp_path / "a" / "points.jsonl").write_text('{"point": 1}\n')
+    same = ("--env_args", "routine_steps=1", "thought_words=2", "--output", str(tmp_path / "a"))
+    assert audit(tmp_path / "b", *same) == 1
     assert "holds a line that is no audited point" in capsys.readouterr().err
 
 

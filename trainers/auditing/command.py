@@ -74,6 +74,11 @@ def audit(options: argparse.Namespace) -> int:
         options.source = str(checkpoint)
     _fill(options, trained, recorded is not None)
     check_ranges(options, LEAST)
+    most = options.episodes_per_task if recorded is None else trained["config"]["num_generations"]
+    if options.group_size > most:
+        raise ValueError(
+            f"group_size is at most {most}, the episodes of a task that there are, got {options.group_size}."
+        )
     preset = preset_of(task)
     given = {**training_keywords(trained, preset), **dict(map(env_argument, options.env_args))}
     spec = preset.spec(options.split or preset.train_split, given)
