@@ -7,7 +7,7 @@ import json
 import pytest
 from headless_browser import PHONE, Browser, chromium
 from test_view_server import serving
-from view_runs import HOSTILE, measured, played, write_audit, write_credit, write_run
+from view_runs import HOSTILE, measured, played, write_audit, write_credit, write_evaluation, write_run
 
 from steppo_gym.view.export import export
 from steppo_gym.view.run_folder import open_runs
@@ -97,6 +97,23 @@ def test_runs_stand_side_by_side(browser, page):
         "const s = document.getElementById('metric'); s.value = 'entropy'; s.dispatchEvent(new Event('change'))"
     )
     assert len(browser.all(".charts figure")) == before + 1
+
+
+def test_evaluations_stand_apart_from_runs(browser, folders, tmp_path):
+    done = write_evaluation(tmp_path / "done", GROUP, model="runs/first/final")
+    going = write_evaluation(tmp_path / "going", GROUP, model="runs/first/final")
+    (going / "summary.json").unlink()
+    path = tmp_path / "page.html"
+    path.write_text(export(open_runs([folders[0], done, going]))[0], encoding="utf-8")
+    arrive(browser, path.as_uri())
+    browser.wait_text("h2", "Evaluations")
+    assert browser.texts("section:nth-of-type(2) tbody td") == [
+        "done", "lamps-test", "runs/first/final", "98.4 %", "91.4 % to 99.7 %", "look at them",
+        "going", "lamps-test", "runs/first/final", "–", "not done", "look at them",
+    ]  # fmt: skip
+    assert "Settings that differ" not in browser.texts("h2")
+    browser.click("section:nth-of-type(2) tbody a")
+    browser.wait(lambda: "lamps-test" in browser.script("return location.hash"))
 
 
 def test_a_failure_is_found_understood_and_linked(browser, page, tmp_path):

@@ -36,7 +36,7 @@ def export(
 
     Args:
         runs: whose curves are shown.
-        most_episodes: over all runs; each gets the same share.
+        most_episodes: over all runs; each gets the same share, and what the shorter ones leave.
         most_bytes: of the page; fewer episodes go in rather than more bytes.
 
     Returns:
@@ -53,8 +53,8 @@ def export(
     files: dict[str, dict[str, list[Any]]] = {run.name: {} for run in runs}
     packed: dict[str, dict[str, dict[int, str]]] = {run.name: {} for run in runs}
     included = total = 0
-    for position, run in enumerate(runs):
-        number = most_episodes * (position + 1) // len(runs) - most_episodes * position // len(runs)
+    for position, run in enumerate(sorted(runs, key=_size)):
+        number = (most_episodes - included) // (len(runs) - position)
         share = left // (len(runs) - position)
         opened = {name: EpisodeFile(run.episode_file(name), run.tokenizer_file()) for name in _newest_first(run)}
         total += sum(file.listing(Filters(), 0, 1)["all"] for file in opened.values())
@@ -73,6 +73,11 @@ def export(
         rows.sort(key=lambda row: row["number"])
     seen["note"] = f"{included} of {total} episodes are in this page."
     return page_with({"overview": seen, "files": files, "episodes": packed}), included, total
+
+
+def _size(run: Run) -> int:
+    """Bytes of its episodes."""
+    return sum(run.episode_file(name).stat().st_size for name in run.episode_files())
 
 
 def _newest_first(run: Run) -> list[str]:

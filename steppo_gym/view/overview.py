@@ -23,6 +23,7 @@ def overview(runs: Sequence[Run]) -> dict[str, Any]:
                 "curves": {name: _thinned(points) for name, points in run.curves().items()},
                 "files": run.episode_files(),
                 "evaluations": run.evaluations(),
+                "evaluation": run.evaluation_summary() if run.is_evaluation else None,
                 "audit": _audit(run),
             }
             for run, own in zip(runs, settings, strict=True)
@@ -33,10 +34,11 @@ def overview(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _differing(runs: Sequence[Run], settings: Sequence[dict[str, str]]) -> dict[str, list[str | None]]:
-    """Settings that differ among the runs, and among the audits: one has few in common with the other."""
+    """Settings that differ among runs, among evaluations and among audits, which have few in common with each other."""
     found: dict[str, list[str | None]] = {}
-    for kind in (False, True):
-        places = [place for place, run in enumerate(runs) if run.is_audit == kind]
+    kinds = [(run.is_audit, run.is_evaluation) for run in runs]
+    for kind in dict.fromkeys(kinds):
+        places = [place for place, other in enumerate(kinds) if other == kind]
         for name, values in differing([settings[place] for place in places]).items():
             column = found.setdefault(name, [None] * len(runs))
             for place, value in zip(places, values, strict=True):

@@ -1,6 +1,8 @@
 "use strict";
 // What an audit measured: of a step, along an episode, and in all.
 
+// Below it is rounding, as in credit/records.py.
+const NO_CREDIT = 1e-9;
 const VERDICTS = {
   matters: "the choice matters here", indifferent: "the choice does not matter here",
   single: "the policy began with no other response", open: "too few continuations to say whether the choice matters",
@@ -16,7 +18,7 @@ function signJudged(credit, advantage) {
   if (!advantage || typeof credit !== "number") return "–";
   const [, low, high] = advantage;
   if (low <= 0 && high >= 0) return element("span", { class: "outcome void" }, "A* may be 0");
-  if (Math.abs(credit) < 1e-9) return element("span", { class: "outcome void" }, "none");
+  if (Math.abs(credit) < NO_CREDIT) return element("span", { class: "outcome void" }, "none");
   const right = credit > 0 === low > 0;
   return element("span", { class: `outcome ${right ? "good" : "bad"}` }, right ? "right" : "wrong");
 }
@@ -38,7 +40,7 @@ function truthBlock(step) {
 
 function creditTable({ truth, advantage }) {
   const rows = Object.entries(truth.credit).map(([name, { mean, std, scaled }]) => [
-    name, `${short(mean)} ± ${short(std)}`, short(scaled), signJudged(mean, truth.advantage),
+    name, `${short(mean)} ± ${short(std < NO_CREDIT ? 0 : std)}`, short(scaled), signJudged(mean, truth.advantage),
   ]);
   if (typeof advantage === "number") rows.unshift([element("b", {}, "in training"), short(advantage), "–", signJudged(advantage, truth.advantage)]);
   if (!rows.length) return null;

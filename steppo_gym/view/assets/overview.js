@@ -5,10 +5,12 @@ const SHOWN_FIRST = ["success", "return", "entropy", "invalid_rate", "clip_fract
 
 async function showOverview(source) {
   const { runs: all, differing, note } = await source.runs();
-  const runs = all.filter((run) => !run.audit), audits = all.filter((run) => run.audit);
+  const runs = all.filter((run) => !run.audit && !run.evaluation), audits = all.filter((run) => run.audit);
+  const evaluations = all.filter((run) => run.evaluation);
   return [
     note && element("p", { class: "note" }, note),
     runs.length > 0 && runTable(runs),
+    evaluations.length > 0 && evaluationTable(evaluations),
     Object.keys(differing).length > 0 && settingsTable(all, differing),
     curves(runs),
     runs.map(fileList),
@@ -23,10 +25,23 @@ function runTable(runs) {
     runs.map((run, i) => [
       [element("span", { class: `swatch c${i % 8}` }), run.name], setting(run, "algorithm"), setting(run, "run.env"),
       setting(run, "config.seed"), short((run.curves.success || []).at(-1)?.[0], 0), percent((run.curves.success || []).at(-1)?.[1]),
-      lastEvaluation(run),
-      run.files.length ? element("a", { href: address(run.name, openedFirst(run)) }, "look at them") : "none",
+      lastEvaluation(run), episodesOf(run),
     ]),
   ));
+}
+
+function evaluationTable(evaluations) {
+  return section("Evaluations", table(
+    ["", "panel", "policy", "success", "95 % interval", "episodes"],
+    evaluations.map(({ name, settings, evaluation: { success }, ...run }) => [
+      name, settings["evaluation.panel"], settings["evaluation.policy.model"], percent(success?.mean),
+      success ? `${percent(success.low)} to ${percent(success.high)}` : "not done", episodesOf({ name, ...run }),
+    ]),
+  ));
+}
+
+function episodesOf(run) {
+  return run.files.length ? element("a", { href: address(run.name, openedFirst(run)) }, "look at them") : "none";
 }
 
 /** By split: after training, while it goes on in training, and before there is any of these before training. */
