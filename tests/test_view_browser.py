@@ -109,7 +109,7 @@ def test_evaluations_stand_apart_from_runs(browser, folders, tmp_path):
     browser.wait_text("h2", "Evaluations")
     assert browser.texts("section:nth-of-type(2) tbody td") == [
         "done", "lamps-test", "runs/first/final", "98.4 %", "91.4 % to 99.7 %", "look at them",
-        "going", "lamps-test", "runs/first/final", "–", "not done", "look at them",
+        "going", "lamps-test", "runs/first/final", "\u2013", "not done", "look at them",
     ]  # fmt: skip
     assert "Settings that differ" not in browser.texts("h2")
     browser.click("section:nth-of-type(2) tbody a")
