@@ -190,6 +190,10 @@ def test_k_below_one_is_refused(retriever):
 
 def test_a_text_is_not_taken_for_a_list_of_letters(retriever):
     for searched in (retriever, FusedRetriever([retriever]), SearchClient("http://127.0.0.1:1")):
+        with pytest.raises(TypeError, match=r"Expected a list of queries, each a text, got \[b'moon'\]\."):
+            searched.search([b"moon"], 1)
+        with pytest.raises(ValueError, match=r"k must be a whole number, got 1\.5\."):
+            searched.search(["moon"], 1.5)
         with pytest.raises(TypeError, match=r"Expected a list of queries, got the text 'moon'\. Pass it in a list"):
             searched.search("moon", 3)
 

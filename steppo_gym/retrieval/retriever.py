@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from steppo_gym.keywords import check_count
+
 MAX_QUERY_CHARACTERS = 10_000
 """What a query has beyond these is not searched for: it bounds the work that a text of unknown origin can cause."""
 
@@ -50,8 +52,8 @@ class Retriever(Protocol):
             scores in the order of the corpus.
 
         Raises:
-            ValueError: `k` is below 1.
-            TypeError: one text in place of a list of them.
+            ValueError: `k` is below 1 or no whole number.
+            TypeError: something else than a list of texts.
             InfrastructureError: a search server gave no answer, boundary "search".
         """
         ...
@@ -67,9 +69,10 @@ def check_search(queries: Sequence[str], k: int) -> None:
     # A text is a sequence of its letters, and would be searched for letter by letter.
     if isinstance(queries, str):
         raise TypeError(f"Expected a list of queries, got the text {queries!r:.80}. Pass it in a list.")
+    if not hasattr(queries, "__len__") or not all(isinstance(query, str) for query in queries):
+        raise TypeError(f"Expected a list of queries, each a text, got {queries!r:.80}.")
 
 
 def check_k(k: int) -> None:
     """Raise ValueError unless `k` is a number of hits one can ask for."""
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}.")
+    check_count("k", k)
