@@ -212,7 +212,7 @@ def _add_data(commands: Any) -> None:
         "build the search index of a corpus, if it is not there",
         example="steppo-gym index wiki.jsonl.gz",
     )
-    index.add_argument("corpus", type=Path, help="JSON lines of {title, text} or {id, contents}, also as .gz")
+    index.add_argument("corpus", type=Path, help="lines or a list of {title, text} or {id, contents}, also as .gz")
     _add_index_options(index)
     index.set_defaults(run=_index)
 
