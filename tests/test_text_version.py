@@ -19,7 +19,7 @@ QUERY = {
     "answer_arxiv_id": ["2401.01234"],
     "source_meta": {"published_time": "20250320"},
 }
-PAPER = {"paper_id": "2401.01234", "title": "Moon"}
+PAPER = {"paper_id": "2401.01234", "title": "Moon", "date": "2024-01-05"}
 
 
 def keywords(env_id, folder):
