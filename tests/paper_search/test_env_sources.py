@@ -94,21 +94,22 @@ def test_lexical_relevance_scores_what_it_finds(make):
 
 
 @pytest.mark.parametrize(
-    ("change", "found"),
+    ("answer", "change", "found"),
     [
-        ({"paper_id": "s2"}, "none"),
-        ({"date": None}, "one without a date"),
-        ({"date": "2020-12-25"}, "one of 2020-12-25"),
+        ("2001.00001", {"paper_id": "s2"}, "none"),
+        ("w1", {"paper_id": "w1", "date": None}, "one without a date"),
+        ("2001.00001", {"date": "2020-12-25"}, "one of 2020-12-25"),
     ],
 )
-def test_papers_without_any_answer_are_refused(make, files, tmp_path, change, found):
+def test_papers_without_any_answer_are_refused(make, tmp_path, answer, change, found):
     """All episodes would fail, and nothing would say why: ids of another kind, or no dates."""
-    papers = tmp_path / "papers.jsonl"
+    papers, asked = tmp_path / "papers.jsonl", tmp_path / "asked.jsonl"
     papers.write_text(json.dumps(PAPERS[0] | change), encoding="utf-8")
-    with pytest.raises(DataError, match=rf"such as '2001\.00001' published by 2020-12-24, found {found} and no other"):
-        make(papers=papers)
+    asked.write_text(json.dumps(QUERIES[0] | {"answer_arxiv_id": [answer]}), encoding="utf-8")
+    with pytest.raises(DataError, match=rf"such as '{answer}' published by 2020-12-24, found {found} and no other"):
+        make(papers=papers, data=asked)
     # Where answers are not what is paid, papers may be any.
-    assert make(papers=papers, relevance="lexical").task_ids == ("q1", "q2")
+    assert make(papers=papers, data=asked, relevance="lexical").task_ids == ("q1",)
     papers.write_text(json.dumps(PAPERS[-1]), encoding="utf-8")
     assert make(papers=papers).task_ids == ("q1", "q2")
 

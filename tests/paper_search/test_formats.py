@@ -28,12 +28,14 @@ OWN = [
         "more": True,
     },
     {"paper_id": "x", "title": "Other"},
+    {"paper_id": "1706.03762", "title": "Of a month that its id says"},
 ]
 OWN_RECORDS = [
     Paper("2201.00001", "Moon landing", "Dust.", "2022-01-03", ("A", "B"), 7),
     Citation("2201.00001", "1706.03762"),
     Citation("2201.00001", "x"),
     Paper("x", "Other"),
+    Paper("1706.03762", "Of a month that its id says", "", "2017-06"),
 ]
 
 S2 = {
@@ -174,7 +176,7 @@ def test_a_corpus_is_built_again_when_its_file_has_changed(tmp_path):
     first = open_corpus(path)
     assert open_corpus(str(path)) is first
     write(path, *OWN, {"paper_id": "y", "title": "More"})
-    assert len(open_corpus(path)) == len(first) + 1 == 3
+    assert len(open_corpus(path)) == len(first) + 1 == 4
 
 
 @pytest.mark.data

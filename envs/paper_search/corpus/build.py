@@ -33,7 +33,7 @@ FILE_NAME = "papers.sqlite"
 ENGINES = {"bm25": "papers bm25", "tantivy": "papers tantivy"}
 """What the manifest calls a corpus, by the engine of its text index."""
 
-_VERSION = 1
+_VERSION = 2
 _NEVER = "~"
 """Later than every date, as text."""
 _DATE = re.compile(r"(?!0000)\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?", re.ASCII)

@@ -24,6 +24,7 @@ from steppo_gym.envs.paper_search.paper_ids import canonical_id
 from steppo_gym.envs.paper_search.papers import Paper
 from steppo_gym.envs.paper_search.semantic_scholar.records import (
     Record,
+    arxiv_month,
     one_line,
     paper_of,
 )
@@ -82,7 +83,8 @@ def _own(row: Mapping[str, Any], place: str) -> Iterator[Paper | Citation]:
     paper_id, title = canonical_id(row["paper_id"]), one_line(row["title"])
     if not paper_id or not title:
         raise DataError(f"Expected an id and a title that are not empty in {place}, found {row!r:.80}.")
-    abstract, date, count = row.get("abstract") or "", row.get("date") or "", row.get("num_citations") or 0
+    abstract, count = row.get("abstract") or "", row.get("num_citations") or 0
+    date = row.get("date") or arxiv_month(paper_id)
     authors, references = row.get("authors") or [], row.get("references") or []
     is_count = type(count) is int and 0 <= count < _MOST_CITATIONS
     if not isinstance(abstract, str) or not _is_date(date) or not is_count:
