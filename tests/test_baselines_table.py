@@ -131,9 +131,9 @@ def test_a_file_with_lines_of_another_protocol_is_refused(results: Path, change:
 
 def test_the_table_has_a_row_for_each_algorithm_and_the_rows_without_training():
     rows = {row[0]: row for row in cells(table(PROTOCOL, LINES, CONTROLS))[1:]}
-    assert list(rows) == ["random actions", "warm start", "StepPO", "GRPO", "expert"]
+    assert list(rows) == ["random actions", "start", "StepPO", "GRPO", "expert"]
     assert rows["random actions"][5] == "3.0 (2.0 to 4.0)" and rows["random actions"][3] == "-"
-    assert rows["warm start"][3] == "11.5 (10.0 to 13.0)" and rows["warm start"][5] == "16.5 (15.0 to 18.0)"
+    assert rows["start"][3] == "11.5 (10.0 to 13.0)" and rows["start"][5] == "16.5 (15.0 to 18.0)"
     assert rows["StepPO"][1:3] == ["0.001", "0.2"]
     assert rows["StepPO"][3] == "70.0 (50.0 to 90.0)"
     assert rows["GRPO"][7:] == ["-16.7 (-20.0 to -10.0)", "3 of 3", "0.038", "0.50", "3"]
@@ -283,7 +283,7 @@ def test_runs_from_few_starts_are_compared_by_start_as_well():
     # Means .1, .2, .45 over their two seeds each: t = .25 / (.1803 / sqrt(3)) = 2.4019, df 2.
     assert row == ["GRPO", "+10.0", "+20.0", "+45.0", f"{1 - 2.4019 / (2 + 2.4019**2) ** 0.5:.3f}"]
     # Three policies, not six.
-    (start,) = (row for row in cells(text) if row[0] == "warm start")
+    (start,) = (row for row in cells(text) if row[0] == "start")
     assert (start[3], start[-1]) == ("10.0 (0.0 to 20.0)", "3")
     other = theirs[-1] | {"start": {"name": "c", "sha256": "9"}}
     with pytest.raises(
@@ -375,7 +375,7 @@ def test_scores_of_the_environment_stand_beside_success(results: Path):
     scores = [row for row in cells(table(protocol, lines, [])) if len(row) == 2]
     assert scores == [
         ["", "recall"],
-        ["warm start", "0.500 (0.250 to 0.750)"],
+        ["start", "0.500 (0.250 to 0.750)"],
         ["StepPO", "0.500 (0.500 to 0.500)"],
         ["GRPO", "0.375"],
     ]

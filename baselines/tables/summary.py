@@ -106,7 +106,7 @@ def _untrained(lines: Sequence[Line], controls: Sequence[Line]) -> list[list[str
     sampled = estimate([line["sampled_success_before"] for line in starts])
     return [
         *([_control("random actions", None, estimate(random), len(random))] if random else []),
-        _control("warm start", greedy, sampled, len(starts)),
+        _control("start", greedy, sampled, len(starts)),
     ]
 
 
@@ -141,7 +141,7 @@ def _metrics(protocol: Protocol, lines: Sequence[Line]) -> str:
         ]
 
     rows = [cells(group[0]["title"], group, "after") for group in by_algorithm(protocol, lines).values()]
-    start = cells("warm start", list(warm_starts(lines).values()), "before")
+    start = cells("start", list(warm_starts(lines).values()), "before")
     return markdown(["", *protocol.metrics], [start, *rows])
 
 
