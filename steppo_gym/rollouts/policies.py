@@ -119,7 +119,7 @@ class StreamingPolicy(Policy, Protocol):
         ...
 
     def drop(self) -> None:
-        """Give up all that is under way: its answers never come."""
+        """Give up all that is under way, whose answers never come, and forget what was kept of earlier requests."""
         ...
 
 

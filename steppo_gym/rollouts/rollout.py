@@ -153,6 +153,9 @@ def collect(
     _check_call(policy, assignments)
     if max_prompt_tokens is not None and max_prompt_tokens < 1:
         raise ValueError(f"max_prompt_tokens must be at least 1 or None, got {max_prompt_tokens}.")
+    if isinstance(policy, StreamingPolicy):
+        # What it keeps of rollouts before may be of other weights.
+        policy.drop()
     started = time.perf_counter()
     rules = PromptRules(codec, pool.description, max_prompt_tokens)
     rollout = OpenRollout(rules, assignments, needs_expert=policy.needs_expert, on_episode=on_episode)

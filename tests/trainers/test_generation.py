@@ -86,6 +86,19 @@ def test_a_row_does_not_depend_on_its_batch_or_on_what_its_slot_held(model, code
         torch.testing.assert_close(torch.tensor(alone.log_probs), torch.tensor(response.log_probs), atol=1e-5, rtol=0)
 
 
+def test_a_rollout_does_not_read_the_keys_of_older_weights(model, codec):
+    policy, assignments = make_policy(model, codec, num_slots=2), [Assignment("train-0", seed=0)] * 2
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
+    with EnvPool(EnvFactory("steppo/KeyDoor-v0", {"max_steps": 2}), num_slots=2) as pool:
+        collect(policy, pool, codec, assignments)
+        model(input_ids=torch.tensor([codec.first_prompt("", (), "-")])).logits.square().mean().backward()
+        optimizer.step()
+        episodes = collect(policy, pool, codec, assignments).episodes
+    for step in (step for episode in episodes for step in episode.steps):
+        expected = forward_log_probs(model, step.prompt_ids, step.response_ids)
+        torch.testing.assert_close(torch.tensor(step.log_probs), expected, atol=1e-5, rtol=0)
+
+
 def test_equal_seeds_give_equal_tokens(model, codec, observations):
     requests = [Request(slot, prompt) for slot, prompt in enumerate(prompts(codec, observations, 4))]
     first, second, third = (make_policy(model, codec, seed=seed).respond(requests) for seed in (5, 5, 6))

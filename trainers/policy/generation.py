@@ -39,6 +39,9 @@ ADMITTED_SHARE = 0.1
 class ModelPolicy:
     """Samples responses from a causal language model, through the model's own forward pass.
 
+    The keys of a slot's context are kept from call to call. Who calls `respond` and changes the weights in between has
+    to `drop` them, as `collect` does before each rollout.
+
     Args:
         model: the policy; put into evaluation mode for the time of a call.
         num_slots: rollout slots, ids 0 .. num_slots - 1.
@@ -121,7 +124,7 @@ class ModelPolicy:
             return [Answer(slot, response) for slot, response in self._advance().items()]
 
     def drop(self) -> None:
-        """Give up all that is under way."""
+        """Give up all that is under way, and all keys."""
         # Half a response may be written in a row, or half a prompt, and rows may have been about to move.
         self._rows = SlotRows(self._cache)
         self._cached = [()] * self._cache.num_rows
