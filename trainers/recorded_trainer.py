@@ -47,6 +47,8 @@ class RecordedTrainer(GRPOTrainer):
     """Where the time goes."""
     _unfinished: Path | None = None
     """Where a checkpoint is being written."""
+    _sampler: Any = None
+    """Deals the tasks, once training has begun."""
 
     def _send_telemetry(self) -> None:
         """Nothing: TRL would tell the Hub of every run, unless told not to before it is imported."""
@@ -79,6 +81,10 @@ class RecordedTrainer(GRPOTrainer):
         """Where this process's episodes of an iteration are."""
         rank = f"-rank{self.accelerator.process_index}" if self.accelerator.num_processes > 1 else ""
         return Path(str(self.args.output_dir), kind, f"iteration-{number + 1:04d}{rank}.jsonl")
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        self._sampler = super()._get_train_sampler(dataset)
+        return self._sampler
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._unfinished or super()._get_output_dir(trial))
@@ -163,6 +169,13 @@ class RecordedTrainer(GRPOTrainer):
             with reading_checkpoint(Path(checkpoint), REFERENCE_FILE):
                 load_model(self.accelerator.unwrap_model(self.ref_model), Path(checkpoint, REFERENCE_FILE))
         self._step = self.state.global_step * self.args.gradient_accumulation_steps
+        self._draw_earlier_orders()
+
+    def _draw_earlier_orders(self) -> None:
+        """Draw the orders of the rounds of all tasks that are over, so that the next is the one that comes next."""
+        sampler, iterations = self._sampler, self.state.global_step // self.args.updates_in_iteration
+        for _ in range(iterations // (sampler.num_samples // sampler.batch_size) if sampler.shuffle else 0):
+            torch.randperm(sampler.num_samples, generator=sampler.generator)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         file = f"rng_state_{self.args.process_index}.pth" if self.args.world_size > 1 else "rng_state.pth"

@@ -11,7 +11,8 @@ checkpoints. What is replaced, and the private methods of TRL 1.16 and transform
 | `create_optimizer`, `_get_grad_norm` | the critic is a parameter group of its own; gradients are finite |
 | `evaluate` | play held-out tasks instead of computing a loss |
 | `_save_checkpoint`, `_get_output_dir` | a checkpoint is complete or not there (checkpoints.py) |
-| `_load_optimizer_and_scheduler` | the weights of the critic, and of a reference that follows the policy |
+| `_load_optimizer_and_scheduler` | weights of the critic and of a reference that follows the policy, order of tasks |
+| `_get_train_sampler` | keep what deals the tasks, whose state is in no checkpoint |
 | `_load_rng_state` | a damaged file is named |
 | `_save`, `_load_from_checkpoint`, `_save_optimizer_and_scheduler`, `_defer_fsdp_gradient_reduction` | sharded models |
 | `_send_telemetry` | nothing is sent |

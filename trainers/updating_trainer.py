@@ -101,7 +101,8 @@ class UpdatingTrainer(SamplingTrainer):
         norms = {"policy": as_number(super()._get_grad_norm(model, grad_norm))}
         if self.critic is not None:
             limit = self.args.max_grad_norm or math.inf
-            norms["critic"] = as_number(self.accelerator.clip_grad_norm_(self.critic.parameters(), limit)) or 0.0
+            # Not the accelerator's: under float16 that unscales all gradients, which it has done, and may do but once.
+            norms["critic"] = as_number(torch.nn.utils.clip_grad_norm_(self.critic.parameters(), limit)) or 0.0
             self._record({"critic_grad_norm": float(norms["critic"])})
         # Under float16 the scaler itself passes over such an update.
         for name, norm in norms.items() if self.accelerator.scaler is None else ():

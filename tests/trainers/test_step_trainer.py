@@ -155,6 +155,13 @@ def test_the_critic_has_a_learning_rate_of_its_own(make_trainer):
     assert change(critic, weights(frozen_critic.critic)).norm() == 0
 
 
+def test_gradients_are_unscaled_once_an_update_as_the_scaler_of_float16_demands(make_trainer, monkeypatch):
+    trainer, unscaled = make_trainer(updates_per_iteration=2), []
+    monkeypatch.setattr(trainer.accelerator, "unscale_gradients", lambda: unscaled.append(trainer.state.global_step))
+    trainer.train()
+    assert unscaled == [0, 1]
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -310,6 +317,17 @@ def test_all_tasks_are_played_before_one_comes_again(make_trainer, task_ids):
     tasks = [[episode.task_id for episode in played(trainer, number)] for number in (1, 2, 3, 4)]
     assert sorted(tasks[0] + tasks[1]) == sorted(tasks[2] + tasks[3]) == sorted(task_ids[:16])
     assert tasks[0] + tasks[1] != tasks[2] + tasks[3]
+
+
+def test_a_resumed_run_plays_the_tasks_that_it_would_have_played_in_a_later_round_too(make_trainer, task_ids):
+    settings = {"iterations": 5, "task_ids": task_ids[:16], "max_completion_length": 1, "save_every": 1}
+    straight = make_trainer(**settings)
+    straight.train()
+    for done in (2, 3):
+        resumed = make_trainer(**settings)
+        resumed.train(resume_from_checkpoint=str(Path(straight.args.output_dir, f"checkpoint-{done}")))
+        for number in range(done + 1, 6):
+            assert untimed(played(resumed, number)) == untimed(played(straight, number)), (done, number)
 
 
 def test_too_few_tasks_for_an_iteration_are_refused(make_trainer, task_ids):
