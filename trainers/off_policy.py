@@ -48,6 +48,8 @@ def check_sampling_settings(args: Any) -> None:
             "overlap_updates trains on what older weights have sampled: choose an off_policy_correction, such as "
             "step_truncate."
         )
+    if args.overlap_updates and not args.shuffle_dataset:
+        raise ValueError("shuffle_dataset False has no effect with overlap_updates, which shuffles by itself.")
 
 
 def _check_trl_engine(args: Any, processes: int) -> None:

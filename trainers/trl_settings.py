@@ -23,7 +23,7 @@ USED: Mapping[str, tuple[str, ...]] = {
         "model_init_kwargs", "trust_remote_code", "cast_lm_head_to_fp32", "chat_template_kwargs",
         "sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps", "use_liger_kernel", "liger_kernel_config",
         "activation_checkpointing", "activation_checkpointing_kwargs", "gradient_checkpointing_kwargs", "use_cache",
-        "neftune_noise_alpha", "torch_compile", "torch_compile_backend", "torch_compile_mode",
+        "torch_compile", "torch_compile_backend", "torch_compile_mode",
     ),
     "StepTrainer's rollouts and loss": (
         "temperature", "max_completion_length", "beta", "epsilon", "epsilon_high", "num_iterations", "bf16", "fp16",
@@ -51,7 +51,7 @@ USED: Mapping[str, tuple[str, ...]] = {
         "deepspeed", "fsdp", "fsdp_config", "parallelism_config",
     ),
     "evaluation and checkpoints": (
-        "eval_delay", "eval_on_start", "enable_jit_checkpoint", "greater_is_better", "metric_for_best_model",
+        "eval_delay", "eval_on_start", "greater_is_better", "metric_for_best_model",
         "restore_callback_states_from_checkpoint", "save_on_each_node", "save_only_model",
         "save_total_limit",
     ),
@@ -90,6 +90,23 @@ SAMPLING = ("top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs"
 """What would change the distribution that is sampled from."""
 
 
+REFUSED: Mapping[str, str] = {
+    "push_to_hub": (
+        "would push the folder of the run, which is no model. When the run is done, give its result to the Hub: hf "
+        "upload NAME FOLDER/final"
+    ),
+    "enable_jit_checkpoint": (
+        "would write a checkpoint in the middle of an iteration, from which no run goes on as it was. SIGTERM ends a "
+        "run with a checkpoint as it is."
+    ),
+    "neftune_noise_alpha": "would put noise into updates that is not in rollouts, so that ratios would not start at 1.",
+}
+"""What would do harm, and why."""
+
+EVALUATED = ("reduce_lr_on_plateau", "greedy")
+"""Schedules that follow the loss on a data set."""
+
+
 def check_trl_version(installed: str) -> None:
     """Raise an UnsupportedVersionError unless TRL is the minor version whose private methods are overridden."""
     if Version(installed).release[:2] != (1, 16):
@@ -117,11 +134,9 @@ def check_effect(config: GRPOConfig, redefined: frozenset[str]) -> None:
     for name, ours in COMPUTED.items():
         if _changed(config, name):
             raise ValueError(f"Set {ours} instead of {name}, which follows from it.")
-    if config.push_to_hub:
-        raise ValueError(
-            "push_to_hub would push the folder of the run, which is no model. When the run is done, give its result "
-            "to the Hub: hf upload NAME FOLDER/final"
-        )
+    for name, reason in REFUSED.items():
+        if _changed(config, name):
+            raise ValueError(f"{name} {reason}")
     sampling = [name for name in SAMPLING if _changed(config, name)]
     if sampling:
         raise ValueError(
@@ -131,17 +146,26 @@ def check_effect(config: GRPOConfig, redefined: frozenset[str]) -> None:
     for name, needed in NEEDS.items():
         if _changed(config, name) and not getattr(config, needed):
             raise ValueError(f"{name} has no effect without {needed}.")
-    schedule = str(getattr(config.lr_scheduler_type, "value", config.lr_scheduler_type))
-    for name in ("warmup_steps", "lr_scheduler_kwargs") if schedule == "constant" else ():
-        if _changed(config, name):
-            raise ValueError(
-                f"{name} has no effect on --lr_scheduler_type constant. Choose another, such as constant_with_warmup."
-            )
+    _check_schedule(config)
     ignored = [name for name in fields_without_effect(redefined) if _changed(config, name)]
     if ignored:
         raise ValueError(
             f"{', '.join(ignored)} of GRPOConfig would have no effect: rollouts, credit and loss are not GRPO's."
         )
+
+
+def _check_schedule(config: GRPOConfig) -> None:
+    schedule = str(getattr(config.lr_scheduler_type, "value", config.lr_scheduler_type))
+    if schedule in EVALUATED:
+        raise ValueError(
+            f"lr_scheduler_type {schedule} follows a loss on held-out data, and held-out tasks are played here. Choose "
+            "another, such as linear."
+        )
+    for name in ("warmup_steps", "lr_scheduler_kwargs") if schedule == "constant" else ():
+        if _changed(config, name):
+            raise ValueError(
+                f"{name} has no effect on --lr_scheduler_type constant. Choose another, such as constant_with_warmup."
+            )
 
 
 def _changed(config: Any, name: str) -> bool:

@@ -54,6 +54,9 @@ def test_a_wrong_flag_is_one_line(flags, said, refused):
         ("model_name_or_path", "", "must not be empty"),
         ("load_best_model_at_end", "true", "no effect"),
         ("logging_strategy", "epoch", "which follows from it"),
+        ("enable_jit_checkpoint", "true", "in the middle of an iteration"),
+        ("neftune_noise_alpha", "5", "ratios would not start at 1"),
+        ("lr_scheduler_type", "reduce_lr_on_plateau", "held-out tasks are played here"),
     ],
 )  # fmt: skip
 def test_a_value_outside_of_its_range_is_refused_before_anything_is_done(flag, value, said, refused):

@@ -264,6 +264,10 @@ def test_every_server_has_a_process_and_every_process_a_server():
     [
         ({"overlap_updates": True}, "choose an off_policy_correction"),
         ({"overlap_updates": True, "off_policy_correction": "token_truncate", "use_vllm": True}, "cannot share TRL's"),
+        (
+            {"overlap_updates": True, "off_policy_correction": "token_truncate", "shuffle_dataset": False},
+            "shuffle_dataset False has no effect",
+        ),
         ({"off_policy_correction": "masked"}, "off_policy_correction must be one of none, token_truncate"),
         ({"off_policy_correction": "token_truncate", "off_policy_cap": 0.9}, "off_policy_cap must be at least 1"),
         ({"off_policy_cap": 2.0}, "off_policy_cap has no effect without"),

@@ -29,7 +29,6 @@ OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
 
 NOT_WITH = (
     "use_vllm", "fp16", "use_liger_kernel", "torch_compile", "cast_lm_head_to_fp32", "sync_ref_model",
-    "neftune_noise_alpha",
 )  # fmt: skip
 """Settings of TRL that take a model to be whole in every process."""
 
