@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 from killed_runs import MOMENTS, STATUS, difference, killed_and_resumed, run
+from safetensors import SafetensorError
 
 from steppo_gym.trainers.checkpoints import begin_checkpoint, complete_checkpoint
 from steppo_gym.trainers.rules import RLOO, StepPO
 from steppo_gym.trainers.run.arguments import parse_arguments
 from steppo_gym.trainers.run.environments import open_environments
-from steppo_gym.trainers.run.interruption import WAITING, Interruption
+from steppo_gym.trainers.run.interruption import WAITING, Interruption, ending_in_one_line
 from steppo_gym.trainers.run.run_folder import command_to_go_on, differences, named_folder, run_folder
 from steppo_gym.trainers.run.starts import files_mark
 
@@ -324,6 +325,12 @@ def test_a_half_written_newest_checkpoint_is_passed_over(whole, tmp_path):
     assert "checkpoint-4 is passed over: critic.safetensors is missing." in said
     assert f"resuming from {folder / 'checkpoint-2'}" in said
     assert difference(folder, whole) == ""
+
+
+def test_a_model_that_a_full_disk_does_not_take_is_one_line():
+    said = "Error while serializing: I/O error: No space left on device (os error 28)"
+    with pytest.raises(SystemExit, match=re.escape(said)), ending_in_one_line(Interruption(updates_in_iteration=4)):
+        raise SafetensorError(said)
 
 
 def test_who_ends_a_run_in_training_is_told_what_happens(capfd):

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from steppo_gym.errors import InfrastructureError, SteppoGymError
 from steppo_gym.rollouts.policies import StreamingPolicy
 from steppo_gym.rollouts.served.context_length import context_length
@@ -79,7 +81,7 @@ class PolicyServers:
         if self._rank == 0:
             try:
                 write_weights(self._folder, save, version)
-            except OSError as error:
+            except (OSError, SafetensorError) as error:
                 fault = f"The weights could not be written to {self._folder}: {error}."
         # The others must know before they wait for servers, which load what was written.
         fault = next(filter(None, self._gather(fault)), None)

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from steppo_gym.errors import SteppoGymError
@@ -138,5 +139,5 @@ def ending_in_one_line(interruption: Interruption) -> Iterator[None]:
         going_on = f"Go on with: {interruption.again}" if interruption.again else "Nothing was done."
         print(f"Ended by {signalled}. {going_on}", file=sys.stderr)
         sys.exit(signalled.exit_status)
-    except (SteppoGymError, OSError) as error:
+    except (SteppoGymError, OSError, SafetensorError) as error:
         sys.exit(f"The run has ended: {' '.join(str(error).split()) or type(error).__name__}")
