@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from random import Random
 
 import pytest
@@ -10,6 +11,7 @@ from tokenizers import pre_tokenizers
 
 from steppo_gym.errors import DataError
 from steppo_gym.trainers.policy.chat import NO_SYSTEM_PROMPT, ChatCodec
+from steppo_gym.trainers.results.saved_policy import load_codec
 
 
 def encode(tokenizer, text):
@@ -125,6 +127,18 @@ def test_special_tokens_that_are_tags_are_read_and_those_that_frame_a_message_ar
 def test_what_no_token_stands_for_is_no_text():
     tokenizer = family_tokenizer("llama")
     assert ChatCodec(tokenizer).decode_response((*encode(tokenizer, "go"), len(tokenizer) + 3)) == "go"
+
+
+def test_a_servers_tokenizer_is_read_with_all_ends_of_the_model_beside_it(tmp_path):
+    tokenizer = family_tokenizer("llama")
+    other, end = tokenizer.convert_tokens_to_ids(["<|end_of_text|>", "<|eot_id|>"])
+    tokenizer.save_pretrained(tmp_path)
+    assert load_codec(tmp_path).stop_token_ids == (end,)
+    for ends in (other, [end, other]):
+        (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+        codec = load_codec(tmp_path)
+        assert codec.stop_token_ids == (end, other)
+        assert codec.decode_response((*encode(tokenizer, "Go."), other)) == "Go."
 
 
 def test_a_special_token_that_opens_the_next_message_is_no_end():

@@ -201,6 +201,16 @@ def _fetch(name: str) -> Path:
         raise DataError(f"There is no folder {name}, and no such model comes from the hub: {reason}") from error
 
 
+def _ends_of_model(folder: Path) -> list[int]:
+    """What ends a response of the model beside a tokenizer, nothing if there is none; its server stops there too."""
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return []
+    with reading(str(path)):
+        ends = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+    return [ends] if isinstance(ends, int) else list(ends or ())
+
+
 def load_codec(
     folder: Path, template_arguments: Mapping[str, Any] | None = None, stop_token_ids: Any = ()
 ) -> ChatCodec:
@@ -218,5 +228,5 @@ def load_codec(
     kind: Any = PreTrainedTokenizerFast if plain else AutoTokenizer
     with reading(f"The tokenizer in {folder}"):
         tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(folder, padding_side="left", local_files_only=True)
-    ends = dict.fromkeys([tokenizer.eos_token_id, *stop_token_ids])
+    ends = dict.fromkeys([tokenizer.eos_token_id, *stop_token_ids, *_ends_of_model(folder)])
     return ChatCodec(tokenizer, dict(template_arguments or {}), [int(end) for end in ends if end is not None])  # type: ignore[arg-type]
