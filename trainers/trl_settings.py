@@ -56,7 +56,7 @@ USED: Mapping[str, tuple[str, ...]] = {
         "save_total_limit",
     ),
     "what is logged and where": (
-        "disable_tqdm", "log_level", "log_level_replica", "log_on_each_node", "logging_nan_inf_filter",
+        "log_level", "log_level_replica", "log_on_each_node", "logging_nan_inf_filter",
         "project", "report_to", "run_name", "trackio_bucket_id", "trackio_space_id",
         "trackio_static_space_id",
     ),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 from transformers import TrainerState
 
 from steppo_gym.trainers.run.console import Console
@@ -12,6 +14,15 @@ def test_a_log_that_is_no_terminal_has_lines_and_no_bars(capsys):
     console.say("a line")
     console.finish()
     assert capsys.readouterr() == ("a line\n", "")
+
+
+def test_a_terminal_has_bars_unless_they_are_switched_off(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    for bars in (True, False):
+        console = Console(iterations=1, episodes_per_iteration=2, updates_in_iteration=1, bars=bars)
+        console.count(2, "test")
+        console.finish()
+        assert bool(capsys.readouterr().err) == bars
 
 
 def test_what_was_evaluated_is_splits_and_no_metrics_that_are_called_like_success(capsys):

@@ -57,7 +57,7 @@ HELP_GROUPS = {
     ),
     "watching": (
         "output_dir", "resume", "test_tasks", "validation_tasks", "watch", "evaluate_every", "save_every",
-        "save_episodes", "record_credit", "report_to",
+        "save_episodes", "record_credit", "report_to", "disable_tqdm",
     ),
 }  # fmt: skip
 

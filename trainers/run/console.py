@@ -23,12 +23,19 @@ class Console(TrainerCallback):
         episodes_per_iteration: of this process.
         updates_in_iteration: optimiser steps of one iteration.
         visible: False on all processes but the first.
+        bars: False for lines alone.
     """
 
     def __init__(
-        self, iterations: int, episodes_per_iteration: int, updates_in_iteration: int, visible: bool = True
+        self,
+        iterations: int,
+        episodes_per_iteration: int,
+        updates_in_iteration: int,
+        visible: bool = True,
+        bars: bool = True,
     ) -> None:
-        self.iterations, self.updates_in_iteration, self.visible = iterations, updates_in_iteration, visible
+        self.iterations, self.updates_in_iteration = iterations, updates_in_iteration
+        self.visible, self.bars = visible, bars
         self.episodes_per_iteration = episodes_per_iteration
         self._bar: tqdm[Any] | None = None
 
@@ -44,7 +51,7 @@ class Console(TrainerCallback):
             total=total,
             desc=what,
             unit="episode",
-            disable=None if self.visible else True,
+            disable=None if self.visible and self.bars else True,
             leave=False,
             dynamic_ncols=True,
         )

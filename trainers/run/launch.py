@@ -94,6 +94,7 @@ def _run(
         config.episodes_per_iteration // config.world_size,
         config.updates_in_iteration,
         visible=config.process_index == 0,
+        bars=not config.disable_tqdm,
     )
     console.say(f"{title} on {preset.env_id} {run.description()}, seed {config.seed}, into {folder}")
     # The built-in data has no order.

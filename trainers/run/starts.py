@@ -205,7 +205,14 @@ def _warm_started(settings: RunSettings) -> Path:
     if run.data is not None:
         task_ids = spread(task_ids, warm_start.num_demonstrations)
     with config.distributed_state.main_process_first():  # type: ignore[union-attr]
-        return warm_started_policy(spec, task_ids, warm_start, seed=config.seed, num_workers=config.num_env_workers)
+        return warm_started_policy(
+            spec,
+            task_ids,
+            warm_start,
+            seed=config.seed,
+            num_workers=config.num_env_workers,
+            progress=not config.disable_tqdm,
+        )
 
 
 def spread(task_ids: Sequence[str], number: int) -> list[str]:
