@@ -212,6 +212,14 @@ def test_what_is_opened_is_what_is_played():
     assert open_environments(settings("--test_tasks=3", "--watch=test")).watched[0].name == "test"
 
 
+def test_where_nothing_is_held_out_the_data_need_no_other_split(tmp_path):
+    rows = [{"id": f"q{number}", "question": "Who?", "answers": ["I"]} for number in range(3)]
+    (tmp_path / "train.json").write_text(json.dumps(rows))
+    flags = ["--env=hotpotqa", f"--data={tmp_path}", "--test_tasks=0", "--validation_tasks=0"]
+    opened = open_environments(settings(*flags))
+    assert opened.tests == opened.watched == []
+
+
 def test_what_is_trained_on_is_not_held_out(refused, tmp_path):
     """A single file is what it is, whatever split is asked for."""
     rows = [{"id": f"q{number}", "question": "Who?", "answers": ["I"]} for number in range(3)]

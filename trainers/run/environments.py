@@ -54,7 +54,7 @@ def open_environments(settings: RunSettings) -> Environments:
         host.close()
         splits = settings.preset.test_splits if settings.run.test_tasks else ()
         tests = _held_out(settings, splits, settings.run.test_tasks)
-        splits = settings.preset.validation_splits
+        splits = settings.preset.validation_splits if settings.run.validation_tasks else ()
         watched = tests if settings.run.watch == "test" else _held_out(settings, splits, settings.run.validation_tasks)
         with contextlib.closing(settings.train_spec().make()) as env:
             if settings.run.data is not None:
