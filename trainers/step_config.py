@@ -142,7 +142,7 @@ class StepConfig(GRPOConfig):
         "Episodes per iteration and process whose tokens' advantages, ratios and entropies are recorded beside the "
         "episodes; with save_episodes those of steps always are.",
     )
-    disable_tqdm: bool = setting(False, "No progress bars; a log that is no terminal has none in any case.")
+    disable_tqdm: bool | None = setting(False, "No progress bars; a log that is no terminal has none in any case.")
     gradient_checkpointing: bool | None = setting(None, "Deprecated by transformers; use activation_checkpointing.")  # pyright: ignore[reportIncompatibleVariableOverride]
     learning_rate: float = setting(1e-6, "Learning rate of the policy.")
     lr_scheduler_type: str = setting("constant", "Schedule of both learning rates.")
