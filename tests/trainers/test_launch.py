@@ -198,6 +198,7 @@ def test_there_must_be_something_to_resume(tmp_path):
         (["--env=alfworld", "--difficulty", "hard"], r"--difficulty must be one of easy, medium, full, got 'hard'"),
         (["--env=alfworld", "--data=x", "--difficulty=easy"], "cannot be combined with --data"),
         (["--env=key_door", "--learning_rte=1"], r"steppo\.py: unknown flag .*\. Did you mean --learning_rate\?"),
+        (["--env=key_door", "--modl", "x"], r"unknown flag --modl\. Did you mean --model_name_or_path\?"),
         (["--env=key_door", "--lr", "1e-5"], r"unknown flag --lr\. Did you mean --learning_rate\?"),
         (["--env=key_door", "--batch-size=4"], r"unknown flag --batch-size\. Did you mean --episodes_per_iteration\?"),
         (["--env=key_door", "--gamma=2"], r"steppo\.py: gamma must be between 0 and 1, got 2\.0"),

@@ -65,7 +65,8 @@ def audit(options: argparse.Namespace) -> int:
     trained = training_of(Path(options.source), options.env)
     task = options.env or trained.get("run", {}).get("env")
     if task is None:
-        raise ValueError(f"Give --env: {options.source} is not the folder of a run, which would say it.")
+        found = "not the folder of a run, which would say it" if Path(options.source).exists() else "no folder here"
+        raise ValueError(f"Give --env, or a run's folder: {options.source} is {found}.")
     find_modules_here(task)
     recorded = None
     folder = Path(options.out or _default_folder(task, options))

@@ -250,10 +250,9 @@ def _refuse_unknown(parser: argparse.ArgumentParser, rule: type[CreditRule], unk
                 having = ", ".join(others)
                 refuse(f"{parser.prog}: {rule.title()} has no setting {known}. Scripts that have it: {having}.")
     known = [flag for flag in parser._option_string_actions if "-" not in flag.removeprefix("--")]
-    said = unknown_arguments(unknown, known).rstrip(".")
-    typed = next((argument.partition("=")[0] for argument in unknown if argument.startswith("-")), "")
-    if usual := USUAL_NAMES.get(typed.replace("-", "_").replace("__", "--", 1)):
-        said = f"unknown flag {typed}. Did you mean {usual}?"
+    said = unknown_arguments(unknown, [*known, *USUAL_NAMES]).rstrip(".")
+    for usual, ours in USUAL_NAMES.items():
+        said = said.replace(f"mean {usual}?", f"mean {ours}?")
     refuse(f"{parser.prog}: {said}{'' if said.endswith('?') else '.'} --help_all lists every flag.")
 
 
