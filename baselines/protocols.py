@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from steppo_gym.baselines.compared.default_jobs import DEFAULT_JOBS
-from steppo_gym.baselines.compared.head_to_head import HEAD_TO_HEAD, HEAD_TO_HEAD_KEY_DOOR
+from steppo_gym.baselines.compared.head_to_head import HEAD_TO_HEAD, HEAD_TO_HEAD_KEY_DOOR, PAPER_SEARCH_GIGPO_RATE
 from steppo_gym.baselines.compared.protocol import Algorithm, GridPoint, Protocol, grid
 from steppo_gym.baselines.compared.rows import BOOTSTRAP, EIGHT, KEEP_LITTLE, ONE, RULES
 
@@ -213,6 +213,7 @@ ALFWORLD_SHORT_GRID = replace(
 _ALL = (
     *DEFAULT_JOBS,
     *HEAD_TO_HEAD,
+    PAPER_SEARCH_GIGPO_RATE,
     KEY_DOOR_ABLATIONS,
     KEY_DOOR,
     KEY_DOOR_LIMIT,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from steppo_gym.baselines.compared.protocol import Algorithm, Protocol, grid
+from dataclasses import replace
+
+from steppo_gym.baselines.compared.protocol import Algorithm, GridPoint, Protocol, grid
 from steppo_gym.baselines.compared.rows import BOOTSTRAP, KEEP_LITTLE, with_options
 
 _STEP_CRITIC = (
@@ -116,6 +118,18 @@ HEAD_TO_HEAD_PAPER_SEARCH = _on(
     "paper_search", "Built-in paper search", "paper_search", *_SEARCHING, "--max_completion_length", "20",
     score=0.8, metrics=("recall", "f1", "return"),
 )  # fmt: skip
+PAPER_SEARCH_GIGPO_RATE = replace(
+    HEAD_TO_HEAD_PAPER_SEARCH,
+    name="paper_search_gigpo_rate",
+    title="Built-in paper search, GiGPO at the other rate",
+    grid=(GridPoint(3e-4, 0.2),),
+    grid_seeds=(),
+    grid_arguments=(),
+    algorithms=(with_options("gigpo", "--num_generations 16"),),
+    comparison="",
+    tuning="the learning rate that the other four rules chose head to head; GiGPO's grid ended alike at both rates, a tie "
+    "goes to the smaller one, and these runs were added after that result had been seen",
+)
 HEAD_TO_HEAD_WEBSHOP = _on(
     "webshop", "Built-in WebShop", "webshop", *_SEARCHING, "--max_completion_length", "24",
     score=0.4, lists_actions=True, metrics=("task_score", "return"),
