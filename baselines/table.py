@@ -14,10 +14,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from steppo_gym.baselines.compared.default_jobs import HOTPOTQA, MAIN_JOB, PAPER_SEARCH, WEBSHOP
-from steppo_gym.baselines.compared.head_to_head import HEAD_TO_HEAD_HOTPOTQA, HEAD_TO_HEAD_KEY_DOOR
+from steppo_gym.baselines.compared.head_to_head import (
+    HEAD_TO_HEAD_HOTPOTQA,
+    HEAD_TO_HEAD_KEY_DOOR,
+    HEAD_TO_HEAD_PAPER_SEARCH,
+)
 from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.jobs import REPOSITORY
-from steppo_gym.baselines.protocols import ALFWORLD, PROTOCOLS
+from steppo_gym.baselines.protocols import PROTOCOLS
 from steppo_gym.baselines.records import RESULTS, MixedProtocolsError, read_results
 from steppo_gym.baselines.tables.figures import draw_curves
 from steppo_gym.baselines.tables.listing import listing
@@ -26,7 +30,7 @@ from steppo_gym.baselines.tables.starts_block import STARTS_MARKERS, starts_bloc
 from steppo_gym.baselines.tables.summary import summary
 from steppo_gym.baselines.tables.text_table import write_between
 
-IN_THE_README = (HEAD_TO_HEAD_KEY_DOOR, HEAD_TO_HEAD_HOTPOTQA, ALFWORLD)
+IN_THE_README = (HEAD_TO_HEAD_KEY_DOOR, HEAD_TO_HEAD_HOTPOTQA, HEAD_TO_HEAD_PAPER_SEARCH)
 FROM_SHIPPED_STARTS = {
     "alfworld-easy": MAIN_JOB,
     "hotpotqa": HOTPOTQA,

@@ -127,8 +127,10 @@ PAPER_SEARCH_GIGPO_RATE = replace(
     grid_arguments=(),
     algorithms=(with_options("gigpo", "--num_generations 16"),),
     comparison="",
-    tuning="the learning rate that the other four rules chose head to head; GiGPO's grid ended alike at both rates, a tie "
-    "goes to the smaller one, and these runs were added after that result had been seen",
+    tuning=(
+        "the learning rate that the other four rules chose head to head; GiGPO's grid ended alike at both rates, a "
+        "tie goes to the smaller one, and these runs were added after that result had been seen"
+    ),
 )
 HEAD_TO_HEAD_WEBSHOP = _on(
     "webshop", "Built-in WebShop", "webshop", *_SEARCHING, "--max_completion_length", "24",

@@ -9,7 +9,16 @@ from typing import Any
 from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.records import read_results
 from steppo_gym.baselines.tables.by_start import start_table
-from steppo_gym.baselines.tables.comparison import Line, Row, by_algorithm, compare, has_own_budget, metric, warm_starts
+from steppo_gym.baselines.tables.comparison import (
+    REFERENCE,
+    Line,
+    Row,
+    by_algorithm,
+    compare,
+    has_own_budget,
+    metric,
+    warm_starts,
+)
 from steppo_gym.baselines.tables.effort import effort_table
 from steppo_gym.baselines.tables.estimates import FEWEST_FOR_AN_INTERVAL, Estimate, estimate
 from steppo_gym.baselines.tables.over_tasks import over_tasks
@@ -72,7 +81,7 @@ def table(protocol: Protocol, lines: Sequence[Line], controls: Sequence[Line]) -
         parts += ["Other scores, greedy:", _metrics(protocol, lines)]
     if protocol.score is not None:
         parts += [f"What it took to that score on the {protocol.watched} tasks:", effort_table(protocol, lines)]
-    if protocol.starts:
+    if protocol.starts and any(algorithm.key == REFERENCE for algorithm in protocol.algorithms):
         parts += ["Greedy success minus StepPO's by the start of the runs:", start_table(protocol, lines)]
     if any(line["curve"] for line in lines):
         tasks = "" if protocol.watched == "test" else f" on the {protocol.watched} tasks"
