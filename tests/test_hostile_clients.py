@@ -51,7 +51,8 @@ def connect(server):
 def read_answers(connection):
     """Statuses and bodies of all answers until the connection ends."""
     found = []
-    with connection.makefile("rb") as stream:
+    # A server that closes before it has read everything resets the connection, behind its answer.
+    with contextlib.suppress(ConnectionResetError), connection.makefile("rb") as stream:
         while line := stream.readline():
             headers = http.client.parse_headers(stream)
             found.append((int(line.split()[1]), json.loads(stream.read(int(headers["Content-Length"])) or "{}")))
@@ -61,7 +62,8 @@ def read_answers(connection):
 def ask(server, request):
     with connect(server) as connection:
         connection.sendall(request)
-        connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_WR)
         return read_answers(connection)
 
 
