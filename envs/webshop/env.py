@@ -31,7 +31,7 @@ from steppo_gym.envs.webshop.built_in.generate import SPLITS, Split
 from steppo_gym.envs.webshop.expert import expert_action
 from steppo_gym.envs.webshop.expert_view import best_choice, expert_page, has_looked, wanted
 from steppo_gym.envs.webshop.nouns import NOUN_SOURCES, NounSource, noun_tagger
-from steppo_gym.envs.webshop.reader import heedless_action, reading_action, slip
+from steppo_gym.envs.webshop.reader import overlook, reading_action, slip
 from steppo_gym.envs.webshop.renaming import renamed
 from steppo_gym.envs.webshop.render import OBSERVATION_MODES, ObservationMode
 from steppo_gym.envs.webshop.reward import PROTOCOLS, Score, ShopProtocol, is_success, purchase_reward, score
@@ -78,8 +78,7 @@ class WebShopEnv(TextEnv):
         observation_mode: "text" or "text_rich", which marks what can be clicked and what was.
         results_per_page: officially 10; with fewer, pages are short enough for small policies.
         nouns: who finds the nouns of names: "spacy" as officially, "words", or "auto" for spaCy where it is installed.
-        common: see `TextEnv`. The expert "clumsy" reads and slips now and then, "hasty" and
-            "heedless" err.
+        common: see `TextEnv`. The expert "clumsy" reads and slips now and then, "hasty" and "heedless" err.
             `invalid_action_reward` is of a response whose tag or call is missing or malformed; a command in good form
             that the shop ignores costs a step and nothing else.
 
@@ -148,21 +147,13 @@ class WebShopEnv(TextEnv):
         looked = has_looked([exchange.action for exchange in self.history], self._session.asin)
         steps_left = self.max_steps - self.num_steps
         opened, goal = self._session.visited, wanted(self.goal)
-        if self.expert == "heedless":
-            action = heedless_action(
-                goal,
-                page,
-                opened=opened,
-                looked=looked,
-                steps_left=steps_left,
-                seed=self._episode_seed,
-                step=self.num_steps,
-            )
-            return format_command(action, self.action_format)
-        if self.expert == "clumsy":
+        if self.expert in ("clumsy", "heedless"):
             action = reading_action(goal, page, opened=opened, looked=looked, steps_left=steps_left)
-            wrong = slip(page, action, seed=self._episode_seed, step=self.num_steps)
-            self.expert_slip = wrong is not None
+            if self.expert == "heedless":
+                wrong = overlook(goal, page, seed=self._episode_seed, step=self.num_steps)
+            else:
+                wrong = slip(page, action, seed=self._episode_seed, step=self.num_steps)
+                self.expert_slip = wrong is not None
             return format_command(wrong or action, self.action_format)
         enough = self._best_choice(self.goal.asin)[1]
         action = expert_action(

@@ -6,8 +6,8 @@ say it either it searches again and opens the next one. Else it picks the option
 what it has open.
 
 It takes words as they are, as the built-in shop writes them: in the official one a product may fit and say so in other
-words. `slip` is what it does wrong now and then, so that its episodes show how to go on. `heedless_action` is the same
-reader with a fault laid over its own way, so that what it leaves out is only a step away.
+words. `slip` is what it does wrong now and then, so that its episodes show how to go on. `overlook` is a fault
+that is laid over its own way, so that what it leaves out is only a step away.
 
 >>> reading_action(wanted, page, opened=(), looked=False, steps_left=15)
 'search[quick drying hoodie slim fit zip pockets]'
@@ -58,27 +58,23 @@ def reading_action(wanted: Wanted, page: Page, *, opened: Sequence[str], looked:
     return _click(left[0]) if left else BUY
 
 
-def heedless_action(
-    wanted: Wanted, page: Page, *, opened: Sequence[str], looked: bool, steps_left: int, seed: int, step: int
-) -> str:
-    """What the reader does who mostly minds neither price nor features and leaves the last option unchosen.
+def overlook(wanted: Wanted, page: Page, *, seed: int, step: int) -> str | None:
+    """Mostly what one does who minds neither price nor features and leaves the last option unchosen; else None.
 
     Args:
-        wanted: see `reading_action`, as the next four.
+        wanted: the goal.
         page: what is shown.
-        opened: asins opened so far.
-        looked: whether the features of the product shown have been seen.
-        steps_left: including this one.
         seed: of the episode.
         step: number of steps so far.
     """
-    if random.Random(f"overlook {seed} {step}").random() < OVERLOOK:
-        if page.kind == "sub":
-            return BACK
-        if page.kind == "item":
-            left = _unchosen(wanted, page)
-            return _click(left[0]) if len(left) > 1 else BUY
-    return reading_action(wanted, page, opened=opened, looked=looked, steps_left=steps_left)
+    if random.Random(f"overlook {seed} {step}").random() >= OVERLOOK:
+        return None
+    if page.kind == "sub":
+        return BACK
+    if page.kind == "item":
+        left = _unchosen(wanted, page)
+        return _click(left[0]) if len(left) > 1 else BUY
+    return None
 
 
 def slip(page: Page, right: str, *, seed: int, step: int) -> str | None:

@@ -8,7 +8,7 @@ import pytest
 
 from steppo_gym.envs.webshop.env import WebShopEnv
 from steppo_gym.envs.webshop.expert import BACK, BUY, FEATURES, NEXT, Listed, Page, Wanted
-from steppo_gym.envs.webshop.reader import OVERLOOK, SLIP, heedless_action, reading_action, slip
+from steppo_gym.envs.webshop.reader import OVERLOOK, SLIP, overlook, reading_action, slip
 
 WANTED = Wanted("hoodie", ("slim fit", "soft lining", "zip pockets"), ("black",), 50.0, "none of its business")
 RESULTS = Page(
@@ -62,11 +62,12 @@ def test_it_leaves_what_is_too_dear_or_lacks_an_option():
 
 
 def test_a_heedless_reader_minds_neither_price_nor_features_nor_the_last_option():
+    def acts(page, *, wanted=WANTED, looked=False, seeds=500):
+        right = act(page, wanted=wanted, looked=looked)
+        return [overlook(wanted, page, seed=seed, step=0) or right for seed in range(seeds)]
+
     def share(page, wrong, *, right, looked=False):
-        done = [
-            heedless_action(WANTED, page, opened=(), looked=looked, steps_left=10, seed=seed, step=0)
-            for seed in range(500)
-        ]
+        done = acts(page, looked=looked)
         assert {wrong, right} == set(done)
         return done.count(wrong) / len(done)
 
@@ -80,16 +81,9 @@ def test_a_heedless_reader_minds_neither_price_nor_features_nor_the_last_option(
         share(unfit, BACK, right=SEARCH, looked=True),
     ]
     assert shares == pytest.approx([OVERLOOK] * 4, abs=0.06)
-    first = {
-        heedless_action(wants_two, two, opened=(), looked=True, steps_left=10, seed=seed, step=0) for seed in range(500)
-    }
-    assert first == {"click[black]"}
+    assert set(acts(two, wanted=wants_two, looked=True)) == {"click[black]"}
     for page in (Page("index"), RESULTS):
-        done = {
-            heedless_action(WANTED, page, opened=(), looked=False, steps_left=10, seed=seed, step=0)
-            for seed in range(100)
-        }
-        assert done == {act(page)}
+        assert set(acts(page, seeds=100)) == {act(page)}
 
 
 def test_a_slip_is_another_product_or_value_or_not_there():
