@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from steppo_gym.view.audit_truth import read_truth
@@ -23,7 +23,7 @@ def overview(runs: Sequence[Run]) -> dict[str, Any]:
                 "curves": {name: _thinned(points) for name, points in run.curves().items()},
                 "files": run.episode_files(),
                 "evaluations": run.evaluations(),
-                "evaluation": run.evaluation_summary() if run.is_evaluation else None,
+                "evaluation": run.evaluation_summary() if _is_evaluation(own) else None,
                 "audit": _audit(run),
             }
             for run, own in zip(runs, settings, strict=True)
@@ -36,7 +36,7 @@ def overview(runs: Sequence[Run]) -> dict[str, Any]:
 def _differing(runs: Sequence[Run], settings: Sequence[dict[str, str]]) -> dict[str, list[str | None]]:
     """Settings that differ among runs, among evaluations and among audits, which have few in common with each other."""
     found: dict[str, list[str | None]] = {}
-    kinds = [(run.is_audit, run.is_evaluation) for run in runs]
+    kinds = [(run.is_audit, _is_evaluation(own)) for run, own in zip(runs, settings, strict=True)]
     for kind in dict.fromkeys(kinds):
         places = [place for place, other in enumerate(kinds) if other == kind]
         for name, values in differing([settings[place] for place in places]).items():
@@ -44,6 +44,11 @@ def _differing(runs: Sequence[Run], settings: Sequence[dict[str, str]]) -> dict[
             for place, value in zip(places, values, strict=True):
                 column[place] = value
     return found
+
+
+def _is_evaluation(settings: Mapping[str, str]) -> bool:
+    """Whether these are of `steppo-gym evaluate`."""
+    return any(name.startswith("evaluation.") for name in settings)
 
 
 def _audit(run: Run) -> dict[str, Any] | None:

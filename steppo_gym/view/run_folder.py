@@ -38,15 +38,10 @@ class Run:
         """Whether it is the folder of an audit."""
         return _is_audit(self.folder)
 
-    @property
-    def is_evaluation(self) -> bool:
-        """Whether it is the folder of `steppo-gym evaluate`."""
-        return any(name.startswith("evaluation.") for name in self.settings())
-
     def evaluation_summary(self) -> dict[str, Any]:
         """What an evaluation came to, empty as long as it is not done."""
         path = self.folder / SCORES["after"]
-        return _json(path) if self.is_evaluation and path.exists() else {}
+        return _json(path) if path.exists() else {}
 
     def audit_report(self) -> dict[str, Any]:
         """What an audit came to, empty as long as it is not done."""
