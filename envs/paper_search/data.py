@@ -129,18 +129,21 @@ def check_answers(queries: QueryFile, papers: PaperSource) -> None:
     """
     if not isinstance(papers, PaperCorpus):
         return
-    missed: list[str] = []
+    late = None
     for query in map(queries.load, queries.task_ids):
-        for answer in query.answers:
-            paper = papers.paper(answer)
-            if paper and published_by(paper.date, query.until):
+        for paper in filter(None, map(papers.paper, query.answers)):
+            if published_by(paper.date, query.until):
                 return
-            found = f"one of {paper.date}" if paper and paper.date else "one without a date" if paper else ""
-            if found or not missed:
-                missed = [f"{answer!r} published by {query.until}", found or "none"]
+            late = query, paper
+    if late is None:
+        query, found = queries.load(queries.task_ids[0]), "none"
+        answer = query.answers[0]
+    else:
+        query, paper = late
+        answer, found = paper.paper_id, f"one of {paper.date}" if paper.date else "one without a date"
     raise DataError(
-        f"Expected papers that answer the queries, such as {missed[0]}, found {missed[1]} and no other answer among "
-        f"papers such as {papers.paper_ids()[0]!r}. Ids must be of one kind, and papers have dates."
+        f"Expected papers that answer the queries, such as {answer!r} published by {query.until}, found {found} and no "
+        f"other answer among papers such as {papers.paper_ids()[0]!r}. Ids must be of one kind, and papers have dates."
     )
 
 
