@@ -26,6 +26,8 @@ from steppo_gym.rollouts.policies import Request, Response
 from steppo_gym.rollouts.served.http_policy import ClientOptions, HTTPPolicy
 from steppo_gym.storage.retrying_client import shorten
 
+_NEWER_NAME = "max_completion_tokens"
+"""Of `max_tokens`: OpenAI's models that think first refuse the older one, and name this."""
 _MOST_CALLS = 64
 """Calls of one response that are taken back to the server as calls."""
 
@@ -77,6 +79,17 @@ class ChatServerPolicy(HTTPPolicy):
             # 31 bits, which every server takes.
             own["seed"] = int.from_bytes(drawn[:4]) >> 1
         return own, self._read
+
+    def _ask(self, own: Mapping[str, Any], read: Callable[[str], Response], stop: threading.Event) -> Response:
+        try:
+            return super()._ask(own, read, stop)
+        except InfrastructureError as error:
+            # The newer name alone would not do: servers that do not know it answer without a limit.
+            if _NEWER_NAME not in str(error):
+                raise
+        # A new body, as requests of other threads are being made of the old one.
+        self._body = {_NEWER_NAME if name == "max_tokens" else name: value for name, value in self._body.items()}
+        return super()._ask(own, read, stop)
 
     def _read(self, text: str) -> Response:
         choice = _choice(text)

@@ -172,6 +172,36 @@ def test_passing_trouble_is_tried_again_and_lasting_trouble_ends():
             policy.respond([request])
 
 
+def test_a_server_that_names_another_word_for_the_limit_is_asked_with_it():
+    def answer(request):
+        if "max_tokens" in request:
+            raise RefusedError(
+                HTTPStatus.BAD_REQUEST,
+                "Unsupported parameter: 'max_tokens' is not supported with this model. "
+                "Use 'max_completion_tokens' instead.",
+            )
+        return {"content": "yes"}
+
+    with ScriptedChatServer(answer) as server, ChatServerPolicy(server.url, "tiny", max_tokens=9) as policy:
+        requests = [Request(i, CODEC.first_prompt("", (), "o"), stream=(i, 0)) for i in range(4)]
+        for _ in range(2):
+            assert [CODEC.decode_response(r.token_ids) for r in policy.respond(requests)] == ["yes"] * 4
+    assert all(r["max_completion_tokens"] == 9 and "max_tokens" not in r for r in server.requests[-4:])
+
+
+def test_a_server_that_refuses_is_asked_once():
+    def answer(request):
+        raise RefusedError(HTTPStatus.BAD_REQUEST, "max_tokens is too large")
+
+    with (
+        ScriptedChatServer(answer) as server,
+        ChatServerPolicy(server.url, "tiny", max_tokens=9) as policy,
+        pytest.raises(InfrastructureError, match="too large"),
+    ):
+        policy.respond([Request(0, CODEC.first_prompt("", (), "o"), stream=(0, 0))])
+    assert len(server.requests) == 1
+
+
 def test_arguments_outside_their_range():
     for settings, message in (({"max_tokens": 0}, "max_tokens must"), ({"temperature": -1}, "temperature must")):
         with pytest.raises(ValueError, match=message):

@@ -107,9 +107,13 @@ class HTTPPolicy(ABC):
     def submit(self, request: Request) -> None:
         """Send a request."""
         own, read = self._question(request)
-        future = self._threads.submit(self._client.post, self._body | own, read, self._stop)
+        future = self._threads.submit(self._ask, own, read, self._stop)
         self._under_way[future] = request.slot
         future.add_done_callback(self._done.put)
+
+    def _ask(self, own: Mapping[str, Any], read: Callable[[str], Response], stop: threading.Event) -> Response:
+        """The answer to a question; called in another thread."""
+        return self._client.post({**self._body, **own}, read, stop)
 
     def poll(self, timeout: float) -> list[Answer]:
         """What has been answered since the last call; waits for the first, but not longer than `timeout` seconds."""
