@@ -47,6 +47,10 @@ def test_terms():
     assert terms("") == terms("the of and") == terms("?!… \0 \ud800") == []
 
 
+def test_an_accent_is_part_of_its_letter_however_it_is_written():
+    assert terms("Éric Rohmer, cafe\u0301s") == terms("E\u0301ric Rohmer, cafés") == ["éric", "rohmer", "café"]
+
+
 def test_stop_words_are_lucenes():
     assert set(bm25s.stopwords.STOPWORDS_EN) == STOP_WORDS
 

@@ -318,7 +318,7 @@ DAMAGE = {
         lambda folder: edit_manifest(folder, format="x" * 999),
         "index of steppo-gym in .*'xxx",
     ),
-    "manifest of another version": (lambda folder: edit_manifest(folder, version=0), "has version 0, expected 1"),
+    "manifest of another version": (lambda folder: edit_manifest(folder, version=0), "has version 0, expected 2"),
     "manifest without files": (lambda folder: edit_manifest(folder, files=None), "manifest.json is not complete"),
     "manifest with odd files": (lambda folder: edit_manifest(folder, files={"a": 1}), "manifest.json is not complete"),
     "another corpus": (lambda folder: edit_manifest(folder, corpus="f" * 64), "found the bm25 index of ffffffffffff"),

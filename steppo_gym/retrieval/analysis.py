@@ -1,7 +1,8 @@
 """From text to the terms that are indexed and searched for; the same for every engine.
 
 The steps are those of Lucene's English analysis: lower case, split into words, drop stop words, reduce to stems. Words
-are runs of letters, digits and underscores of any script, single characters included ("Apollo 8", "Malcolm X").
+are runs of letters, digits and underscores of any script, single characters included ("Apollo 8", "Malcolm X"). An
+accented letter is one letter, also where a text writes it as a letter and an accent (Unicode's NFC).
 
     terms("The magazines of Apollo 8") == ["magazin", "apollo", "8"]
 """
@@ -9,6 +10,7 @@ are runs of letters, digits and underscores of any script, single characters inc
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 
 import Stemmer
@@ -31,7 +33,7 @@ STOP_WORDS = frozenset(
 
 def terms(text: str) -> list[str]:
     """The terms of a text in their order. Any text will do, the terms are valid Unicode without white space."""
-    words = [word for word in _WORD.findall(text.lower()) if word not in STOP_WORDS]
+    words = [word for word in _WORD.findall(unicodedata.normalize("NFC", text).lower()) if word not in STOP_WORDS]
     # A stemmer must not be shared between threads, and a new one costs less than a microsecond.
     return Stemmer.Stemmer("english", 0).stemWords(words)
 

@@ -23,7 +23,7 @@ from steppo_gym.storage.file_stamps import file_sha256
 
 MANIFEST = "manifest.json"
 FORMAT = "steppo-gym index"
-VERSION = 1
+VERSION = 2
 """Raised with every change of the files or of the analysis: indexes of other versions are refused."""
 
 _CHECKSUM_BYTES = 2**20
