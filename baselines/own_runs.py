@@ -11,6 +11,7 @@ comparison, runs on other tasks, is refused.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,14 +32,11 @@ from steppo_gym.errors import DataError
 from steppo_gym.evaluation import comparing
 from steppo_gym.evaluation.results import read_settings
 from steppo_gym.evaluation.scores import evaluated_splits
+from steppo_gym.trainers.without_effect import WITHOUT_EFFECT
 from steppo_gym.view.run_folder import SCORES, UNTOLD, Run, open_runs
 
-OF_A_SEED = (*UNTOLD, "seed")
-"""Settings in which the runs of one row may differ, beside those of `WITHOUT_EFFECT`."""
-WITHOUT_EFFECT = (
-    "resume", "report_to", "save_every", "save_steps", "save_episodes", "record_credit", "num_env_workers",
-    "env_step_timeout", "disable_tqdm",
-)  # fmt: skip
+OF_A_SEED = (*UNTOLD, "seed", "record_credit", *itertools.chain.from_iterable(WITHOUT_EFFECT.values()))
+"""Settings in which the runs of one row may differ."""
 TASK = (
     "run.env", "run.difficulty", "run.data", "run.protocol", "run.env_args", "run.test_tasks", "run.validation_tasks",
     "run.watch",
@@ -71,8 +69,7 @@ class RunResult:
     @property
     def kind(self) -> tuple[tuple[str, str], ...]:
         """All settings that runs of one row share."""
-        ignored = {*OF_A_SEED, *WITHOUT_EFFECT}
-        return tuple((name, value) for name, value in self.settings.items() if name.rpartition(".")[2] not in ignored)
+        return tuple((name, value) for name, value in self.settings.items() if name.rpartition(".")[2] not in OF_A_SEED)
 
     def seconds_until(self, iteration: float) -> float:
         """Time in rollouts, credit and updates up to an iteration; evaluations are not counted."""

@@ -24,7 +24,7 @@ def write(
         "run": {"env": env, "test_tasks": 50},
         "config": {
             "seed": seed, "output_dir": str(folder), "episodes_per_iteration": 8, "updates_per_iteration": 2,
-            "save_every": seed, **config,
+            "save_every": seed, "num_slots": seed, **config,
         },
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(settings))

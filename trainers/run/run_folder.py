@@ -21,28 +21,12 @@ from steppo_gym.trainers.checkpoints import newest_complete
 from steppo_gym.trainers.run.arguments import script_name
 from steppo_gym.trainers.run.report import BEFORE_FILE, LOCK_FILE, METRICS_FILE, SUMMARY_FILE
 from steppo_gym.trainers.run.settings import RunSettings
+from steppo_gym.trainers.without_effect import WITHOUT_EFFECT
 
 CONFIG_FILE = "config.json"
 
 COMPARED = ("algorithm", "run", "config", "rule", "critic", "model", "preset", "start", "marks")
 """Parts of `config.json` that a resumed run must have in common with what it goes on with."""
-
-MAY_DIFFER: Mapping[str, tuple[str, ...]] = {
-    "run": ("resume",),
-    "config": (
-        # Where the folder lies now.
-        "output_dir",
-        # What is kept and shown of the run.
-        "save_every", "save_steps", "save_total_limit", "save_episodes", "report_to", "run_name", "project",
-        "disable_tqdm", "log_level", "log_level_replica", "hub_token",
-        # How the machine is used: the same episodes are played, in another order.
-        "num_slots", "num_env_workers", "overlap_environments", "env_step_timeout", "dataloader_num_workers",
-        "dataloader_pin_memory",
-        # Of the process.
-        "local_rank", "ddp_timeout",
-    ),
-}  # fmt: skip
-"""Settings that change nothing of the numbers, by their part of `config.json`."""
 
 COMPUTED = ("max_steps", "eval_steps", "per_device_train_batch_size")
 """These follow from others, the last one from the number of processes too."""
@@ -177,7 +161,7 @@ def differences(known: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             old, new = {part: old}, {part: new}
         for name in sorted(old.keys() | new.keys()):
             was, is_now = old.get(name), new.get(name)
-            if was == is_now or name in MAY_DIFFER.get(part, ()):
+            if was == is_now or name in WITHOUT_EFFECT.get(part, ()):
                 continue
             if part == "marks" and None in (was, is_now):
                 continue  # of an earlier version
