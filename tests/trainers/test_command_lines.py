@@ -70,6 +70,7 @@ def test_a_value_outside_of_its_range_is_refused_before_anything_is_done(flag, v
         (["--load_in_4bit"], "load_in_4bit: quantized weights are not trained here"),
         (["--lora_r=8"], "lora_r has no effect without --use_peft"),
         (["--model_name_or_path=x", "--use_dora"], "use_dora has no effect without --use_peft"),
+        (["--eval_on_start"], "eval_on_start has no effect: the watched tasks are always played before training"),
         (["--dtype=bfloat16"], "dtype has no effect without --model_name_or_path"),
         (["--attn_implementation=eager"], "attn_implementation has no effect without --model_name_or_path"),
         (["--model_init_kwargs={\"dtype\": \"auto\"}"], "model_init_kwargs has no effect without --model_name_or_path"),

@@ -99,6 +99,8 @@ def check_flags(model: ModelConfig, run: RunArguments, config: StepConfig) -> No
             raise ValueError(f"{name} must not be empty.")
     if config.use_liger_kernel and find_spec("liger_kernel") is None:
         raise ImportError("use_liger_kernel needs a package. Run `pip install liger-kernel`.")
+    if config.eval_on_start:
+        raise ValueError("eval_on_start has no effect: the watched tasks are always played before training.")
     quantized = _given(model, *(f.name for f in fields(ModelConfig) if "bnb" in f.name or f.name.startswith("load_in")))
     if quantized:
         raise ValueError(
