@@ -180,7 +180,7 @@ class Selector:
         new = [paper for paper in papers if known[paper.paper_id] is None]
         for start in range(0, len(new), _BATCH):
             batch = new[start : start + _BATCH]
-            body: dict[str, Any] = {"input": [self.prompt(query, paper) for paper in batch], "activation": False}
+            body: dict[str, Any] = {"input": [self.prompt(query, paper) for paper in batch]}
             if self._model is not None:
                 body["model"] = self._model
             scores = self._client.post(body, partial(read_classes, num_inputs=len(batch)))
