@@ -25,6 +25,7 @@ class Paragraph:
 
     title: str
     text: str
+    """Empty where the title is all that is known of a supporting one."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ def _hotpot(row: Row, aliases: Mapping[str, Sequence[str]]) -> Question:
         text=_text(row["question"]).strip(),
         answers=_answers(row, [row["answer"], *aliases.get(row.get("answer_id") or "", ())]),
         kind=_text(row.get("type") or ""),
-        # A fact of 2WikiMultihopQA may name a paragraph that the row lacks.
-        supporting=tuple(by_title[title] for title in titles if title in by_title),
+        # The row may lack a paragraph that a fact names, as rows of HotpotQA's fullwiki file often do.
+        supporting=tuple(by_title.get(title, Paragraph(title, "")) for title in titles),
         paragraphs=paragraphs,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from typing import TypedDict
 
@@ -64,7 +65,7 @@ class SearchState:
 
     def has(self, paragraph: Paragraph) -> bool:
         """Whether a paragraph of the data is among the passages found."""
-        if self.same_texts:
+        if self.same_texts and paragraph.text:
             return (paragraph.title, paragraph.text) in self.identities
         return _words(paragraph.title) in {_words(passage.title) for passage in self.passages}
 
@@ -102,4 +103,4 @@ class SearchState:
 
 
 def _words(text: str) -> str:
-    return " ".join(text.casefold().split())
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())

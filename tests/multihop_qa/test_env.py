@@ -175,6 +175,32 @@ def test_another_corpus_knows_supporting_passages_by_their_titles(paris, tmp_pat
     env.close()
 
 
+def test_titles_are_known_however_their_accents_are_written(tmp_path):
+    data, corpus = tmp_path / "train.json", tmp_path / "wiki.jsonl"
+    row = {**PARIS, "supporting_facts": [["Orl\u00e9ans", 0]], "context": [["Orl\u00e9ans", ["A city."]]]}
+    data.write_text(json.dumps([row]), encoding="utf-8")
+    corpus.write_text(json.dumps({"title": "Orle\u0301ans", "text": "It lies on the Loire."}) + "\n", encoding="utf-8")
+    env = make(data=data, retriever=corpus, protocol="search-r1")
+    env.reset(seed=0)
+    *_, info = env.step("<search>Loire</search>")
+    assert info["metrics"]["recall"] == 1.0
+    *_, info = env.step("<search>Orl\u00e9ans</search>")
+    *_, info = env.step("<search>orle\u0301ans</search>")
+    assert info["metrics"]["repeats"] == 1.0
+
+
+def test_recall_counts_supporting_passages_that_the_row_lacks(tmp_path):
+    # As in HotpotQA's fullwiki file, where a row has what a search found.
+    lyon = {**PARIS, "_id": "q2", "supporting_facts": [["Lyon", 0], ["Seine", 0]], "context": [["Loire", ["A river."]]]}
+    path = tmp_path / "fullwiki.json"
+    path.write_text(json.dumps([PARIS, lyon]), encoding="utf-8")
+    env = make(data=path, protocol="search-r1", top_k=1)
+    _, info = env.reset(seed=0, options={"task_id": "q2"})
+    assert info["metrics"]["recall"] == 0.0
+    *_, info = env.step("<search>Lyon</search>")
+    assert info["metrics"]["recall"] == 0.5
+
+
 def test_the_expert_reads_what_it_answers(paris, tmp_path):
     # The careful expert never finds France here; what it found says nothing of Paris.
     corpus = tmp_path / "wiki.jsonl"

@@ -19,7 +19,7 @@ ROW = {
     "answer": "Salt Harbour",
     "type": "bridge",
     "level": "hard",
-    "supporting_facts": [["Golden Tower", 1], ["Clara Barlow", 0], ["Golden Tower", 0], ["Not there", 0]],
+    "supporting_facts": [["Golden Tower", 1], ["Clara Barlow", 0], ["Golden Tower", 0]],
     "context": [
         ["Clara Barlow", ["Clara Barlow was born in Salt Harbour."]],
         ["Golden Tower", ["Golden Tower is a film.", " Clara Barlow directed it."]],
@@ -69,6 +69,11 @@ def test_hotpotqa_layouts(row):
         supporting=(TOWER, CLARA),
         paragraphs=(CLARA, TOWER),
     )
+
+
+def test_a_fact_may_name_what_the_row_lacks():
+    row = {**ROW, "supporting_facts": [["Not there", 0], *ROW["supporting_facts"]]}
+    assert read_row(row).supporting == (Paragraph("Not there", ""), TOWER, CLARA)
 
 
 def test_aliases_of_2wikimultihopqa():
