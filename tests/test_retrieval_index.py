@@ -66,6 +66,12 @@ def test_a_corpus_without_ids_is_numbered_and_empty_lines_are_skipped(tmp_path):
     assert list(read_corpus(path)) == [Passage("0", "A", "a"), Passage("17", "B", "b"), Passage("2", "C", "c\nd")]
 
 
+def test_the_id_may_have_beirs_name(tmp_path):
+    path = tmp_path / "corpus.jsonl"
+    path.write_text('{"_id": "MED-10", "title": "A", "text": "a", "metadata": {}}\n')
+    assert list(read_corpus(path)) == [Passage("MED-10", "A", "a")]
+
+
 @pytest.mark.parametrize("layout", [{}, {"indent": 2}])
 @pytest.mark.parametrize("mark", ["", "\ufeff", "\n "])
 def test_a_list_of_passages_is_a_corpus(tmp_path, layout, mark):
@@ -318,7 +324,7 @@ DAMAGE = {
         lambda folder: edit_manifest(folder, format="x" * 999),
         "index of steppo-gym in .*'xxx",
     ),
-    "manifest of another version": (lambda folder: edit_manifest(folder, version=0), "has version 0, expected 2"),
+    "manifest of another version": (lambda folder: edit_manifest(folder, version=0), "has version 0, expected 3"),
     "manifest without files": (lambda folder: edit_manifest(folder, files=None), "manifest.json is not complete"),
     "manifest with odd files": (lambda folder: edit_manifest(folder, files={"a": 1}), "manifest.json is not complete"),
     "another corpus": (lambda folder: edit_manifest(folder, corpus="f" * 64), "found the bm25 index of ffffffffffff"),

@@ -5,8 +5,8 @@ Two forms are read, also mixed and also compressed with gzip (a name that ends i
     {"title": "Apollo 8", "text": "Apollo 8 was the first ...", "id": "17"}
     {"id": "17", "contents": "\"Apollo 8\"\nApollo 8 was the first ..."}
 
-The second is that of Search-R1 (https://github.com/PeterGriffinJin/Search-R1). Where the first has no id, the number of
-the passage, from 0, is its id.
+The second is that of Search-R1 (https://github.com/PeterGriffinJin/Search-R1). The id may be called "_id", as in BEIR's
+corpora. Where there is none, the number of the passage, from 0, is its id.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _passage(record: Any, place: str, default_id: str) -> Passage:
                 f'Expected a JSON object with the strings "title" and "text", or "contents", in {place}, '
                 f"found {record!r:.80}."
             )
-    identity = record.get("id", default_id)
+    identity = record.get("id", record.get("_id", default_id))
     if isinstance(identity, bool) or not isinstance(identity, str | int):
         raise DataError(f"Expected a string or an integer as id in {place}, found {identity!r:.80}.")
     return Passage(*map(valid_text, (str(identity), title, text)))

@@ -23,8 +23,8 @@ from steppo_gym.storage.file_stamps import file_sha256
 
 MANIFEST = "manifest.json"
 FORMAT = "steppo-gym index"
-VERSION = 2
-"""Raised with every change of the files or of the analysis: indexes of other versions are refused."""
+VERSION = 3
+"""Raised with every change of the files, of what is read into them or of the analysis: others are refused."""
 
 _CHECKSUM_BYTES = 2**20
 _MAX_MANIFEST_BYTES = 2**20

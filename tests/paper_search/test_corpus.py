@@ -153,8 +153,12 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
     assert len(make_corpus(tmp_path / "papers", PAPERS)) == 40
 
 
-def test_the_folder_in_the_cache_depends_on_the_key():
-    assert corpus_folder("seed 0") == corpus_folder("seed 0") != corpus_folder("seed 1")
+def test_the_folder_in_the_cache_depends_on_the_key_and_on_the_version_of_indexes(monkeypatch):
+    folder = corpus_folder("seed 0")
+    assert folder == corpus_folder("seed 0") != corpus_folder("seed 1")
+    # An index of an older version is refused where it lies, so another one is built elsewhere.
+    monkeypatch.setattr(build, "VERSION", 99)
+    assert corpus_folder("seed 0") != folder
 
 
 def test_tantivy_finds_what_bm25_finds(corpus, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from steppo_gym.envs.paper_search.papers import Paper, latest_day
 from steppo_gym.errors import DataError
 from steppo_gym.quoting import valid_text
 from steppo_gym.retrieval.bm25 import build_bm25
-from steppo_gym.retrieval.index_folder import Description, build_folder
+from steppo_gym.retrieval.index_folder import VERSION, Description, build_folder
 from steppo_gym.retrieval.opening import LARGE_CORPUS
 from steppo_gym.retrieval.retriever import Passage
 from steppo_gym.storage.cache import cache_dir
@@ -97,7 +97,7 @@ class CorpusInfo:
 
 def corpus_folder(key: str) -> Path:
     """Where the cache keeps the corpus that is described by a key: everything that decides what is in it."""
-    return cache_dir("papers", hashlib.sha256(f"{_VERSION}\n{key}".encode()).hexdigest()[:32])
+    return cache_dir("papers", hashlib.sha256(f"{_VERSION}\n{VERSION}\n{key}".encode()).hexdigest()[:32])
 
 
 def build_corpus(
