@@ -13,7 +13,7 @@ from steppo_gym.rollouts.episode import Episode, Failure, Step, write_episodes
 
 HOSTILE = (
     "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'></script></pre><!-- "
-    "\x00\x07\x1b[31mred\x7f \u202etxet desrever\u202c &lt;b&gt; \u2028 ${hacked} 😀"
+    "\x00\x07\x1b[31mred\x7f \u202etxet desrever\u202c &lt;b&gt; \u2028 ${hacked} 😀\U000e0041"
 )
 
 

@@ -26,12 +26,13 @@ function filled(node, attributes, children) {
   return node;
 }
 
-const INVISIBLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+// Variation selectors 15 and 16 show: they say whether a sign is drawn as an emoji.
+const INVISIBLE = /(?![\t\n\ufe0e\ufe0f])[\p{Cc}\p{Default_Ignorable_Code_Point}\u2028\u2029\ufff9-\ufffb]/gu;
 
 /** Text in which characters that would not show, or would turn the order of others around, are shown as symbols. */
 function visible(text) {
   return text.replace(INVISIBLE, (character) => {
-    const code = character.charCodeAt(0);
+    const code = character.codePointAt(0);
     if (code < 0x20) return String.fromCharCode(0x2400 + code);
     return "\u27e8U+" + code.toString(16).toUpperCase().padStart(4, "0") + "\u27e9";
   });
