@@ -95,13 +95,23 @@ def test_new_tokens_are_those_between_what_both_have():
         ("<think>why</think><action>go</action>", ("why", "go")),
         ("why</think>\n<action>go</action>", ("why", "go")),
         ("<think>cut off", ("cut off", "")),
-        ("<think><action>a</action></think><search>b</search> so <answer>c</answer>", ("<action>a</action>", "c")),
+        ("<think><action>a</action></think>so <answer>c</answer>.", ("<action>a</action>", "c")),
+        # Several calls are one action: no single one of them stands for it.
+        ("<think>t</think><search>b</search><expand>7</expand>", ("t", "<search>b</search><expand>7</expand>")),
+        ("</action>go<action>", ("", "</action>go<action>")),
         ("go north", ("", "go north")),
         ("", ("", "")),
     ],
 )
 def test_a_response_is_split_into_thought_and_action(response, parts):
     assert split_response(response) == parts
+
+
+def test_tags_that_are_never_closed_take_no_time():
+    started = time.process_time()
+    for opening in ("<a>", "<think>", "</a>"):
+        split_response(opening * (SHOWN_CHARACTERS // len(opening)))
+    assert time.process_time() - started < 0.2
 
 
 def test_the_listing_has_every_episode_and_its_facts(run):

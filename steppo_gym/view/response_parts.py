@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 
 _THOUGHT = re.compile(r"<think>(.*?)(?:</think>|\Z)", re.DOTALL)
-_TAG = re.compile(r"<([A-Za-z_][\w-]{0,40})>(.*?)</\1>", re.DOTALL)
+_CLOSING = re.compile(r"</([A-Za-z_][\w-]{0,40})>")
 
 
 def split_response(response: str) -> tuple[str, str]:
     """Thought and action of a response.
 
     The thought is what stands in <think> tags, or before a </think> whose beginning the prompt had. The action is what
-    stands in the last tag after it, and without one all that is left.
+    stands in the only tag after it; where there is none, or several as with several calls, it is all that is left.
     """
     opened = _THOUGHT.search(response)
     if opened:
@@ -20,5 +20,7 @@ def split_response(response: str) -> tuple[str, str]:
     else:
         before, ended, after = response.partition("</think>")
         thought, rest = (before, after) if ended else ("", response)
-    tags = _TAG.findall(rest)
-    return thought.strip(), (tags[-1][1] if tags else rest).strip()
+    names = _CLOSING.findall(rest)
+    if len(names) == 1 and f"<{names[0]}>" in (tagged := rest.partition(f"</{names[0]}>")[0]):
+        rest = tagged.partition(f"<{names[0]}>")[2]
+    return thought.strip(), rest.strip()
