@@ -91,7 +91,7 @@ class QuestionFiles:
         self._made_with = (dataset, data, split, engine)
         self.stamps = file_stamps(find_files(dataset, data, split))
         """Of the files."""
-        self._set = _open_files(self.stamps, engine)
+        self._set = _open_files(dataset, self.stamps, engine)
         self.task_ids: Sequence[str] = tuple(self._set.questions)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -130,14 +130,15 @@ class QuestionSet:
     """The rows of files in memory, and a retriever over their paragraphs that is opened when it is asked for.
 
     Args:
+        dataset: whose questions they are.
         paths: read one after the other.
         engine: that of the retriever.
 
     Raises:
-        DataError: a file is missing or damaged, an id comes twice, or there is no question.
+        DataError: a file is missing, damaged or of another data set, an id comes twice, or there is no question.
     """
 
-    def __init__(self, paths: Sequence[Path], engine: str | None = None) -> None:
+    def __init__(self, dataset: Dataset, paths: Sequence[Path], engine: str | None = None) -> None:
         self._source = ", ".join(map(str, paths))
         self._retriever: Retriever | None = None
         self._engine = engine
@@ -147,7 +148,7 @@ class QuestionSet:
         for path in paths:
             for number, row in enumerate(read_rows(path)):
                 try:
-                    question = read_row(row, aliases)
+                    question = read_row(row, aliases, dataset)
                 except DataError as error:
                     raise DataError(f"Row {number} of {path}: {error}") from error
                 if question is None:
@@ -186,9 +187,9 @@ def _by_id(found: Mapping[tuple[str, str], Question]) -> dict[str, Question]:
 
 
 @lru_cache(maxsize=4)
-def _open_files(stamps: tuple[FileStamp, ...], engine: str | None) -> QuestionSet:
+def _open_files(dataset: Dataset, stamps: tuple[FileStamp, ...], engine: str | None) -> QuestionSet:
     """One copy for all environments of a process; a file that has changed is read again."""
-    return QuestionSet([path for path, _, _ in stamps], engine)
+    return QuestionSet(dataset, [path for path, _, _ in stamps], engine)
 
 
 @lru_cache(maxsize=KEPT_WORLDS)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from steppo_gym.envs.multihop_qa.scoring import Dataset
 from steppo_gym.errors import DataError
 from steppo_gym.quoting import valid_text, written_id
 
@@ -50,18 +51,23 @@ class Question:
         return replace(self, paragraphs=())
 
 
-def read_row(row: Any, aliases: Mapping[str, Sequence[str]] | None = None) -> Question | None:
+def read_row(
+    row: Any, aliases: Mapping[str, Sequence[str]] | None = None, dataset: Dataset | None = None
+) -> Question | None:
     """One row, None if it is an unanswerable question of MuSiQue-Full.
 
     Args:
         row: as parsed from the file.
         aliases: further names by the id that 2WikiMultihopQA calls `answer_id`.
+        dataset: refuses rows of others; None takes all.
 
     Raises:
-        DataError: a key is missing, a value has another type, or there is no answer.
+        DataError: a key is missing, a value has another type, there is no answer, or it is a row of another data set.
     """
     if not isinstance(row, Mapping):
         raise DataError(f"Expected every row to be an object, found {type(row).__name__}.")
+    if dataset is not None:
+        _check_layout(row, dataset)
     try:
         if not {"answer", "golden_answers", "answers", "reward_model"} & set(row):
             raise DataError("The row has no answer. Those of the official test sets are not public; use another split.")
@@ -74,6 +80,14 @@ def read_row(row: Any, aliases: Mapping[str, Sequence[str]] | None = None) -> Qu
             f"Expected a row as in the official files, found the keys {', '.join(map(str, row))} and could not read it "
             f"({type(error).__name__}: {error})."
         ) from error
+
+
+def _check_layout(row: Row, dataset: Dataset) -> None:
+    """Raise a DataError if a row is surely of another data set, whose answers are scored in another way."""
+    is_musique = "paragraphs" in row
+    if (is_musique or "context" in row) and is_musique != (dataset == "musique"):
+        other = "MuSiQue" if is_musique else "HotpotQA and 2WikiMultihopQA"
+        raise DataError(f"Expected a row of {dataset}, found one in the layout of {other}. Make their environment.")
 
 
 def _question(row: Row, aliases: Mapping[str, Sequence[str]]) -> Question | None:

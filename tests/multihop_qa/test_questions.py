@@ -240,6 +240,17 @@ def test_damaged_files(tmp_path, name, content, message):
         QuestionFiles("hotpotqa", tmp_path / name, "train")
 
 
+@pytest.mark.parametrize(
+    ("dataset", "row"), [("hotpotqa", MUSIQUE_ROW), ("2wikimultihopqa", MUSIQUE_ROW), ("musique", ROW)]
+)
+def test_a_file_of_another_data_set_is_not_scored_by_this_one(tmp_path, dataset, row):
+    write(tmp_path / "train.json", [row])
+    with pytest.raises(
+        DataError, match=rf"Row 0 of .*train.json: Expected a row of {dataset}, found one in the layout of"
+    ):
+        QuestionFiles(dataset, tmp_path / "train.json", "train")
+
+
 def test_damaged_aliases(tmp_path):
     write(tmp_path / "train.json", [ROW])
     write(tmp_path / "id_aliases.json", "[3]")
