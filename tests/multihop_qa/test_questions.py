@@ -137,6 +137,7 @@ def test_ids_of_a_merged_file_say_the_data_set(tmp_path):
     [
         ("text", "every row to be an object, found str"),
         ({key: ROW[key] for key in ROW if key != "answer"}, "has no answer"),
+        ({**ROW, "answer": None, "supporting_facts": None}, "has no answer. Those of the official test sets"),
         ({**ROW, "answer": 3}, "expected text, found int"),
         ({**ROW, "answer": ""}, "Expected an answer in every row"),
         ({**ROW, "context": [["title"]]}, "could not read it"),
