@@ -115,6 +115,16 @@ def test_bad_input_ends_with_a_line(rule, monkeypatch, refused, flag, message):
         parse_arguments(rule, ["--env=key_door", flag])
 
 
+def test_its_defaults_go_before_those_of_the_task(rule, monkeypatch):
+    defaults = {**rule.defaults, "updates_per_iteration": 2, "learning_rate": 3e-4}
+    monkeypatch.setattr(rule, "defaults", defaults)
+    config = parse_arguments(rule, ["--env=key_door"]).config
+    assert (config.updates_per_iteration, config.learning_rate) == (2, 3e-4)
+    assert config.iterations == 8
+    config = parse_arguments(rule, ["--env=key_door", "--updates_per_iteration=4"]).config
+    assert config.updates_per_iteration == 4
+
+
 def test_its_settings_stand_in_the_help(rule, capsys):
     with pytest.raises(SystemExit):
         parse_arguments(rule, ["--env=key_door", "--help"])

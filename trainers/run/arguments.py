@@ -216,8 +216,8 @@ def _parser(rule: type[CreditRule]) -> HfArgumentParser:
 
 
 def _defaults(rule: type[CreditRule], preset: Preset, first: argparse.Namespace) -> dict[str, Any]:
-    """The values of flags that are not given: of the algorithm, of the task, and of the machine."""
-    defaults: dict[str, Any] = {**rule.defaults, "report_to": "tensorboard", "use_cpu": not torch.cuda.is_available()}
+    """The values of flags that are not given: of the machine, of the task, and before these of the algorithm."""
+    defaults: dict[str, Any] = {"report_to": "tensorboard", "use_cpu": not torch.cuda.is_available()}
     unknown = set(rule.defaults) - set(_names(StepConfig))
     if unknown:
         refuse(f"{rule.title()}: defaults names {', '.join(sorted(unknown))}, which no run has.")
@@ -235,7 +235,7 @@ def _defaults(rule: type[CreditRule], preset: Preset, first: argparse.Namespace)
     else:
         # A large model keeps more for its gradient than its weights.
         defaults[CHECKPOINTING] = True
-    return defaults
+    return {**defaults, **rule.defaults}
 
 
 def _refuse_unknown(parser: argparse.ArgumentParser, rule: type[CreditRule], unknown: Sequence[str]) -> None:
