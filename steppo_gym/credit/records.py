@@ -200,6 +200,12 @@ class Credit:
     in all processes, before they enter the loss.
     """
 
+    def __post_init__(self) -> None:
+        # Rules of one's own may give lists or tensors.
+        for name in ("advantages", "values", "returns"):
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, np.asarray(given, np.float64))
+
     def of_tokens(self, tokens_per_step: Sequence[int]) -> Array:
         """(M,) the advantage of each response token."""
         return self.advantages if self.unit == "token" else np.repeat(self.advantages, tokens_per_step)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from forked import run_script
 
 from steppo_gym.cli import main
@@ -168,3 +169,10 @@ def test_credit_of_the_wrong_shape_is_named(credit, critic, said):
         check_credit(credit, records, critic)
     check_credit(Credit("step", *np.zeros((3, 3))), records, "step")
     check_credit(Credit("token", np.zeros(6), state_group_sizes=np.ones(3, int)), records, None)
+
+
+def test_lists_of_numbers_become_arrays():
+    """The file of an iteration's credit is written of them after its updates."""
+    credit = Credit("step", [1, 2], [0.5, 0.5], torch.tensor([1.5, 2.5]))  # type: ignore[arg-type]
+    for numbers in (credit.advantages, credit.values, credit.returns):
+        assert isinstance(numbers, np.ndarray) and numbers.dtype == np.float64
