@@ -13,12 +13,16 @@ from served_model import loader
 from trainer_runs import change, fixed_metrics, played, relative_difference, settings_of, untimed, weights
 from transformers import Qwen3ForCausalLM
 
+from steppo_gym.credit.rows import ABSENT, build_rows
 from steppo_gym.errors import SamplingGapError, SteppoGymError
+from steppo_gym.rollouts.episode import Episode, Step
 from steppo_gym.rollouts.pool import EnvFactory
 from steppo_gym.testing.completions_server import CompletionsServer
 from steppo_gym.trainers.ahead import Ahead, tasks_of
 from steppo_gym.trainers.evaluation import EvaluationSet
+from steppo_gym.trainers.policy.sampling_check import GAP_TOKENS, rows_gap
 from steppo_gym.trainers.policy.servers import share
+from steppo_gym.trainers.step_data import sampled_log_probs
 
 SMALL = {"iterations": 2, "episodes_per_iteration": 4, "max_completion_length": 4, "learning_rate": 1e-2}
 
@@ -51,6 +55,17 @@ def served(server, tmp_path, **settings):
         **SMALL,
         **settings,
     }
+
+
+def test_the_gap_is_that_of_responses_where_the_longest_row_has_none():
+    """A long prompt in which an episode was cut off is a row of its own, without a token that was sampled."""
+    step = Step((1, 2, 3), (4, 5), (-1.0, -2.0), "", reward=0.0, state_key="")
+    episode = Episode("task", (step,), "truncated", final_prompt_ids=(6,) * GAP_TOKENS)
+    rows = build_rows([episode])
+    assert max(rows, key=len).token_index.max() == ABSENT
+    sampled = sampled_log_probs([episode])
+    assert rows_gap(sampled, rows, lambda rows, number: sampled - 0.5, lambda part: [part]) == 0.5
+    assert rows_gap(np.zeros(0), [], lambda rows, number: np.zeros(0), lambda part: [part]) == 0.0
 
 
 def logged(trainer, name):

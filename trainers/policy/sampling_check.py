@@ -101,7 +101,7 @@ def rows_gap(
     train_log_probs: Callable[[Sequence[Row], int], Array],
     gather: Callable[[Any], list[Any]],
 ) -> float:
-    """The gap on the longest rows of an iteration, as many as make one small micro-batch, over all processes.
+    """The gap on the longest rows with responses, as many as make one small micro-batch, over all processes.
 
     Args:
         sampled: (M,) of all response tokens of the iteration.
@@ -110,7 +110,9 @@ def rows_gap(
         gather: collects one object of every process.
     """
     assert sampled is not None
-    batch = token_budget_batches(rows, GAP_TOKENS)[0] if rows else []
+    # Where an episode was cut off, its last prompt may be a row of its own, and the longest.
+    written = [row for row in rows if row.token_index.max() != ABSENT]
+    batch = token_budget_batches(written, GAP_TOKENS)[0] if written else []
     numbers = [row.token_index[row.token_index != ABSENT] for row in batch]
     seen = np.concatenate([np.zeros(0, np.int64), *numbers])
     # Also without rows: processes that share a sharded model pass through it together.
