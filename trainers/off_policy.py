@@ -38,11 +38,8 @@ def check_sampling_settings(args: Any) -> None:
         raise ValueError("policy_servers_model has no effect without policy_servers.")
     if args.policy_servers is not None and not all(map(str.strip, args.policy_servers.split(","))):
         raise ValueError(f"policy_servers must be addresses, separated by commas, got {args.policy_servers!r}.")
-    if args.env_workers is not None and not (args.env_workers.startswith(PREFIX) and args.num_env_workers):
-        raise ValueError(
-            f"env_workers must be ray://auto or ray://host:10001, with num_env_workers of 1 or more, got "
-            f"{args.env_workers!r} and {args.num_env_workers}."
-        )
+    _check_workers(args)
+    _check_streaming(args)
     if args.overlap_updates and args.off_policy_correction == "none":
         raise ValueError(
             "overlap_updates trains on what older weights have sampled: choose an off_policy_correction, such as "
@@ -50,6 +47,28 @@ def check_sampling_settings(args: Any) -> None:
         )
     if args.overlap_updates and not args.shuffle_dataset:
         raise ValueError("shuffle_dataset False has no effect with overlap_updates, which shuffles by itself.")
+
+
+def _check_workers(args: Any) -> None:
+    if args.env_workers is not None and not (args.env_workers.startswith(PREFIX) and args.num_env_workers):
+        raise ValueError(
+            f"env_workers must be ray://auto or ray://host:10001, with num_env_workers of 1 or more, got "
+            f"{args.env_workers!r} and {args.num_env_workers}."
+        )
+    if not args.num_env_workers and args.env_step_timeout != type(args).env_step_timeout:
+        raise ValueError("env_step_timeout has no effect without num_env_workers: nobody could end the step.")
+
+
+def _check_streaming(args: Any) -> None:
+    others = [name for name in ("use_vllm", "policy_servers", "overlap_updates") if getattr(args, name)]
+    if args.stream_responses and others:
+        raise ValueError(f"stream_responses is for the trainer's own model: leave out {others[0]}.")
+    for name in ("stream_responses", "policy_servers"):
+        if getattr(args, name) and args.overlap_environments is not None:
+            raise ValueError(
+                f"overlap_environments has no effect with {name}: each response is asked for as soon as its "
+                "environment has answered."
+            )
 
 
 def _check_trl_engine(args: Any, processes: int) -> None:

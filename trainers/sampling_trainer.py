@@ -39,8 +39,6 @@ class SamplingTrainer(PlayingTrainer):
             raise ValueError(
                 "policy_servers and overlap_updates need the whole policy in every process: leave out shard, or them."
             )
-        if args.stream_responses and (self.use_vllm or args.overlap_updates):
-            raise ValueError("stream_responses is for the trainer's own model: leave out use_vllm and overlap_updates.")
         if args.policy_servers is not None:
             if hasattr(self.accelerator.unwrap_model(self.model), "get_base_model"):
                 raise ValueError(

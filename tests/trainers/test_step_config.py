@@ -58,6 +58,16 @@ def test_trls_counts_follow_from_ours(iterations, updates, passes, accumulation,
         ({"generation_batch_size": 8}, "Set episodes_per_iteration instead of generation_batch_size, which follows"),
         ({"max_steps": 7}, "Set iterations instead of max_steps"),
         ({"eval_steps": 7}, "Set evaluate_every instead of eval_steps"),
+        (
+            {"policy_servers": "http://a", "policy_servers_folder": "b", "overlap_environments": False},
+            "overlap_environments has no effect with policy_servers: each response is asked for as soon as",
+        ),
+        ({"stream_responses": True, "overlap_environments": True}, "has no effect with stream_responses"),
+        (
+            {"stream_responses": True, "policy_servers": "http://a", "policy_servers_folder": "b"},
+            "stream_responses is for the trainer's own model: leave out policy_servers.",
+        ),
+        ({"num_env_workers": 0, "env_step_timeout": 5.0}, "env_step_timeout has no effect without num_env_workers"),
         ({"top_p": 0.9, "min_p": 0.1}, "top_p, min_p: rollouts sample from the whole distribution"),
         (
             {"episodes_per_iteration": 10, "updates_per_iteration": 4},
