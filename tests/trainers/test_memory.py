@@ -132,8 +132,13 @@ def test_sharding_divides_what_is_held():
     whole, parts = plan(NEEDS), plan(replace(NEEDS, processes=4, parts=4))
     for name in ("weights", "gradients", "optimizer"):
         assert getattr(parts, name) == pytest.approx(getattr(whole, name) / 4)
-    copies = plan(replace(NEEDS, processes=4))
-    assert copies.gradients == 2 * whole.gradients
+
+
+def test_what_several_processes_exchange_gradients_in_stays():
+    alone, several = plan(NEEDS), plan(replace(NEEDS, processes=4))
+    assert several.gradients == alone.gradients and several.buckets == several.gradients and not alone.buckets
+    assert several.updating == alone.updating + several.buckets
+    assert several.rollout == alone.rollout + several.buckets
 
 
 def test_keys_take_what_the_cache_allocates():

@@ -3,7 +3,8 @@
 | part | bytes |
 |---|---|
 | weights | of policy, critic and reference, each in its type; a `lora` critic shares what the policy has frozen |
-| gradients | of what is trained, in its type; twice under DDP, whose buckets are copies |
+| gradients | of what is trained, in its type |
+| buckets | under DDP as much again, in which gradients are exchanged; they stay while it is sampled |
 | optimizer | see `OPTIMIZERS` |
 | update | what the forward pass keeps and the backward pass makes, for one micro-batch; the output layer's tiles |
 | sampling | keys and values of all slots, logits, the reading of prompts; under `--shard` the whole policy |
@@ -77,6 +78,7 @@ class Plan:
 
     weights: float
     gradients: float
+    buckets: float
     optimizer: float
     update: float
     keys: float
@@ -86,12 +88,12 @@ class Plan:
     @property
     def updating(self) -> float:
         """The most during an update."""
-        return self.weights + self.gradients + self.optimizer + self.update
+        return self.weights + self.gradients + self.buckets + self.optimizer + self.update
 
     @property
     def rollout(self) -> float:
         """The most while sampling; gradients are given back before."""
-        return self.weights + self.optimizer + self.keys + self.sampling
+        return self.weights + self.buckets + self.optimizer + self.keys + self.sampling
 
     @property
     def peak(self) -> float:
@@ -118,10 +120,10 @@ def plan(needs: Needs) -> Plan:
     gradients = sum(p.numel() * p.element_size() for p in trained)
     units = OPTIMIZERS[needs.optimizer]
     optimizer = sum(units * p.numel() * (4 if units == 0.5 else p.element_size()) for p in trained)
-    copies = 1 if sharded or needs.processes == 1 else 2
     return Plan(
         weights=weights / needs.parts,
-        gradients=copies * gradients / needs.parts,
+        gradients=gradients / needs.parts,
+        buckets=0.0 if sharded or needs.processes == 1 else gradients,
         optimizer=optimizer / needs.parts,
         update=_update(needs, critic is not None) + (_gathered(needs, base_of(policy)) if sharded else 0),
         keys=_keys(needs),
@@ -254,7 +256,7 @@ def table(plan: Plan) -> Sequence[tuple[str, float]]:
     """Names and GiB, in the order in which they come."""
     rows = [
         ("weights", plan.weights),
-        ("gradients", plan.gradients),
+        ("gradients", plan.gradients + plan.buckets),
         ("optimizer", plan.optimizer),
         ("update: activations and output layer", plan.update),
         ("sampling: keys and values", plan.keys),
