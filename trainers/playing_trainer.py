@@ -114,7 +114,7 @@ class PlayingTrainer(RecordedTrainer):
     def _own_policy(
         self, model: Any, temperature: float, seed: int, *, num_slots: int, most_tokens: int | None = None
     ) -> ModelPolicy:
-        longest = int(self.max_completion_length or 256)
+        longest = self.args.max_response_tokens
         return ModelPolicy(
             model,
             num_slots=num_slots,

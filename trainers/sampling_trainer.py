@@ -49,7 +49,7 @@ class SamplingTrainer(PlayingTrainer):
                 [address.strip() for address in args.policy_servers.split(",")],
                 folder=folder,
                 model=args.policy_servers_model or str(folder),
-                context_tokens=None if longest is None else longest + int(self.max_completion_length or 256),
+                context_tokens=None if longest is None else longest + args.max_response_tokens,
                 rank=self.accelerator.process_index,
                 world=self.accelerator.num_processes,
                 gather=self.gather,
@@ -92,7 +92,7 @@ class SamplingTrainer(PlayingTrainer):
         model: Any = self.accelerator.unwrap_model(self.model)
         return self._servers.policy(
             num_slots=self.args.num_slots,
-            max_tokens=int(self.max_completion_length or 256),
+            max_tokens=self.args.max_response_tokens,
             stop_token_ids=self.codec.stop_token_ids,
             # Not the tokenizer's length: where embeddings are padded, a model may give one of those beyond it.
             vocab_size=len(model.get_input_embeddings().weight),

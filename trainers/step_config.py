@@ -211,6 +211,11 @@ class StepConfig(GRPOConfig):
         self.eval_strategy = IntervalStrategy(evaluating)
 
     @property
+    def max_response_tokens(self) -> int:
+        """The longest response: `max_completion_length`, which TRL lets be None."""
+        return self.max_completion_length or 256
+
+    @property
     def updates_in_iteration(self) -> int:
         """Optimizer steps of one iteration: passes (TRL's `num_iterations`) times updates per pass."""
         return int(self.num_iterations or 1) * self.updates_per_iteration

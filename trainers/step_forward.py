@@ -115,7 +115,7 @@ class StepForward:
             steps=steps,
             tokens=tokens,
             episodes=episodes,
-            max_response_tokens=self.args.max_completion_length or 1,
+            max_response_tokens=self.args.max_response_tokens,
         )
         center = None
         if needs_center(self.args.ratio):

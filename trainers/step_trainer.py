@@ -173,7 +173,7 @@ class StepTrainer(UpdatingTrainer):
         if self.critic is not None and args.gradient_checkpointing:
             self.accelerator.unwrap_model(self.critic).checkpoint_activations(args.gradient_checkpointing_kwargs)
         self.max_prompt_tokens, self.max_row_tokens = context_limits(
-            self.accelerator.unwrap_model(self.model), args.max_prompt_tokens, int(self.max_completion_length or 256)
+            self.accelerator.unwrap_model(self.model), args.max_prompt_tokens, args.max_response_tokens
         )
         self.low_precision = bool(args.bf16 or args.fp16 or computes_in_16_bits(self.model))
         gather = None if self.sharded is None else self.gather

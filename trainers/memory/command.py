@@ -87,7 +87,7 @@ def needs_of(settings: RunSettings, gpus: int, nodes: int = 1) -> Needs:
     given: Any = config.model_init_kwargs or {}
     chosen = given.get("dtype") or model.dtype or "float32"
     dtype: Any = read.dtype if chosen == "auto" else getattr(torch, chosen)
-    response = int(config.max_completion_length or 256)
+    response = config.max_response_tokens
     positions = positions_of(read) or 4096
     context = config.max_prompt_tokens or positions - response
     if not 0 < context <= positions - response:
