@@ -80,7 +80,7 @@ from steppo_gym.trainers.step_data import (
 )
 from steppo_gym.trainers.step_forward import Models, StepForward, UpdateTotals
 from steppo_gym.trainers.trl_settings import check_distribution, check_trl_version, no_reward_function
-from steppo_gym.trainers.updating_trainer import UpdatingTrainer
+from steppo_gym.trainers.updating_trainer import GradientsGivenBack, UpdatingTrainer
 
 
 class StepTrainer(UpdatingTrainer):
@@ -183,6 +183,8 @@ class StepTrainer(UpdatingTrainer):
         self._credit_recorder = CreditRecorder(self._forward.log_probs, args.updates_in_iteration, args.record_credit)
         self.add_callback(self._credit_recorder)
         self.add_callback(OptimizerClock(self.phases))
+        if self.critic is not None:
+            self.add_callback(GradientsGivenBack(self.critic))
         self._pools = {}
         self._iteration = None
         self._totals, self._sums = UpdateTotals(1.0, 1.0), UpdateSums()

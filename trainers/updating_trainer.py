@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from transformers import TrainerCallback
 
 from steppo_gym.credit.rows import collate
 from steppo_gym.trainers.critic_config import CriticConfig
@@ -18,6 +19,21 @@ from steppo_gym.trainers.sampling_trainer import SamplingTrainer
 from steppo_gym.trainers.sharding.layout import as_number
 from steppo_gym.trainers.step_data import Iteration, Slice, padding_row
 from steppo_gym.trainers.step_forward import StepForward, UpdateTotals
+
+
+class GradientsGivenBack(TrainerCallback):
+    """Frees a model's gradients after an update, as Trainer does the policy's, so that rollouts have their memory.
+
+    Args:
+        model: the critic.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._model = model
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """The update is made."""
+        self._model.zero_grad()
 
 
 class UpdatingTrainer(SamplingTrainer):
@@ -57,9 +73,6 @@ class UpdatingTrainer(SamplingTrainer):
         return total
 
     def _begin_update(self, iteration: Iteration) -> UpdateTotals:
-        if self.critic is not None:
-            # Trainer zeroes only the policy.
-            self.critic.zero_grad()
         first = self._step % self.slices_per_pass
         window = iteration.slices[first : first + self.args.gradient_accumulation_steps]
         self._sums = UpdateSums()
@@ -88,10 +101,13 @@ class UpdatingTrainer(SamplingTrainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """One optimiser; the critic is its last parameter group, so scheduler and checkpoints cover it."""
-        created = self.optimizer is None
         optimizer = super().create_optimizer(model)
-        if created and self.critic is not None:
-            learned = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
+        if self.critic is None:
+            return optimizer
+        known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        learned = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
+        # It is asked for more than once; one that was given to the trainer has not seen the critic.
+        if known.isdisjoint(map(id, learned)):
             settings = {"lr": self.critic_config.critic_learning_rate, "weight_decay": 0.0}
             optimizer.add_param_group({"params": learned, **settings})
         return optimizer
@@ -99,6 +115,8 @@ class UpdatingTrainer(SamplingTrainer):
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """The norm of the policy's gradient; the critic's is clipped here. Both are looked at before the update."""
         norms = {"policy": as_number(super()._get_grad_norm(model, grad_norm))}
+        # Trainer's own entry is that of the last update.
+        self._record({"grad_norm": float(norms["policy"])})
         if self.critic is not None:
             limit = self.args.max_grad_norm or math.inf
             # Not the accelerator's: under float16 that unscales all gradients, which it has done, and may do but once.

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from trainer_runs import change, fixed_metrics, played, relative_difference, untimed, weights
-from transformers import TrainerCallback
+from transformers import Qwen3ForCausalLM, TrainerCallback
 
 from steppo_gym.credit.rows import build_rows
 from steppo_gym.rollouts.rollout import Assignment, Rollout, RolloutStats
 from steppo_gym.trainers.evaluation import first_tasks
-from steppo_gym.trainers.step_data import sampled_log_probs
+from steppo_gym.trainers.step_data import Slice, sampled_log_probs
 
 # Plain gradient descent with long strides: the change of a parameter is its gradient, and ratios leave 1.
 DESCENT = {"optim": "sgd", "learning_rate": 0.05, "critic_learning_rate": 0.05, "updates_per_iteration": 2}
@@ -155,11 +156,43 @@ def test_the_critic_has_a_learning_rate_of_its_own(make_trainer):
     assert change(critic, weights(frozen_critic.critic)).norm() == 0
 
 
+def test_an_optimizer_of_ones_own_trains_the_critic_too(make_trainer, policy_folder):
+    model = Qwen3ForCausalLM.from_pretrained(policy_folder)
+    own = torch.optim.SGD(model.parameters(), lr=1e-3)
+    trainer = make_trainer(model=model, critic_learning_rate=0.05, kwargs={"optimizers": (own, None)})
+    critic = weights(trainer.critic)
+    # Asked for more than once, as by the scripts before training.
+    assert trainer.create_optimizer() is own and len(trainer.create_optimizer().param_groups) == 2
+    trainer.train()
+    assert change(critic, weights(trainer.critic)).norm() > 0
+    assert [group["initial_lr"] for group in own.param_groups] == [1e-3, 0.05]
+
+
+def test_the_norm_of_the_gradient_is_the_mean_over_the_updates_of_an_iteration(make_trainer, monkeypatch):
+    trainer, norms = make_trainer(updates_per_iteration=2), []
+    clip = trainer._clip_grad_norm
+    monkeypatch.setattr(trainer, "_clip_grad_norm", lambda model: norms.append(clip(model)) or norms[-1])
+    trainer.train()
+    assert len(norms) == 2 and norms[0] != norms[1]
+    assert trainer.state.log_history[0]["grad_norm"] == pytest.approx(sum(map(float, norms)) / 2)
+
+
+def test_the_longest_response_is_one_number_in_sampling_and_in_the_loss(make_trainer):
+    trainer = make_trainer(max_completion_length=None, loss_average="constant", **DESCENT)
+    part = Slice((), num_episodes=3, num_steps=6, num_tokens=12)
+    iteration = SimpleNamespace(credit=SimpleNamespace(unit="step"))
+    totals = trainer._forward.begin_update(iteration, [part], lambda counts: [counts])
+    with trainer.sampling(1.0, 0) as policy:
+        assert totals.policy_denominator == 3 * policy.max_response_tokens == 3 * 256
+
+
 def test_gradients_are_unscaled_once_an_update_as_the_scaler_of_float16_demands(make_trainer, monkeypatch):
     trainer, unscaled = make_trainer(updates_per_iteration=2), []
     monkeypatch.setattr(trainer.accelerator, "unscale_gradients", lambda: unscaled.append(trainer.state.global_step))
     trainer.train()
     assert unscaled == [0, 1]
+    # None takes memory while the next iteration is played.
+    assert all(weight.grad is None for model in (trainer.model, trainer.critic) for weight in model.parameters())
 
 
 @pytest.mark.parametrize(
