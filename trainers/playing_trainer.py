@@ -187,7 +187,8 @@ class PlayingTrainer(RecordedTrainer):
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         own = [Assignment(task, seed=position) for position, task in enumerate(tasks.task_ids)][rank::world]
         with self.phases.phase("evaluation", whole=True):
-            parts = self.gather(self.play(tasks.spec, own, temperature=temperature, seed=seed).episodes)
+            # Draws are numbered by process: equal seeds would give different tasks the same.
+            parts = self.gather(self.play(tasks.spec, own, temperature=temperature, seed=seed + rank).episodes)
         episodes = [parts[position % world][position // world] for position in range(len(tasks.task_ids))]
         require_played(episodes)
         return episodes
