@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,21 +34,26 @@ class Branches:
     replayed: int = 0
     """Environment steps that were made to come into those states."""
 
+    @property
+    def cost(self) -> dict[str, float]:
+        """What is logged of it, in numbers that those of other processes are added to."""
+        steps = [step for episode in self.played for step in episode.steps]
+        return {
+            "branch_episodes": float(len(self.played)),
+            "branch_steps": float(len(steps)),
+            "branch_tokens": float(sum(len(step.response_ids) for step in steps)),
+            "replayed_steps": float(self.replayed),
+        }
+
     def for_records(self) -> dict[str, Any]:
         """What `Records` hold of them."""
         return {"forked_at": self.forked_at, "continuations": self.continuations}
 
 
-def branch_metrics(everywhere: Sequence[Branches]) -> dict[str, float]:
-    """What the branches of all processes cost; nothing where no rule asked for any."""
-    played = [episode for branches in everywhere for episode in branches.played]
-    if not played:
-        return {}
-    return {
-        "branch_episodes": float(len(played)),
-        "branch_steps": float(sum(episode.num_steps for episode in played)),
-        "replayed_steps": float(sum(branches.replayed for branches in everywhere)),
-    }
+def branch_metrics(costs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """`Branches.cost` of all processes together; nothing where no rule asked for any."""
+    total: dict[str, float] = {name: sum(cost[name] for cost in costs) for name in costs[0]}
+    return total if total["branch_episodes"] else {}
 
 
 def play_branches(

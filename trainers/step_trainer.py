@@ -259,7 +259,7 @@ class StepTrainer(UpdatingTrainer):
             iteration = replace(iteration, trace=trace)
         logged = rollout_metrics(self.gather(rollout.episodes), self.gather(rollout.stats))
         logged |= credit_metrics(iteration.credit, iteration.raw_advantages, self.gather)
-        logged |= branch_metrics(self.gather(branches))
+        logged |= branch_metrics(self.gather(branches.cost))
         logged["padding_share"] = padding_share(token_budget_batches(rows, self.args.max_tokens_per_micro_batch))
         if not self.use_vllm:
             gap = rows_gap(sampled_log_probs(trained), rows, self._forward.log_probs, self.gather)

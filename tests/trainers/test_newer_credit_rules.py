@@ -34,6 +34,7 @@ from steppo_gym.trainers.rules import (
     StepPO,
     VinePPO,
 )
+from steppo_gym.trainers.run.report import tokens_written
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +211,7 @@ class TestBranches:
         episodes = random_batch(1).episodes
         found = play_branches(GRPO(), episodes, None, None, 0)  # neither an environment nor a policy is touched
         assert (found.episodes, found.forked_at, found.continuations) == (tuple(episodes), (), ())
-        assert branch_metrics([found, found]) == {}
+        assert branch_metrics([found.cost, found.cost]) == {}
 
     @pytest.mark.parametrize("rule", [VinePPO(continuations=2), BPO(forks=1, siblings=2)])
     def test_states_that_cannot_be_come_into_have_no_branches(self, rule, key_door_episodes):
@@ -258,9 +259,13 @@ class TestBranches:
         else:
             assert found.episodes == tuple(episodes)
             assert [step for step, _ in found.continuations] == kept
-        logged = branch_metrics([found])
+        logged = branch_metrics([found.cost])
         assert logged["branch_episodes"] == len(steps)
         assert logged["branch_steps"] == len(kept)
+        assert logged["branch_tokens"] == sum(len(step.response_ids) for e in found.played for step in e.steps) > 0
+        assert tokens_written([{"generated_tokens": 5, **logged}, {"eval_test_success": 1.0}]) == (
+            5 + logged["branch_tokens"]
+        )
         assert logged["replayed_steps"] == found.replayed > 0
         credit = rule(Records(found.episodes, np.zeros(0), **found.for_records()))
         assert len(credit.advantages) == sum(episode.num_steps for episode in found.episodes)

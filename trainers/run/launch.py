@@ -35,6 +35,7 @@ from steppo_gym.trainers.run.report import (
     RunRecorder,
     draw_learning_curve,
     read_metrics,
+    tokens_written,
     was_evaluated,
     write_summary,
 )
@@ -131,7 +132,7 @@ def _run(
         "iterations": config.iterations,
         "episodes": config.iterations * config.episodes_per_iteration,
         "updates": config.max_steps,
-        "tokens": sum(entry.get("generated_tokens", 0) for entry in read_metrics(folder / METRICS_FILE)),
+        "tokens": tokens_written(read_metrics(folder / METRICS_FILE)),
         "wall_seconds": round(time.perf_counter() - started, 1),
         "seconds_by_phase": {name: round(seconds, 2) for name, seconds in trainer.phases.seconds.items()},
         "resumed": checkpoint is not None,

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,11 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
         if not isinstance(entry, dict) or "update" not in entry:
             raise DataError(f"{path}, line {number}: this is no entry of a run's metrics. Remove the line.")
     return entries
+
+
+def tokens_written(entries: Sequence[Mapping[str, Any]]) -> float:
+    """Response tokens of the rollouts in a run's entries, those of episodes that a rule had played on among them."""
+    return sum(entry.get("generated_tokens", 0) + entry.get("branch_tokens", 0) for entry in entries)
 
 
 def forget_after(folder: Path, update: int) -> None:
