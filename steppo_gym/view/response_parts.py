@@ -21,6 +21,7 @@ def split_response(response: str) -> tuple[str, str]:
         before, ended, after = response.partition("</think>")
         thought, rest = (before, after) if ended else ("", response)
     names = _CLOSING.findall(rest)
-    if len(names) == 1 and f"<{names[0]}>" in (tagged := rest.partition(f"</{names[0]}>")[0]):
-        rest = tagged.partition(f"<{names[0]}>")[2]
+    if len(names) == 1:
+        _, tag, inside = rest.partition(f"</{names[0]}>")[0].partition(f"<{names[0]}>")
+        rest = inside if tag else rest
     return thought.strip(), rest.strip()
