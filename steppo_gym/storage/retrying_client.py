@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Container, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -54,7 +54,26 @@ def is_number(value: object) -> bool:
     return type(value) in (int, float) and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
 
 
-class RetryingClient:
+class MadeAnew:
+    """Copied and pickled by the arguments it was made with, so that every copy has connections of its own.
+
+    What was found in the environment, such as a key, is not among them.
+    """
+
+    _made_with: Callable[[], Self]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Note the arguments."""
+        made = super().__new__(cls)
+        made._made_with = partial(cls, *args, **kwargs)
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How another one is made."""
+        return self._made_with, ()
+
+
+class RetryingClient(MadeAnew):
     """Sends JSON to one address and those below it. Safe to use from several threads.
 
     Args:
@@ -103,21 +122,6 @@ class RetryingClient:
         )
         self._deadline = Deadline()
         self._deadline.bind(self._client)
-        self._made_with = partial(
-            RetryingClient,
-            url,
-            boundary,
-            timeout=timeout,
-            max_retries=max_retries,
-            max_concurrency=max_concurrency,
-            headers=headers,
-            min_interval=min_interval,
-            max_wait=max_wait,
-        )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A copy, and another process, has connections of its own."""
-        return self._made_with, ()
 
     def post(self, body: Mapping[str, Any], read: Callable[[str], T], stop: threading.Event | None = None) -> T:
         """What `read` makes of the text of the server's answer.

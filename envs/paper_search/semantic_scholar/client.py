@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 from steppo_gym.envs.paper_search.papers import Paper, arxiv_id_without_version, published_by
@@ -37,7 +37,7 @@ from steppo_gym.errors import InfrastructureError
 from steppo_gym.quoting import valid_text
 from steppo_gym.retrieval.retriever import check_k
 from steppo_gym.storage.cache import cache_dir
-from steppo_gym.storage.retrying_client import STEP_WAIT_SECONDS, RetryingClient, UnreadableAnswerError
+from steppo_gym.storage.retrying_client import STEP_WAIT_SECONDS, MadeAnew, RetryingClient, UnreadableAnswerError
 
 OFFICIAL_URL = "https://api.semanticscholar.org/graph/v1"
 URL_VARIABLE = "PAPER_SEARCH_BASE_URL"
@@ -54,7 +54,7 @@ _FIELDS = ",".join(FIELDS)
 T = TypeVar("T")
 
 
-class SemanticScholar:
+class SemanticScholar(MadeAnew):
     """A `PaperSource` over HTTP. Safe to use from several threads.
 
     What it finds is in the server's order: best first for a search, newest first for citations. Papers without an id or
@@ -91,17 +91,6 @@ class SemanticScholar:
         max_concurrency: int = 4,
         min_interval: float | None = None,
     ) -> None:
-        # The key is not among them unless it was given: whoever makes the same anew takes it from the environment.
-        self._made_with = partial(
-            SemanticScholar,
-            base_url,
-            api_key=api_key,
-            cache=cache,
-            timeout=timeout,
-            max_retries=max_retries,
-            max_concurrency=max_concurrency,
-            min_interval=min_interval,
-        )
         self.url = (base_url or os.environ.get(URL_VARIABLE) or OFFICIAL_URL).rstrip("/")
         key = api_key or os.environ.get(KEY_VARIABLE)
         if min_interval is None:
@@ -119,10 +108,6 @@ class SemanticScholar:
         if cache is None and self.url == OFFICIAL_URL:
             cache = cache_dir("semantic_scholar", "responses.sqlite")
         self._cache = None if cache is None else ResponseCache(Path(cache).expanduser())
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A copy, and another process, has connections of its own."""
-        return self._made_with, ()
 
     def search(self, query: str, *, limit: int, until: str = "") -> list[Paper]:
         """See `PaperSource`."""
