@@ -37,6 +37,7 @@ from steppo_gym.env import TextEnv
 from steppo_gym.env_arguments import add_env_arguments, env_argument
 from steppo_gym.errors import SteppoGymError
 from steppo_gym.evaluation.arguments import add_evaluation_commands
+from steppo_gym.keywords import path_of
 from steppo_gym.play import play
 from steppo_gym.registration import env_id_of, find_modules_here, register_envs, registered_ids
 from steppo_gym.rollouts.env_host import EnvFactory, describe_error
@@ -320,7 +321,7 @@ def _download(options: argparse.Namespace) -> int:
     from steppo_gym.storage.data_set import data_folder, fetch_data_set
 
     data_set = DATA_SETS[options.data_set]
-    folder = options.data.expanduser() if options.data else data_folder(data_set)
+    folder = path_of(options.data) if options.data else data_folder(data_set)
     archives = tuple(map(Archive, options.url)) if options.url else data_set.archives
     fetch_data_set(
         archives, folder, origin=data_set.origin, progress=not options.quiet, say=partial(print, flush=True), warn=_warn

@@ -6,6 +6,7 @@ import inspect
 import os
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Literal, TypedDict, get_args
 
 from steppo_gym.actions import ActionFormat
@@ -62,9 +63,17 @@ def check_flag(name: str, value: object) -> None:
 
 
 def check_place(name: str, value: object) -> None:
-    """Raise a ValueError unless `value` is None, a text or a path."""
-    if not isinstance(value, str | os.PathLike | None):
+    """Raise a ValueError unless `value` is None, a path or a text that is not empty."""
+    if value == "" or not isinstance(value, str | os.PathLike | None):
         raise ValueError(f"{name} must be a path or an address, as a text, got {value!r:.80}.")
+
+
+def path_of(place: str | os.PathLike[str]) -> Path:
+    """The path that a keyword or an argument names; `~` and variables are expanded.
+
+    It stays the same when the process goes to another folder.
+    """
+    return Path(os.path.expanduser(os.path.expandvars(place))).absolute()
 
 
 def unknown_keyword_message(made: type, keyword: str) -> str:

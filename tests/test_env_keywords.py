@@ -1,5 +1,6 @@
 """Keywords, task ids and paths that are none: each is refused in words, whatever its type."""
 
+import contextlib
 import copy
 import json
 import pickle
@@ -11,6 +12,7 @@ import pytest
 import steppo_gym
 from steppo_gym.env_arguments import env_argument
 from steppo_gym.errors import DataError, EpisodeOverError, UnknownTaskError
+from steppo_gym.retrieval import open_retriever
 
 IDS = steppo_gym.registered_ids()
 
@@ -130,7 +132,7 @@ def test_an_address_without_http_is_told_what_it_lacks(tmp_path):
     }  # fmt: skip
     for name, row in rows.items():
         (tmp_path / name).write_text(json.dumps(row))
-    said = r"in '?localhost:8000'?, found no such file\. The address of a server begins with http://"
+    said = r"in \S*localhost:8000, found no such file\. The address of a server begins with http://"
     with pytest.raises(DataError, match=said):
         make("steppo/HotpotQA-v0", data=tmp_path / "hotpot.jsonl", retriever="localhost:8000")
     with pytest.raises(DataError, match=said):
@@ -175,3 +177,58 @@ def test_copies_go_on_alike_and_apart(env_id):
     assert results[0] == results[1] == results[2]
     env.close()
     assert len({one.step("nothing")[0] for one in copies}) == 1
+
+
+@pytest.mark.parametrize(
+    ("env_id", "keyword"),
+    [*((env_id, "data") for env_id in IDS if "KeyDoor" not in env_id), ("steppo/HotpotQA-v0", "retriever")],
+)
+def test_a_place_that_is_an_empty_text_is_not_the_working_folder(env_id, keyword):
+    """It is what a shell makes of a variable that is not set."""
+    with pytest.raises(ValueError, match=f"{keyword} must be a path or an address, as a text, got ''"):
+        make(env_id, **{keyword: ""})
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """Environments with the files they take, all in a folder that is home, a variable and where one works."""
+    question = {"_id": "a", "question": "Who?", "answer": "Bob", "context": [["T", ["Bob is here."]]]}
+    asked = {"qid": "a", "question": "Moon?", "answer_arxiv_id": ["1"], "source_meta": {"published_time": "2023"}}
+    rows = {
+        "questions.jsonl": question,
+        "passages.jsonl": {"title": "T", "text": "Bob is here."},
+        "asked.jsonl": asked,
+        "papers.jsonl": {"paper_id": "1", "title": "Moon", "date": "2020"},
+    }
+    for name, row in rows.items():
+        (tmp_path / name).write_text(json.dumps(row) + "\n")
+    games = make("steppo/ALFWorld-v0", difficulty="easy")
+    (tmp_path / "game.tw-pddl").write_bytes(games.task_content(games.task_ids[0]))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HERE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return {
+        "steppo/HotpotQA-v0": {"data": "questions.jsonl", "retriever": "passages.jsonl"},
+        "steppo/PaperSearch-v0": {"data": "asked.jsonl", "papers": "papers.jsonl"},
+        "steppo/ALFWorld-v0": {"data": "game.tw-pddl"},
+    }
+
+
+@pytest.mark.parametrize("start", ["", "~/", "$HERE/"])
+def test_places_are_written_alike_in_all_keywords(places, tmp_path, monkeypatch, start):
+    for env_id, keywords in places.items():
+        env = make(env_id, **{name: start + place for name, place in keywords.items()})
+        whole = make(env_id, **{name: str(tmp_path / place) for name, place in keywords.items()})
+        assert env.text_version == whole.text_version, "the same files"
+        assert env.task_ids == whole.task_ids
+        # Wherever the process goes, the files stay what they were.
+        monkeypatch.chdir("/")
+        for one in (env, copy.deepcopy(env)):
+            assert one.reset(seed=0) == whole.reset(seed=0)
+        monkeypatch.chdir(tmp_path)
+
+
+def test_a_tilde_that_is_no_users_is_part_of_the_name(tmp_path):
+    (tmp_path / "~nobody.jsonl").write_text('{"title": "T", "text": "x"}')
+    with contextlib.chdir(tmp_path):
+        open_retriever("~nobody.jsonl", progress=False)

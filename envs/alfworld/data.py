@@ -24,7 +24,7 @@ from steppo_gym.envs.alfworld.built_in.generate import generate_game
 from steppo_gym.envs.alfworld.splits import DIFFICULTIES, SPLIT_SIZES, task_spec, task_type_of
 from steppo_gym.envs.alfworld.tasks import TASK_TYPES, Goal, parse_goal
 from steppo_gym.errors import DataError, UnknownTaskError
-from steppo_gym.keywords import check_choice, check_split, unknown_task_message
+from steppo_gym.keywords import check_choice, check_split, path_of, unknown_task_message
 from steppo_gym.quoting import written_id
 from steppo_gym.snapshot import canonical_json, is_text
 from steppo_gym.storage.data_lines import read_json
@@ -104,8 +104,7 @@ class GameFiles:
 
     Args:
         data: the folder that holds `json_2.1.1` (or a later `json_2.1.x`, the latest wins), that folder, any other
-            folder of split folders, the split's own folder, or a single game file. `~` and `$ALFWORLD_DATA` are
-            expanded.
+            folder of split folders, the split's own folder, or a single game file. `~` and variables are expanded.
         split: name of the split folder; a single file has none.
         task_types: keep only these.
 
@@ -118,7 +117,7 @@ class GameFiles:
     def __init__(self, data: str | Path, split: str, task_types: Sequence[str] = TASK_TYPES) -> None:
         check_split(split, SPLIT_SIZES)
         wanted = _check_task_types(task_types)
-        path = Path(os.path.expandvars(data)).expanduser()
+        path = path_of(data)
         if path.is_file():
             self._paths = {_single_id(path): path}
             if wanted < frozenset(TASK_TYPES) and (found := self.load(_single_id(path)).goal.task_type) not in wanted:

@@ -19,7 +19,7 @@ from steppo_gym.envs.multihop_qa.files import find_files, read_aliases, read_row
 from steppo_gym.envs.multihop_qa.questions import Paragraph, Question, read_row
 from steppo_gym.envs.multihop_qa.scoring import Dataset
 from steppo_gym.errors import DataError, UnknownTaskError
-from steppo_gym.keywords import check_split, unknown_task_message
+from steppo_gym.keywords import check_split, path_of, unknown_task_message
 from steppo_gym.retrieval import Passage, Retriever, open_retriever_for
 from steppo_gym.storage.file_stamps import FileStamp, file_stamps
 
@@ -88,7 +88,7 @@ class QuestionFiles:
 
     def __init__(self, dataset: Dataset, data: str | Path, split: str, engine: str | None = None) -> None:
         check_split(split, SPLIT_SIZES)
-        self._made_with = (dataset, data, split, engine)
+        self._made_with = (dataset, path_of(data), split, engine)
         self.stamps = file_stamps(find_files(dataset, data, split))
         """Of the files."""
         self._set = _open_files(dataset, self.stamps, engine)

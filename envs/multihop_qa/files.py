@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from steppo_gym.envs.multihop_qa.questions import texts
 from steppo_gym.envs.multihop_qa.scoring import Dataset
 from steppo_gym.errors import DataError
+from steppo_gym.keywords import path_of
 from steppo_gym.storage.data_lines import json_lines, read_json
 
 OFFICIAL_FILES: dict[Dataset, dict[str, str]] = {
@@ -40,7 +40,7 @@ def find_files(dataset: Dataset, data: str | Path, split: str) -> list[Path]:
     Raises:
         DataError: there is none, or more than one that could be meant.
     """
-    path = Path(os.path.expandvars(data)).expanduser()
+    path = path_of(data)
     if path.is_file():
         return [path]
     if not path.is_dir():

@@ -18,7 +18,7 @@ from steppo_gym.envs.paper_search.files import find_file, read_queries
 from steppo_gym.envs.paper_search.papers import PaperSource, Query, published_by
 from steppo_gym.envs.paper_search.semantic_scholar.client import SemanticScholar
 from steppo_gym.errors import DataError, UnknownTaskError
-from steppo_gym.keywords import check_split, unknown_task_message
+from steppo_gym.keywords import check_split, path_of, unknown_task_message
 from steppo_gym.storage.file_stamps import FileStamp, file_stamps
 
 
@@ -67,7 +67,7 @@ class QueryFile:
 
     def __init__(self, data: str | Path, split: str) -> None:
         check_split(split, SPLIT_SIZES)
-        self._made_with = (data, split)
+        self._made_with = (path_of(data), split)
         self.stamps = file_stamps([find_file(data, split)])
         """Of the file."""
         self._queries = _read_file(*self.stamps, split)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import calendar
 import datetime
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from steppo_gym.envs.paper_search.paper_ids import canonical_id
 from steppo_gym.envs.paper_search.papers import Query
 from steppo_gym.errors import DataError
+from steppo_gym.keywords import path_of
 from steppo_gym.quoting import valid_text, written_id
 from steppo_gym.storage.data_lines import json_lines
 
@@ -50,7 +50,7 @@ def find_file(data: str | Path, split: str) -> Path:
     Raises:
         DataError: there is none, or more than one that could be meant.
     """
-    path = Path(os.path.expandvars(data)).expanduser()
+    path = path_of(data)
     if path.is_file():
         return path
     if not path.is_dir():

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import codecs
 import math
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from steppo_gym.errors import DataError
+from steppo_gym.keywords import path_of
 from steppo_gym.storage.data_lines import remedy
 
 _ITEMS, _ATTRIBUTES, _HUMAN = "items_shuffle", "items_ins_v2", "items_human_ins.json"
@@ -67,7 +67,7 @@ def find_files(data: str | Path) -> OfficialFiles:
         DataError: a file is missing, or which to take is not clear.
     """
     # A link may lead to a file of another name, as in the cache of the Hub, so it is not followed here.
-    path = Path(os.path.expandvars(data)).expanduser().absolute()
+    path = path_of(data)
     if path.is_dir():
         items, folder = _pick_items(path), path
     elif path.is_file() and _size(path, _ITEMS):

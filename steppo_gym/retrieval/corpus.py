@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from steppo_gym.errors import DataError
+from steppo_gym.keywords import path_of
 from steppo_gym.quoting import valid_text
 from steppo_gym.retrieval.records import Records, write_records
 from steppo_gym.retrieval.retriever import Passage
@@ -37,7 +38,7 @@ def read_corpus(path: str | Path) -> Iterator[Passage]:
     Raises:
         DataError: the file is not there or damaged, a line is not a passage, or an id appears twice.
     """
-    path = Path(path).expanduser()
+    path = path_of(path)
     seen: set[str] = set()
     with _opened(path) as file:
         for place, record in _records(file, path):
@@ -54,7 +55,7 @@ def scan_corpus(path: str | Path) -> tuple[str, int]:
     Raises:
         DataError: the file is not there or damaged.
     """
-    path = Path(path).expanduser()
+    path = path_of(path)
     digest, num_lines = hashlib.sha256(), 0
     with _opened(path) as file:
         while chunk := file.read(_CHUNK_BYTES):

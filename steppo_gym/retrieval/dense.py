@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from steppo_gym.errors import DataError
+from steppo_gym.keywords import path_of
 from steppo_gym.quoting import valid_text
 from steppo_gym.retrieval.corpus import Passages, write_passages
 from steppo_gym.retrieval.index_folder import check_folder, damaged, load_array
@@ -57,7 +58,7 @@ def load_encoder(model: str) -> tuple[Encoder, str]:
     except ImportError as error:
         raise ImportError("Dense retrieval needs more packages. Run: pip install 'steppo-gym[dense]'") from error
     try:
-        encoder = SentenceTransformer(str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model)
+        encoder = SentenceTransformer(str(path_of(model)) if path_of(model).is_dir() else model)
     except (OSError, ValueError) as error:
         raise DataError(
             f"The encoder {model} cannot be loaded ({str(error).strip().splitlines()[0]:.200}). Pass the folder of a "

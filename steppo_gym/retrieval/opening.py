@@ -16,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from steppo_gym.errors import DataError
+from steppo_gym.keywords import path_of
 from steppo_gym.retrieval.bm25 import BM25Retriever, build_bm25
 from steppo_gym.retrieval.corpus import hash_passages, read_corpus, scan_corpus
 from steppo_gym.retrieval.engine import Engine, names_engine, read_engine
@@ -59,7 +60,7 @@ def open_retriever(
         return SearchClient(str(source))
     if names_engine(source):
         raise ValueError(f"Expected a corpus file, an index folder or an address to search, got the engine {source!r}.")
-    path = Path(source).expanduser()
+    path = path_of(source)
     if path.is_dir():
         _check_no_options("an index folder", engine, rebuild)
         return _open_index(path)
@@ -127,7 +128,7 @@ def open_retriever_streamed(
 
 def index_corpus(path: str | Path, *, engine: str | None = None, rebuild: bool = False, progress: bool = True) -> Path:
     """Build the index of a corpus file, if it is not in the cache, and return its folder; see `open_retriever`."""
-    path = Path(path).expanduser()
+    path = path_of(path)
     if not path.is_file():
         raise DataError(f"Expected a corpus of JSON lines in {path}, found no such file.")
     status = path.stat()

@@ -13,6 +13,7 @@ import platformdirs
 from filelock import FileLock
 
 from steppo_gym.errors import DataError
+from steppo_gym.keywords import path_of
 
 VARIABLE = "STEPPO_GYM_CACHE"
 _CANNOT_WRITE = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR})
@@ -24,7 +25,7 @@ def cache_dir(*parts: str) -> Path:
     The root is `$STEPPO_GYM_CACHE` when set, else the user's cache folder of the platform.
     """
     root = os.environ.get(VARIABLE) or platformdirs.user_cache_dir("steppo-gym", appauthor=False)
-    return Path(root, *parts).expanduser()
+    return path_of(root).joinpath(*parts)
 
 
 def make_once(path: Path, make: Callable[[Path], None], *, again: bool = False) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from steppo_gym.errors import DataError, InfrastructureError
+from steppo_gym.keywords import path_of
 from steppo_gym.storage.archives import Archive, DataSet
 from steppo_gym.storage.download import download
 from steppo_gym.storage.file_stamps import file_sha256
@@ -27,7 +28,7 @@ _DIGEST = re.compile(rb"([0-9a-fA-F]{64})(?:\s|$)")
 
 def data_folder(data_set: DataSet) -> Path:
     """Where the files of a data set go unless told otherwise."""
-    return Path(os.environ.get(data_set.folder_variable) or data_set.default_folder).expanduser()
+    return path_of(os.environ.get(data_set.folder_variable) or data_set.default_folder)
 
 
 def fetch_data_set(

@@ -11,6 +11,8 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from steppo_gym.keywords import path_of
+
 FileStamp = tuple[Path, int, int]
 """Path, size in bytes, and time of the last change in nanoseconds."""
 
@@ -26,8 +28,7 @@ def file_stamps(paths: Iterable[Path]) -> tuple[FileStamp, ...]:
 
 def files_in(place: str | Path | None) -> list[Path]:
     """The files that say what lies in a place: itself, or what is right in the folder; none for None or an address."""
-    path = Path("" if place is None else place).expanduser()
-    if place is None or not path.exists():
+    if place is None or not (path := path_of(place)).exists():
         return []
     return [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
 

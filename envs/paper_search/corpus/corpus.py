@@ -25,6 +25,7 @@ from typing import Any
 from steppo_gym.envs.paper_search.corpus.build import ENGINES, FILE_NAME, CorpusInfo
 from steppo_gym.envs.paper_search.papers import Paper, arxiv_id_without_version
 from steppo_gym.errors import DataError
+from steppo_gym.keywords import path_of
 from steppo_gym.retrieval.bm25 import BM25Retriever
 from steppo_gym.retrieval.index_folder import MANIFEST, check_folder, damaged
 from steppo_gym.retrieval.retriever import Retriever, check_k
@@ -49,7 +50,7 @@ def open_corpus(path: str | Path) -> PaperCorpus:
     Raises:
         DataError: there is no corpus and no file of papers, or a damaged one.
     """
-    folder = Path(path).expanduser()
+    folder = path_of(path)
     if not (folder / MANIFEST).is_file():
         from steppo_gym.envs.paper_search.corpus.indexing import index_papers
 

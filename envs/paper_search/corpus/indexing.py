@@ -13,6 +13,7 @@ from pathlib import Path
 
 from steppo_gym.envs.paper_search.corpus.build import Edges, build_corpus, corpus_folder
 from steppo_gym.envs.paper_search.corpus.formats import DESCRIPTIONS, format_of, read_records
+from steppo_gym.keywords import path_of
 
 
 def index_papers(
@@ -33,7 +34,7 @@ def index_papers(
         DataError: a file is missing, damaged, or in neither format.
         ValueError: `generated`, and no file is in our own format.
     """
-    files = [Path(path).expanduser() for path in paths]
+    files = [path_of(path) for path in paths]
     described, digests = [], []
     edges: Edges = "real"
     for path in files:

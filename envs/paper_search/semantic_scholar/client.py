@@ -34,6 +34,7 @@ from steppo_gym.envs.paper_search.semantic_scholar.records import (
 from steppo_gym.envs.paper_search.semantic_scholar.response_cache import ResponseCache
 from steppo_gym.envs.paper_search.semantic_scholar.texts import checked, read_object, read_page_text
 from steppo_gym.errors import InfrastructureError
+from steppo_gym.keywords import path_of
 from steppo_gym.quoting import valid_text
 from steppo_gym.retrieval.retriever import check_k
 from steppo_gym.storage.cache import cache_dir
@@ -107,7 +108,7 @@ class SemanticScholar(MadeAnew):
         )
         if cache is None and self.url == OFFICIAL_URL:
             cache = cache_dir("semantic_scholar", "responses.sqlite")
-        self._cache = None if cache is None else ResponseCache(Path(cache).expanduser())
+        self._cache = None if cache is None else ResponseCache(path_of(cache))
 
     def search(self, query: str, *, limit: int, until: str = "") -> list[Paper]:
         """See `PaperSource`."""
