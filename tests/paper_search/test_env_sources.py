@@ -114,6 +114,24 @@ def test_papers_without_any_answer_are_refused(make, tmp_path, answer, change, f
     assert make(papers=papers).task_ids == ("q1", "q2")
 
 
+def test_queries_without_an_answer_are_counted_where_they_are_most(make, tmp_path, capsys):
+    asked = tmp_path / "asked.jsonl"
+
+    def ask(*answers):
+        rows = [QUERIES[1] | {"qid": f"q{n}", "answer_arxiv_id": [answer]} for n, answer in enumerate(answers)]
+        asked.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        # Once in a process, however many environments there are.
+        assert len({make(data=asked).task_ids for _ in range(2)}) == 1
+        return capsys.readouterr().err
+
+    assert ask("1805.00005", "unheard of") == ""
+    assert ask("1805.00005", "unheard of", "2106.00006") == (
+        f"2 of the 3 queries in {asked} have no answer among the papers that is published in time.\n"
+    )
+    make(data=asked, relevance="lexical")
+    assert capsys.readouterr().err == "", "answers are not what is paid"
+
+
 @pytest.mark.data
 def test_experts_play_the_spar_bench(shared_data, tmp_path):
     """Its papers have no citations, so searches are all there is; no paper of the year of the questions is sure to be
