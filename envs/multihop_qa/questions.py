@@ -66,6 +66,8 @@ def read_row(
     """
     if not isinstance(row, Mapping):
         raise DataError(f"Expected every row to be an object, found {type(row).__name__}.")
+    # A table has every column in each row, null where it says nothing.
+    row = {key: value for key, value in row.items() if value is not None}
     if dataset is not None:
         _check_layout(row, dataset)
     try:

@@ -108,6 +108,15 @@ def test_rows_without_paragraphs():
     assert read_row(training) == expected
 
 
+@pytest.mark.parametrize(
+    "row", [ROW, MUSIQUE_ROW, {"id": "1", "question": "Where?", "golden_answers": ["here"]}], ids=["a", "b", "c"]
+)
+def test_a_null_is_as_good_as_no_value(row):
+    """Tables have every column in every row, also those that only rows of other layouts fill."""
+    keys = ("golden_answers", "answers", "context", "paragraphs", "reward_model", "_id", "data_source", "answerable")
+    assert read_row(dict.fromkeys(keys) | row) == read_row(row)
+
+
 def training_row(source, number, **fields):
     gold = {"ground_truth": {"target": [f"here, {source} {number}"]}, "style": "rule"}
     extra = {"index": number, "split": "train"}
