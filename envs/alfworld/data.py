@@ -185,13 +185,17 @@ def _split_folder(path: Path, split: str) -> Path:
 
 
 def _collect(folder: Path, task_types: frozenset[str]) -> Iterator[Path]:
-    for root, folders, files in os.walk(folder):
+    for root, folders, files in os.walk(folder, onerror=_unreadable):
         folders.sort()
         name = os.path.relpath(root, folder)
         if "traj_data.json" not in files or "game.tw-pddl" not in files or "movable" in name or "Sliced" in name:
             continue
         if _task_type(Path(root)) in task_types and _says_solvable(Path(root, "game.tw-pddl")):
             yield Path(root, "game.tw-pddl")
+
+
+def _unreadable(error: OSError) -> None:
+    raise DataError(f"{error.filename} cannot be read ({error.strerror or error}).") from error
 
 
 def _task_type(trial: Path) -> str:

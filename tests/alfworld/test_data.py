@@ -165,6 +165,19 @@ def test_missing_games_say_what_to_do(tmp_path, written):
         GameFiles(written, "valid_seen").load("x")
 
 
+def test_a_folder_that_cannot_be_looked_into_is_named(written, monkeypatch):
+    closed, scandir = game_files(written)[3].parent, os.scandir
+
+    def refuse(path):
+        if os.fspath(path) == os.fspath(closed):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=rf"{closed} cannot be read \(Permission denied\)"):
+        GameFiles(written, "valid_seen")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
