@@ -15,7 +15,8 @@ from steppo_gym.audit.points import AuditedPoint, choose_points
 from steppo_gym.errors import DataError
 from steppo_gym.rollouts.episode import Episode, read_episodes, write_episodes
 from steppo_gym.rollouts.rollout import Assignment
-from steppo_gym.storage.json_lines import append_text, read_lines
+from steppo_gym.storage.data_lines import read_json
+from steppo_gym.storage.json_lines import alone_in, append_text, read_lines, write_whole
 
 SETTINGS_FILE, EPISODES_FILE, POINTS_FILE = "settings.json", "episodes.jsonl", "points.jsonl"
 CREDIT_FILE = "episodes.credit.npz"
@@ -70,7 +71,7 @@ def run_audit(
 
     Raises:
         ValueError: the folder holds an audit with other settings.
-        DataError: a file in it cannot be read.
+        DataError: a file in it cannot be read, or another process is at work in it.
     """
     folder, recorded = Path(folder), None if recorded is None else Path(recorded)
     if recorded is None:
@@ -79,21 +80,22 @@ def run_audit(
         own = {"recorded": hashlib.sha256(recorded.read_bytes()).hexdigest()}
     own |= {"points": points, "seed": seed}
     _settle(folder, json.loads(json.dumps({**settings, **own, "plan": asdict(plan)})))
-    if recorded is not None:
-        _keep(recorded, folder)
-    episodes = _episodes(table, task_ids, folder, episodes_per_task, seed)
-    chosen = choose_points(episodes, points, seed=seed)
-    found = _read_points(folder / POINTS_FILE)
-    for point, _ in found:
-        if on_point is not None:
-            on_point(point)
-    done = {point.step for point, _ in found}
-    for point, played in audit_points(table, [step for step in chosen if step not in done], episodes, plan):
-        found.append((point, played))
-        line = {"point": json.loads(point.to_json()), "continuations": [json.loads(e.to_json()) for e in played]}
-        append_text(folder / POINTS_FILE, json.dumps(line) + "\n")
-        if on_point is not None:
-            on_point(point)
+    with alone_in(folder):
+        if recorded is not None:
+            _keep(recorded, folder)
+        episodes = _episodes(table, task_ids, folder, episodes_per_task, seed)
+        chosen = choose_points(episodes, points, seed=seed)
+        found = _read_points(folder / POINTS_FILE)
+        for point, _ in found:
+            if on_point is not None:
+                on_point(point)
+        done = {point.step for point, _ in found}
+        for point, played in audit_points(table, [step for step in chosen if step not in done], episodes, plan):
+            found.append((point, played))
+            line = {"point": json.loads(point.to_json()), "continuations": [json.loads(e.to_json()) for e in played]}
+            append_text(folder / POINTS_FILE, json.dumps(line) + "\n")
+            if on_point is not None:
+                on_point(point)
     return Found(episodes, tuple(point for point, _ in found), tuple(played for _, played in found))
 
 
@@ -101,9 +103,9 @@ def _settle(folder: Path, settings: dict[str, Any]) -> None:
     file = folder / SETTINGS_FILE
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(settings, indent=1), encoding="utf-8")
+        write_whole(file, json.dumps(settings, indent=1))
         return
-    before = json.loads(file.read_text(encoding="utf-8"))
+    before = read_json(file)
     changed = [name for name in {**before, **settings} if before.get(name) != settings.get(name)]
     if changed:
         raise ValueError(

@@ -35,7 +35,7 @@ from steppo_gym.registration import env_id_of, find_modules_here
 from steppo_gym.rollouts.codec import byte_tokenizer
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool
 from steppo_gym.rollouts.rollout import require_played
-from steppo_gym.storage.json_lines import write_whole
+from steppo_gym.storage.json_lines import alone_in, write_whole
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -55,13 +55,14 @@ def evaluate(options: argparse.Namespace) -> int:
         settings = _settings(options, panel, spec, player, temperature)
         folder = options.out or _default_folder(panel, options, temperature)
         settle_folder(folder, settings)
-        playing = Playing(panel, tries=options.tries, file=folder / "episodes" / f"{_file_name(panel.name)}.jsonl")
-        left, total = len(playing.missing), options.tries * len(panel.tasks)
-        if left < total:
-            print(f"Going on in {folder}: {left} of {total} episodes are left to play.", flush=True)
-        episodes = playing.run(
-            player.policy, pool, player.codec, max_prompt_tokens=player.max_prompt_tokens, show=not options.quiet
-        )
+        with alone_in(folder):
+            playing = Playing(panel, tries=options.tries, file=folder / "episodes" / f"{_file_name(panel.name)}.jsonl")
+            left, total = len(playing.missing), options.tries * len(panel.tasks)
+            if left < total:
+                print(f"Going on in {folder}: {left} of {total} episodes are left to play.", flush=True)
+            episodes = playing.run(
+                player.policy, pool, player.codec, max_prompt_tokens=player.max_prompt_tokens, show=not options.quiet
+            )
     _keep_tokenizer(saved.folder if saved is not None else options.tokenizer, folder)
     require_played(episodes)
     summary = results(settings, episodes, tries=options.tries)

@@ -6,6 +6,7 @@ episodes = playing.run(policy, pool, codec)
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -98,7 +99,7 @@ class Playing:
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
             # The last line was cut while it was written.
-            self.file.write_bytes(whole)
+            os.truncate(self.file, len(whole))
         ended = {}
         for episode in read_episodes(self.file):
             if episode.seed is None or self._ids[episode.seed % len(self._ids)] != episode.task_id:

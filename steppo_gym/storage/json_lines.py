@@ -6,11 +6,20 @@ dropped with a note when the file is read, and cut off before the next line is a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+
+from steppo_gym.errors import DataError
+
+LOCK_FILE = "lock"
+"""In a folder; it stays there, and only being locked means something."""
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -58,6 +67,21 @@ def write_whole(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep out of a folder whoever else would add to the same files.
+
+    Raises:
+        DataError: another process does.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(FileLock(folder / LOCK_FILE, timeout=0))
+        except Timeout:
+            raise DataError(f"Another process is at work in {folder}. Wait for it, or name another --out.") from None
+        yield
 
 
 def _end_of_whole(descriptor: int) -> int:
