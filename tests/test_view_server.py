@@ -6,6 +6,7 @@ import base64
 import http.client
 import json
 import re
+import shutil
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,6 +92,15 @@ def test_a_file_that_changes_is_read_again(run):
         with path.open("a") as file:
             file.write(EPISODES[0].to_json() + "\n")
         assert answer(server, "episodes", **where)[1]["all"] == 7
+
+
+def test_an_index_that_is_deleted_is_built_again(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("STEPPO_GYM_CACHE", str(tmp_path / "cache"))
+    with serving(run) as server:
+        where = {"run": "run", "file": "iteration-0001.jsonl", "limit": 5}
+        before = answer(server, "episodes", **where)
+        shutil.rmtree(tmp_path / "cache")
+        assert answer(server, "episodes", **where) == before
 
 
 @pytest.mark.parametrize(

@@ -68,11 +68,13 @@ class ViewServer(JsonServer):
             raise DataError(f"There is no run {run_name[:80]!r} here.")
         path, tokenizer = run.episode_file(file_name), run.tokenizer_file()
         beside = [path.with_suffix(".credit.npz"), path.with_name(TRUTH)]
-        state = str([index_path(path, tokenizer), *(one.stat().st_mtime_ns for one in beside if one.exists())])
+        index = index_path(path, tokenizer)
+        state = str([index, *(one.stat().st_mtime_ns for one in beside if one.exists())])
         # One at a time: two would build the same index, and building takes all there is of a processor.
         with self._opening:
             known = self._open.pop((run_name, file_name), None)
-            opened = known if known is not None and known[0] == state else (state, EpisodeFile(path, tokenizer))
+            is_current = known is not None and known[0] == state and index.exists()
+            opened = known if known is not None and is_current else (state, EpisodeFile(path, tokenizer))
             self._open[run_name, file_name] = opened
             while len(self._open) > _OPEN_FILES:
                 self._open.popitem(last=False)
