@@ -6,6 +6,7 @@ import gc
 import hashlib
 import json
 import sys
+import types
 
 import gymnasium
 import numpy as np
@@ -17,7 +18,7 @@ from retrieval_corpora import make_passages
 
 from steppo_gym.cli import main
 from steppo_gym.envs.multihop_qa.data import ProceduralQuestions
-from steppo_gym.errors import DataError
+from steppo_gym.errors import DataError, UnsupportedVersionError
 from steppo_gym.retrieval import Hit, Passage, open_retriever, open_retriever_for
 from steppo_gym.retrieval.dense import DenseRetriever, build_dense, load_encoder
 from steppo_gym.retrieval.fusion import FusedRetriever, reciprocal_rank_fusion
@@ -144,6 +145,14 @@ def test_vectors_that_make_no_sense_are_refused(tmp_path, vectors):
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ImportError, match=r"pip install 'steppo-gym\[dense\]'"):
+        load_encoder("intfloat/e5-base-v2")
+
+
+def test_a_version_that_knows_no_queries_is_named(monkeypatch):
+    old = types.ModuleType("sentence_transformers")
+    old.__dict__.update(SentenceTransformer=type("SentenceTransformer", (), {"encode": None}), __version__="4.1.0")
+    monkeypatch.setitem(sys.modules, "sentence_transformers", old)
+    with pytest.raises(UnsupportedVersionError, match=r"found 4\.1\.0\. Run: pip install -U 'steppo-gym\[dense\]'"):
         load_encoder("intfloat/e5-base-v2")
 
 

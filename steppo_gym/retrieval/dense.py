@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from steppo_gym.errors import DataError
+from steppo_gym.errors import DataError, UnsupportedVersionError
 from steppo_gym.keywords import path_of
 from steppo_gym.quoting import valid_text
 from steppo_gym.retrieval.corpus import Passages, write_passages
@@ -50,15 +50,21 @@ def load_encoder(model: str) -> tuple[Encoder, str]:
 
     Raises:
         ImportError: the package is not installed.
+        UnsupportedVersionError: it is too old.
         DataError: there is no such model.
     """
     try:
+        import sentence_transformers  # pyright: ignore[reportMissingImports]
         import torch
-        from sentence_transformers import SentenceTransformer  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("Dense retrieval needs more packages. Run: pip install 'steppo-gym[dense]'") from error
+    if not hasattr(sentence_transformers.SentenceTransformer, "encode_query"):
+        raise UnsupportedVersionError(
+            "Dense retrieval needs a sentence-transformers that tells queries from documents, found "
+            f"{sentence_transformers.__version__}. Run: pip install -U 'steppo-gym[dense]'"
+        )
     try:
-        encoder = SentenceTransformer(str(path_of(model)) if path_of(model).is_dir() else model)
+        encoder = sentence_transformers.SentenceTransformer(str(path_of(model)) if path_of(model).is_dir() else model)
     except (OSError, ValueError) as error:
         raise DataError(
             f"The encoder {model} cannot be loaded ({str(error).strip().splitlines()[0]:.200}). Pass the folder of a "
