@@ -42,7 +42,7 @@ def add_audit_command(commands: Any) -> None:
         "batches": (100, "batches that are drawn"),
         "max_response_tokens": (None, "default: that of the run, 512 for a model"),
         "slots": (32, "environments that are played side by side"),
-        "workers": (0, "processes of environments"),
+        "workers": (0, "processes of environments; 0 for none, which spares a small policy their start"),
         "seed": (0, "of everything that is drawn"),
     }
     for name, (default, said) in numbers.items():

@@ -41,7 +41,9 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max_tokens", type=int, help="longest response; default: the run's, otherwise 512")
     parser.add_argument("--seed", type=int, default=0, help="of the sampling (default: %(default)s)")
     parser.add_argument("--slots", type=int, help="episodes at the same time; default: the run's, otherwise 16")
-    parser.add_argument("--workers", type=int, default=2, help="processes of environments (default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="processes of environments; 0 for none (default: %(default)s)"
+    )
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="of the results; default: evaluations/ with panel and model"
     )
