@@ -1,8 +1,7 @@
 """Another reader's recomputation of a table from its recorded lines: numpy alone, nothing of this package.
 
     python baselines/recompute.py key_door              # or my/lines.jsonl; of several files, what goes over tasks
-
-A test holds it against `table.py`; it shares no code with that.
+A test holds it against `table.py`.
 """
 
 import json
@@ -93,8 +92,9 @@ def over_tasks(files: list[list[Line]], resamples: int = 10_000) -> dict[str, di
 
 
 if __name__ == "__main__":
-    folder, files = Path(__file__).parent / "results", []
+    files = list[list[Line]]()
     for given in sys.argv[1:] or sys.exit(__doc__):
-        path = Path(given) if given.endswith(".jsonl") else folder / f"{given}.jsonl"
-        files.append([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
+        path = Path(given) if given.endswith(".jsonl") else Path(__file__).parent / "results" / f"{given}.jsonl"
+        lines = path.open(encoding="utf-8") if path.exists() else sys.exit(f"There are no runs: {path} is not there.")
+        files.append([json.loads(line) for line in lines])
     print(json.dumps(over_tasks(files) if files[1:] else recompute(*files), indent=1, default=float))

@@ -67,6 +67,9 @@ NEEDS: Mapping[str, str] = {
     **{name: "use_vllm" for names in USED.values() for name in names if name.startswith("vllm_")},
     "ref_model_mixup_alpha": "sync_ref_model",
     "ref_model_sync_steps": "sync_ref_model",
+    "eval_delay": "evaluate_every",
+    "metric_for_best_model": "evaluate_every",
+    "greater_is_better": "metric_for_best_model",
 }
 """What is read only where another setting is on."""
 
