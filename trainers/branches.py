@@ -58,16 +58,16 @@ def branch_metrics(costs: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def play_branches(
     rule: CreditRule,
-    episodes: Sequence[Episode],
+    records: Records,
     factory: EnvFactory,
     play: Callable[[Sequence[Assignment]], Rollout],
     seed: int,
 ) -> Branches:
-    """Ask a rule what it wants to have played from the states of these episodes, and play it.
+    """Ask a rule what it wants to have played from the states of these records, and play it.
 
     Args:
         rule: of the run.
-        episodes: that did not fail.
+        records: of the episodes from the tasks' starts, without values.
         factory: of the environment they were played in.
         play: plays assignments with the same policy; where a rule asks for branches it is called in every process, also
             for none.
@@ -76,15 +76,16 @@ def play_branches(
     Raises:
         NotRepeatedError: an episode does not repeat itself.
     """
+    episodes = tuple(records.episodes)
     if type(rule).branches is CreditRule.branches:
-        return Branches(tuple(episodes))
-    steps = rule.branches(Records(episodes, np.zeros(0)))
+        return Branches(episodes)
+    steps = rule.branches(records)
     todo, replayed = branch_assignments(factory, episodes, steps, seed=seed)
     new = iter(play([one for one in todo if isinstance(one, Assignment)]).episodes)
     played = [next(new) if isinstance(one, Assignment) else one for one in todo]
     useful = tuple((step, e) for step, e in zip(steps, played, strict=True) if e.ended != "failed" and e.steps)
     if not rule.trains_branches:
-        return Branches(tuple(episodes), (), useful, tuple(played), replayed)
+        return Branches(episodes, (), useful, tuple(played), replayed)
     forked_at = (*(-1 for _ in episodes), *(step for step, _ in useful))
     return Branches((*episodes, *(e for _, e in useful)), forked_at, (), tuple(played), replayed)
 

@@ -235,7 +235,8 @@ class StepTrainer(UpdatingTrainer):
         self.require_played(rollout.episodes)
         episodes = [episode for episode in rollout.episodes if episode.ended != "failed"]
         play = partial(self.play, self.spec, temperature=self.temperature, seed=seed + 1)
-        branches = play_branches(self.rule, episodes, self.spec, play, seed)
+        begun = Records(episodes, end_token=self.codec.stop_token_ids[0])
+        branches = play_branches(self.rule, begun, self.spec, play, seed)
         self.require_played(branches.played)
         with self.phases.phase("credit"):
             return self._prepare_iteration(number, seed, rollout, branches)

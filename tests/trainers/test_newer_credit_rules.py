@@ -209,9 +209,22 @@ class TestBranches:
 
     def test_rules_without_branches_play_nothing(self):
         episodes = random_batch(1).episodes
-        found = play_branches(GRPO(), episodes, None, None, 0)  # neither an environment nor a policy is touched
+        found = play_branches(GRPO(), Records(episodes), None, None, 0)  # no environment is touched
         assert (found.episodes, found.forked_at, found.continuations) == (tuple(episodes), (), ())
         assert branch_metrics([found.cost, found.cost]) == {}
+
+    def test_a_rule_chooses_states_from_the_records_it_is_given(self, key_door_episodes):
+        factory, episodes = key_door_episodes
+        given, seen = Records(episodes, end_token=7), []
+
+        class Asking(VinePPO):
+            def branches(self, records):
+                seen.append(records)
+                return []
+
+        play_branches(Asking(), given, factory, lambda _: Rollout((), RolloutStats()), seed=0)
+        assert len(seen) == 1
+        assert seen[0] is given
 
     @pytest.mark.parametrize("rule", [VinePPO(continuations=2), BPO(forks=1, siblings=2)])
     def test_states_that_cannot_be_come_into_have_no_branches(self, rule, key_door_episodes):
@@ -223,7 +236,7 @@ class TestBranches:
             asked.append(list(todo))
             return Rollout((), RolloutStats())
 
-        found = play_branches(rule, episodes, broken, play, seed=3)
+        found = play_branches(rule, Records(episodes), broken, play, seed=3)
         assert asked == [[]]
         assert (found.episodes, found.continuations, found.replayed) == (tuple(episodes), (), 0)
         assert {episode.failure.boundary for episode in found.played} == {"environment"}
@@ -246,7 +259,7 @@ class TestBranches:
             ]
             return Rollout(tuple(played), RolloutStats())
 
-        found = play_branches(rule, episodes, factory, play, seed=3)
+        found = play_branches(rule, Records(episodes), factory, play, seed=3)
         steps = list(rule.branches(Records(episodes, np.zeros(0))))
         kept = [step for n, step in enumerate(steps) if n % 3 != 2]
         owners = np.repeat(np.arange(len(episodes)), [e.num_steps for e in episodes])
