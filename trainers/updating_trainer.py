@@ -100,7 +100,11 @@ class UpdatingTrainer(SamplingTrainer):
             yield
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """One optimiser; the critic is its last parameter group, so scheduler and checkpoints cover it."""
+        """One optimiser; the critic is its last parameter group, so scheduler and checkpoints cover it.
+
+        Raises:
+            ValueError: a scheduler was given, which does not know that group.
+        """
         optimizer = super().create_optimizer(model)
         if self.critic is None:
             return optimizer
@@ -108,6 +112,11 @@ class UpdatingTrainer(SamplingTrainer):
         learned = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
         # It is asked for more than once; one that was given to the trainer has not seen the critic.
         if known.isdisjoint(map(id, learned)):
+            if self.lr_scheduler is not None:
+                raise ValueError(
+                    "optimizers: the scheduler was made before the critic was in the optimizer, and would leave its "
+                    "rate as it is. Give (optimizer, None) and choose lr_scheduler_type."
+                )
             settings = {"lr": self.critic_config.critic_learning_rate, "weight_decay": 0.0}
             optimizer.add_param_group({"params": learned, **settings})
         return optimizer

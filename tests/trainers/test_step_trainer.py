@@ -168,6 +168,14 @@ def test_an_optimizer_of_ones_own_trains_the_critic_too(make_trainer, policy_fol
     assert [group["initial_lr"] for group in own.param_groups] == [1e-3, 0.05]
 
 
+def test_a_scheduler_that_does_not_know_the_critic_is_refused(make_trainer, model):
+    own = torch.optim.AdamW(model.parameters(), lr=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(own, lambda step: 0.5**step)
+    trainer = make_trainer(model=model, kwargs={"optimizers": (own, schedule)})
+    with pytest.raises(ValueError, match=r"^optimizers: the scheduler .* choose lr_scheduler_type\.$"):
+        trainer.train()
+
+
 def test_the_norm_of_the_gradient_is_the_mean_over_the_updates_of_an_iteration(make_trainer, monkeypatch):
     trainer, norms = make_trainer(updates_per_iteration=2), []
     clip = trainer._clip_grad_norm
