@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -114,8 +114,19 @@ def group_metrics(episodes: Sequence[Sequence[Episode]]) -> dict[str, float]:
     }
 
 
+def without_texts(episode: Episode) -> Episode:
+    """What the metrics need of an episode: all that is sent to other processes.
+
+    In the append context an episode's prompts grow with the square of its length.
+    """
+    steps = tuple(
+        replace(step, prompt_ids=(), log_probs=None, response="", admissible_actions=None) for step in episode.steps
+    )
+    return replace(episode, steps=steps, final_prompt_ids=None if episode.final_prompt_ids is None else ())
+
+
 def rollout_metrics(episodes: Sequence[Sequence[Episode]], stats: Sequence[RolloutStats]) -> dict[str, float]:
-    """Scores and speed of an iteration's rollouts, from the records of all processes."""
+    """Scores and speed of an iteration's rollouts, from the records of all processes, `without_texts` or with."""
     every = [episode for part in episodes for episode in part]
     seconds = max(part.seconds for part in stats)
     return (

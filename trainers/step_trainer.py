@@ -57,7 +57,7 @@ from steppo_gym.trainers.finiteness import (
     require_finite_model,
     require_finite_rewards,
 )
-from steppo_gym.trainers.metrics import UpdateSums, credit_metrics, rollout_metrics
+from steppo_gym.trainers.metrics import UpdateSums, credit_metrics, rollout_metrics, without_texts
 from steppo_gym.trainers.off_policy import correction_of
 from steppo_gym.trainers.phases import OptimizerClock, Phases
 from steppo_gym.trainers.policy.chat import ChatCodec
@@ -258,7 +258,8 @@ class StepTrainer(UpdatingTrainer):
             credit, old = iteration.credit, iteration.old_log_probs
             trace = self._credit_recorder.begin(path, rollout.episodes, trained, rows, credit, old)
             iteration = replace(iteration, trace=trace)
-        logged = rollout_metrics(self.gather(rollout.episodes), self.gather(rollout.stats))
+        scored = [without_texts(episode) for episode in rollout.episodes]
+        logged = rollout_metrics(self.gather(scored), self.gather(rollout.stats))
         logged |= credit_metrics(iteration.credit, iteration.raw_advantages, self.gather)
         logged |= branch_metrics(self.gather(branches.cost))
         logged["padding_share"] = padding_share(token_budget_batches(rows, self.args.max_tokens_per_micro_batch))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,8 @@ from steppo_gym.credit.records import Credit
 from steppo_gym.credit.whitening import moments
 from steppo_gym.evaluation.scores import episode_metrics, evaluation_metrics
 from steppo_gym.rollouts.episode import Episode, Failure, Step
-from steppo_gym.trainers.metrics import credit_metrics, group_metrics
+from steppo_gym.rollouts.rollout import RolloutStats
+from steppo_gym.trainers.metrics import credit_metrics, group_metrics, rollout_metrics, without_texts
 
 
 def episode(group: int, *rewards: float, failed: bool = False) -> Episode:
@@ -37,6 +40,24 @@ def test_what_groups_say():
     assert logged["groups_of_small_rewards"] == pytest.approx(2 / 5)
     expected = [0.5**0.5, 0.02 / 2**0.5, 0.0, 0.1 / 3**0.5]
     assert logged["group_return_std"] == pytest.approx(sum(expected) / 4)
+
+
+def test_metrics_need_no_prompts_and_those_are_what_is_large():
+    def played(task: str, prompts: int) -> Episode:
+        steps = tuple(
+            Step(tuple(range(prompts * t)), (t, 7), (-0.5, -1.0), "text", 0.5, f"{t}", "bad" if t == 2 else None)
+            for t in range(5)
+        )
+        return Episode(task, steps, "truncated", tuple(range(prompts)), group=len(task) % 2)
+
+    parts = [[played("a" * n, 4) for n in range(1, 30)], [episode(0, 0.5, 1.0), episode(0, 0.0, failed=True)]]
+    stats = [RolloutStats(seconds=2.0, num_generated_tokens=9)] * 2
+    light = [[without_texts(one) for one in part] for part in parts]
+    whole = rollout_metrics(parts, stats)
+    assert {"prompt_information", "group_size", "invalid_rate"} <= whole.keys()
+    assert rollout_metrics(light, stats) == whole
+    sizes = [len(pickle.dumps(without_texts(played("a", prompts)))) for prompts in (1, 1000)]
+    assert sizes[0] == sizes[1] < len(pickle.dumps(played("a", 1000))) / 10
 
 
 def test_without_groups_there_is_nothing_to_say():
