@@ -18,6 +18,7 @@ from steppo_gym.rollouts.rollout import Assignment, Rollout
 from steppo_gym.trainers.ahead import Ahead, VersionedPolicy, tasks_of
 from steppo_gym.trainers.playing_trainer import PlayingTrainer
 from steppo_gym.trainers.policy.model_limits import base_of
+from steppo_gym.trainers.policy.sampling_check import check_gap
 from steppo_gym.trainers.policy.servers import PolicyServers
 from steppo_gym.trainers.step_data import assignments
 
@@ -27,6 +28,8 @@ class SamplingTrainer(PlayingTrainer):
 
     spec: EnvFactory
     task_ids: tuple[str, ...]
+    low_precision: bool
+    """Whether the model computes in 16 bits."""
     _servers: PolicyServers | None = None
     _ahead: Ahead | None = None
     _older: Any = None
@@ -61,6 +64,16 @@ class SamplingTrainer(PlayingTrainer):
     def samples_elsewhere(self) -> bool:
         """Whether responses come from other weights, or from another engine, than are trained."""
         return self.use_vllm or self._servers is not None or self._ahead is not None
+
+    def check_sampling_gap(self, gap: float) -> None:
+        """End a run whose first iteration, or any with servers, was sampled from another distribution than it trains.
+
+        Raises:
+            SamplingGapError: it is above the bound.
+        """
+        # Another engine has other kernels, and as a rule another precision.
+        low = self.low_precision or self.samples_elsewhere
+        check_gap(gap, low_precision=low, from_servers=self._servers is not None)
 
     @contextlib.contextmanager
     def sampling(self, temperature: float, seed: int) -> Iterator[Policy]:

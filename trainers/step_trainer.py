@@ -69,7 +69,7 @@ from steppo_gym.trainers.policy.model_limits import (
     context_limits,
 )
 from steppo_gym.trainers.policy.output_layer import score_few_at_a_time
-from steppo_gym.trainers.policy.sampling_check import check_gap, check_sampling, computes_in_16_bits, rows_gap
+from steppo_gym.trainers.policy.sampling_check import check_sampling, computes_in_16_bits, rows_gap
 from steppo_gym.trainers.sharding.models import ShardedModels, build_sharded, refuse_unsharded
 from steppo_gym.trainers.step_config import StepConfig, check_rule
 from steppo_gym.trainers.step_data import (
@@ -272,16 +272,6 @@ class StepTrainer(UpdatingTrainer):
         logged["credit_seconds"] = time.perf_counter() - started
         self._record(logged)
         return iteration
-
-    def check_sampling_gap(self, gap: float) -> None:
-        """End a run whose first iteration, or any with servers, was sampled from another distribution than it trains.
-
-        Raises:
-            SamplingGapError: it is above the bound.
-        """
-        # Another engine has other kernels, and as a rule another precision.
-        low = self.low_precision or self.samples_elsewhere
-        check_gap(gap, low_precision=low, from_servers=self._servers is not None)
 
     def _assign_credit(self, branches: Branches, rows: Sequence[Row], seed: int) -> Iteration:
         episodes = branches.episodes
