@@ -128,6 +128,8 @@ def test_lines_that_are_no_passages(tmp_path, line, message):
 
 
 def test_files_that_are_no_corpora(tmp_path, corpus):
+    with pytest.raises(DataError, match=f"JSON lines in {tmp_path}, found a folder"):
+        index_corpus(tmp_path)
     with pytest.raises(DataError, match=r"JSON lines in .*none.jsonl, found no such file"):
         open_retriever(tmp_path / "none.jsonl")
     with pytest.raises(DataError, match="found no such file"):

@@ -103,6 +103,23 @@ def test_an_index_that_is_deleted_is_built_again(run, tmp_path, monkeypatch):
         assert answer(server, "episodes", **where) == before
 
 
+def test_a_damaged_index_is_named(run, tmp_path, monkeypatch, capsys):
+    """It may have its name and not its content where a machine lost its power."""
+    monkeypatch.setenv("STEPPO_GYM_CACHE", str(tmp_path / "cache"))
+    where = {"run": "run", "file": "iteration-0002.jsonl", "limit": 5}
+    with serving(run) as server:
+        assert answer(server, "episodes", **where)[0] == 200
+    (index,) = (tmp_path / "cache" / "view").glob("*.sqlite")
+    said = f"The index {index} is damaged"
+    for content in (b"", b"x" * 10_000, index.read_bytes()[:5_000]):
+        index.write_bytes(content)
+        with serving(run) as server:
+            status, found = answer(server, "episodes", **where)
+            assert status == 400 and said in found["error"]
+        assert main(["view", str(run), "--html", str(tmp_path / "page.html")]) == 1
+        assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("question", "query", "status", "said"),
     [

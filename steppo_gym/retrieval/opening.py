@@ -130,7 +130,8 @@ def index_corpus(path: str | Path, *, engine: str | None = None, rebuild: bool =
     """Build the index of a corpus file, if it is not in the cache, and return its folder; see `open_retriever`."""
     path = path_of(path)
     if not path.is_file():
-        raise DataError(f"Expected a corpus of JSON lines in {path}, found no such file.")
+        found = "a folder" if path.is_dir() else "no such file"
+        raise DataError(f"Expected a corpus of JSON lines in {path}, found {found}.")
     status = path.stat()
     corpus, num_lines = _scan(path, status.st_size, status.st_mtime_ns)
 

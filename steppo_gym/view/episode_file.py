@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,8 @@ class EpisodeFile:
     def __init__(self, path: Path, tokenizer: Path | None) -> None:
         self.path = path
         self._text = NumberedTokens() if tokenizer is None else TokenizerText(tokenizer)
-        index = build_index(path, tokenizer, self._text)
-        self._index = Connections(lambda: add_functions(read_only(index)))
+        self._index_path = build_index(path, tokenizer, self._text)
+        self._index = Connections(lambda: add_functions(read_only(self._index_path)))
         self.credit: CreditArrays | None = read_credit(path)
         self.truth: AuditTruth | None = read_truth(path)
 
@@ -218,9 +219,18 @@ class EpisodeFile:
         return rows
 
     def _query(self, statement: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
-        cursor = self._index.execute(statement, parameters)
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        names, rows = self._found(statement, parameters)
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def _rows(self, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-        return self._index.execute(statement, parameters).fetchall()
+        return self._found(statement, parameters)[1]
+
+    def _found(self, statement: str, parameters: Sequence[Any]) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Names of the columns, and the rows."""
+        try:
+            cursor = self._index.execute(statement, parameters)
+            return [column[0] for column in cursor.description], cursor.fetchall()
+        except sqlite3.DatabaseError as error:
+            raise DataError(
+                f"The index {self._index_path} is damaged ({error}). Delete it; it is built again."
+            ) from error
