@@ -17,7 +17,7 @@ from paper_rows import Row, abstract_text, convert, names, paper_row
 
 from steppo_gym.envs.paper_search.corpus.formats import json_rows
 from steppo_gym.envs.paper_search.papers import arxiv_id_without_version
-from steppo_gym.envs.paper_search.semantic_scholar.records import arxiv_month, one_line
+from steppo_gym.envs.paper_search.semantic_scholar.records import best_date, one_line
 from steppo_gym.errors import DataError
 
 
@@ -46,7 +46,7 @@ def _row(row: Mapping[str, Any], place: str) -> Row:
         paper_id,
         title,
         abstract=abstract_text(metadata.get("abstract")),
-        date=_first_version(metadata.get("versions")) or arxiv_month(paper_id),
+        date=best_date(_first_version(metadata.get("versions")), paper_id, None),
         authors=names(metadata.get("authors")),
         references=[cited for entry in listed for cited in _cited_arxiv_ids(entry)],
     )

@@ -27,6 +27,7 @@ from steppo_gym.envs.alfworld.renaming import renamed
 from steppo_gym.envs.alfworld.render import introduction, invalid_feedback, rebuilt_prompt, system_prompt
 from steppo_gym.envs.alfworld.reward import PROTOCOLS, step_reward
 from steppo_gym.envs.alfworld.tasks import TASK_TYPES
+from steppo_gym.errors import DataError
 from steppo_gym.keywords import CommonArguments, check_choice, check_place
 from steppo_gym.protocol import named_protocol
 from steppo_gym.quoting import one_line
@@ -135,7 +136,10 @@ class AlfworldEnv(TextEnv):
         if self._game is None or self._game.task_id != task_id:
             self._game = None
             game = self.games.load(task_id)
-            self._engine.load(game.content)
+            try:
+                self._engine.load(game.content)
+            except DataError as error:
+                raise DataError(f"The game {task_id} cannot be played: {error}") from error
             self._game = game
         state = self._engine.reset()
         self._initial_facts = self._engine.facts()

@@ -108,6 +108,14 @@ def test_each_format_is_converted(read, row, expected, tmp_path, capsys):
     assert capsys.readouterr().out == f"{count} papers written to {target}.\n"
 
 
+def test_a_day_that_is_none_is_not_written(tmp_path):
+    """The corpus would refuse all of the file."""
+    paper_id, created = "2212.00001", {"created": "Thu, 99 Dec 2022 17:12:02 GMT"}
+    row = {"paper_id": paper_id, "bib_entries": {}, "metadata": {"title": "A", "versions": [created]}}
+    records, _ = converted("", read_unarxive, write(tmp_path / "source.jsonl", row), tmp_path / "papers.jsonl")
+    assert [record.date for record in records] == ["2022-12"]
+
+
 @pytest.mark.parametrize(
     ("read", "row", "message"),
     [
