@@ -19,6 +19,7 @@ from steppo_gym.view.episode_file import CURVE_POINTS, PAGE, SHOWN_CHARACTERS, E
 from steppo_gym.view.episode_index import index_path
 from steppo_gym.view.episode_line import new_tokens, parse_line
 from steppo_gym.view.filters import Filters
+from steppo_gym.view.overview import overview
 from steppo_gym.view.response_parts import split_response
 from steppo_gym.view.run_folder import differing, open_runs
 
@@ -284,6 +285,13 @@ def test_files_that_are_nested_too_deep_are_named(run):
     (run / "config.json").write_text("[" * 100_000)
     with pytest.raises(DataError, match=r"config.json: expected JSON"):
         open_runs([run])[0].settings()
+
+
+@pytest.mark.parametrize("name", ["config.json", "summary.json", "evaluation_before.json"])
+def test_files_of_a_run_that_hold_no_object_are_named(run, name):
+    (run / name).write_text("[1]")
+    with pytest.raises(DataError, match=f"{run / name}: expected a JSON object, found list"):
+        overview(open_runs([run]))
 
 
 @pytest.mark.parametrize(

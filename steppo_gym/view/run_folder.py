@@ -153,11 +153,14 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8", errors="replace"))
+        read = json.loads(path.read_text(encoding="utf-8", errors="replace"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: expected JSON ({error}).") from error
+    if not isinstance(read, dict):
+        raise DataError(f"{path}: expected a JSON object, found {type(read).__name__}.")
+    return read
 
 
 def _json_lines(path: Path) -> Iterable[dict[str, Any]]:
