@@ -144,7 +144,10 @@ def _unexpected(expected: str, place: str, found: object) -> DataError:
 
 
 def _name(kind: Any) -> str:
-    return _NAMES.get(kind) or " or ".join(map(repr, typing.get_args(kind))) or "an object"
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        return " or ".join(map(repr, typing.get_args(kind)))
+    return _NAMES.get(origin or kind, "an object")
 
 
 def is_text(value: object) -> bool:
@@ -156,6 +159,7 @@ def is_text(value: object) -> bool:
 
 
 _NAMES = {str: "text", bool: "true or false", int: "a count", float: "a finite number", types.NoneType: "nothing"}
+_NAMES |= {list: "a list", tuple: "a list"}
 _MATCHES: dict[Any, Callable[[Any], bool]] = {
     str: is_text,
     bool: lambda value: isinstance(value, bool),

@@ -116,6 +116,7 @@ def test_a_foreign_state_is_refused_or_is_one_of_this_task_too(env_id):
         ({"random": {"bit_generator": "MT19937"}}, "expected the state of a PCG64 generator in random"),
         ({"num_steps": 10, "history": [["a", "b"]] * 10}, "expected an end after 10 steps"),
         ({"task": None}, "expected an object with contents, opened, note_read, held, outcome, found None"),
+        ({"random": [1]}, r"expected an object in random, found \[1\]"),
         ({"over": 0}, "expected true or false in over, found 0"),
     ],
 )
