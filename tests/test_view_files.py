@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from view_runs import HOSTILE, ids, measured, played, write_audit, write_run
 
 from steppo_gym.errors import DataError
@@ -251,6 +252,23 @@ def test_an_index_is_built_once_and_again_when_the_file_changes(run, monkeypatch
         file.write(EPISODES[0].to_json()[:50])
     assert opened(run).listing(Filters(), 0, PAGE)["all"] == 6
     assert not index.exists()
+
+
+def test_an_index_that_another_process_is_building_is_left_alone(run):
+    """Of a file that grows, each viewer builds the index of the state it has found."""
+    path, tokenizer = run / "episodes" / "iteration-0001.jsonl", run / "tokenizer" / "tokenizer.json"
+    index = index_path(path, tokenizer)
+    other = index.with_name(f"{index.name.partition('-')[0]}-another.sqlite")
+    unfinished, lock = (other.with_name(f"{other.name}.{ending}") for ending in ("unfinished", "lock"))
+    index.parent.mkdir(parents=True, exist_ok=True)
+    unfinished.write_text("half")
+    with FileLock(lock):
+        opened(run)
+        assert unfinished.read_text() == "half" and lock.exists()
+    # Whoever built it was killed.
+    index.unlink()
+    opened(run)
+    assert list(index.parent.glob(f"{other.name}*")) == []
 
 
 def test_a_damaged_line_is_named(run):

@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
@@ -48,9 +48,17 @@ def make_once(path: Path, make: Callable[[Path], None], *, again: bool = False) 
         return
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f"{path.name}.lock")):
+        with FileLock(_lock_of(path)):
             if not path.exists() or again:
                 _make(path, make)
+
+
+def forget(path: Path) -> None:
+    """Remove what `make_once` made, or left unfinished, unless a process is making it now. Failing to is no error."""
+    with suppress(OSError), FileLock(_lock_of(path), timeout=0):
+        _remove(path)
+        _remove(path.with_name(f"{path.name}.unfinished"))
+        _remove(_lock_of(path))
 
 
 @contextmanager
@@ -76,6 +84,10 @@ def writing(path: Path) -> Iterator[None]:
             f"{path} cannot be written ({reason}). Let the environment variable {VARIABLE} name a folder that can be, "
             "with room in it."
         ) from error
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
 
 
 def _make(path: Path, make: Callable[[Path], None]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from steppo_gym.errors import DataError
 from steppo_gym.quoting import valid_text
-from steppo_gym.storage.cache import cache_dir, make_once
+from steppo_gym.storage.cache import cache_dir, forget, make_once
 from steppo_gym.view.episode_line import EpisodeLine, StepPlace, new_tokens, parse_line
 from steppo_gym.view.token_text import TokenText
 
@@ -61,9 +61,9 @@ def build_index(episodes: Path, tokenizer: Path | None, text: TokenText) -> Path
     path = index_path(episodes, tokenizer)
     if not path.exists():
         make_once(path, lambda unfinished: _build(episodes, unfinished, text))
-        for old in path.parent.glob(f"{path.name.partition('-')[0]}-*.sqlite*"):
-            if not old.name.startswith(path.name):
-                old.unlink(missing_ok=True)
+        found = path.parent.glob(f"{path.name.partition('-')[0]}-*.sqlite*")
+        for old in {other.with_name(f"{other.name.partition('.')[0]}.sqlite") for other in found} - {path}:
+            forget(old)
     return path
 
 
