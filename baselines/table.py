@@ -15,6 +15,7 @@ from pathlib import Path
 
 from steppo_gym.baselines.compared.default_jobs import HOTPOTQA, MAIN_JOB, PAPER_SEARCH, WEBSHOP
 from steppo_gym.baselines.compared.head_to_head import (
+    HEAD_TO_HEAD_ALFWORLD,
     HEAD_TO_HEAD_HOTPOTQA,
     HEAD_TO_HEAD_KEY_DOOR,
     HEAD_TO_HEAD_PAPER_SEARCH,
@@ -30,7 +31,7 @@ from steppo_gym.baselines.tables.starts_block import STARTS_MARKERS, starts_bloc
 from steppo_gym.baselines.tables.summary import summary
 from steppo_gym.baselines.tables.text_table import write_between
 
-IN_THE_README = (HEAD_TO_HEAD_KEY_DOOR, HEAD_TO_HEAD_HOTPOTQA, HEAD_TO_HEAD_PAPER_SEARCH)
+IN_THE_README = (HEAD_TO_HEAD_KEY_DOOR, HEAD_TO_HEAD_ALFWORLD, HEAD_TO_HEAD_HOTPOTQA, HEAD_TO_HEAD_PAPER_SEARCH)
 FROM_SHIPPED_STARTS = {
     "alfworld-easy": MAIN_JOB,
     "hotpotqa": HOTPOTQA,
