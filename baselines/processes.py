@@ -103,7 +103,6 @@ def run_jobs(
     """
     for job in jobs:
         _require_left(runs / job.folder)
-    threads = max(1, (os.cpu_count() or 1) // num_processes)
     waiting, running, failures, warm_seeds = list(jobs), list[_Running](), list[Failure](), set[int]()
     progress = Progress(len(jobs), num_processes, durations)
     try:
@@ -124,10 +123,10 @@ def run_jobs(
             cold_seeds = {run.job.seed for run in running} - warm_seeds
             while len(running) < num_processes and (job := next_job(waiting, cold_seeds)) is not None:
                 waiting.remove(job)
-                if _has_ended(job, runs / job.folder, threads):
+                if _has_ended(job, runs / job.folder, threads_of(job, num_processes)):
                     progress.end(_finish(job, runs / job.folder, on_end))
                 else:
-                    running.append(_start(job, runs / job.folder, threads))
+                    running.append(_start(job, runs / job.folder, threads_of(job, num_processes)))
                     cold_seeds |= {job.seed} - warm_seeds
             progress.show([(run.seconds, run.share_done) for run in running], len(waiting))
             time.sleep(POLL_SECONDS)
@@ -188,7 +187,7 @@ def _start(job: Job, folder: Path, threads: int) -> _Running:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | job.environment | {"OMP_NUM_THREADS": str(threads)},
+            env=os.environ | job.environment | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
             # A group of its own, so that its workers can be stopped with it.
             start_new_session=True,
         )
@@ -206,6 +205,11 @@ def _finish(job: Job, folder: Path, on_end: Callable[[Job, Path, str], str]) -> 
     said = on_end(job, folder, json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))["commit"])
     (folder / JOB_FILE).unlink()
     return said
+
+
+def threads_of(job: Job, num_processes: int) -> int:
+    """Its share of the machine's cores; one where a run is to repeat on other machines and beside fewer others."""
+    return 1 if job.protocol.instructions else max(1, (os.cpu_count() or 1) // num_processes)
 
 
 def job_record(job: Job, threads: int, commit: str) -> dict[str, Any]:

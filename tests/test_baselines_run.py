@@ -27,6 +27,7 @@ from steppo_gym.baselines.processes import (
     may_resume,
     next_job,
     run_jobs,
+    threads_of,
 )
 from steppo_gym.baselines.protocols import PROTOCOLS
 from steppo_gym.baselines.records import (
@@ -159,8 +160,8 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(finished):
     # As if it had been stopped in its second iteration.
     (own / "summary.json").unlink()
     (own / "checkpoint-4").rename(folder / "checkpoint-4")
-    threads = max(1, (os.cpu_count() or 1) // 2)
-    record = job_record(Job(TINY, "matrix", STEPPO, POINT, 1), threads, checked_out_commit())
+    job = Job(TINY, "matrix", STEPPO, POINT, 1)
+    record = job_record(job, threads_of(job, 2), checked_out_commit())
     (own / "job.json").write_text(json.dumps(record))
     keep_lines(folder, {0})
     assert run_tiny(folder) == []
@@ -174,14 +175,21 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(finished):
 def test_a_run_that_ended_unrecorded_is_recorded(finished):
     folder, _ = finished
     before, own = lines_of(folder), folder_of(folder, 0)
-    threads = max(1, (os.cpu_count() or 1) // 2)
-    record = job_record(Job(TINY, "matrix", STEPPO, POINT, 0), threads, "1234567")
+    job = Job(TINY, "matrix", STEPPO, POINT, 0)
+    record = job_record(job, threads_of(job, 2), "1234567")
     (own / "job.json").write_text(json.dumps(record))
     keep_lines(folder, {1})
     started = (own / "log.txt").stat().st_mtime_ns
     assert run_tiny(folder) == []
     assert lines_of(folder)[0] == before[0] | {"commit": "1234567", "code": "1234567"}
     assert (own / "log.txt").stat().st_mtime_ns == started
+
+
+def test_a_run_that_is_to_repeat_has_one_thread_however_few_run_beside_it(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    shared, held = (Job(replace(TINY, instructions=one), "matrix", STEPPO, POINT, 0) for one in ("", "avx2"))
+    assert [threads_of(shared, number) for number in (1, 3, 9)] == [8, 2, 1]
+    assert [threads_of(held, number) for number in (1, 3, 9)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("name", ["script", "arguments", "threads", "commit"])
