@@ -24,10 +24,9 @@ from typing import Any
 from steppo_gym.baselines.jobs import Job
 from steppo_gym.baselines.progress import Progress
 from steppo_gym.baselines.records import checked_out_commit
-from steppo_gym.storage.json_lines import read_lines, write_whole
+from steppo_gym.storage.json_lines import LOCK_FILE, read_lines, write_whole
 from steppo_gym.trainers.checkpoints import newest_complete
 from steppo_gym.trainers.run.interruption import SIGNALS
-from steppo_gym.trainers.run.report import LOCK_FILE
 
 JOB_FILE, LOG_FILE = "job.json", "log.txt"
 POLL_SECONDS = 0.5
@@ -123,10 +122,11 @@ def run_jobs(
             cold_seeds = {run.job.seed for run in running} - warm_seeds
             while len(running) < num_processes and (job := next_job(waiting, cold_seeds)) is not None:
                 waiting.remove(job)
-                if _has_ended(job, runs / job.folder, threads_of(job, num_processes)):
+                threads = threads_of(job, num_processes)
+                if _has_ended(job, runs / job.folder, threads):
                     progress.end(_finish(job, runs / job.folder, on_end))
                 else:
-                    running.append(_start(job, runs / job.folder, threads_of(job, num_processes)))
+                    running.append(_start(job, runs / job.folder, threads))
                     cold_seeds |= {job.seed} - warm_seeds
             progress.show([(run.seconds, run.share_done) for run in running], len(waiting))
             time.sleep(POLL_SECONDS)

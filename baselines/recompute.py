@@ -1,7 +1,7 @@
 """Another reader's recomputation of a table from its recorded lines: numpy alone, nothing of this package.
 
-    python baselines/recompute.py key_door              # or my/lines.jsonl; of several files, what goes over tasks
-A test holds it against `table.py`.
+A test holds it against `table.py`. Several protocols, or files of lines, give what goes over tasks:
+    python baselines/recompute.py key_door
 """
 
 import json
@@ -95,6 +95,6 @@ if __name__ == "__main__":
     files = list[list[Line]]()
     for given in sys.argv[1:] or sys.exit(__doc__):
         path = Path(given) if given.endswith(".jsonl") else Path(__file__).parent / "results" / f"{given}.jsonl"
-        lines = path.open(encoding="utf-8") if path.exists() else sys.exit(f"There are no runs: {path} is not there.")
-        files.append([json.loads(line) for line in lines])
+        text = path.read_text(encoding="utf-8") if path.exists() else sys.exit(f"There are no runs in {path}.")
+        files.append([json.loads(line) for line in text.splitlines()])
     print(json.dumps(over_tasks(files) if files[1:] else recompute(*files), indent=1, default=float))

@@ -71,7 +71,7 @@ def read_row(
     if dataset is not None:
         _check_layout(row, dataset)
     try:
-        if all(row.get(key) is None for key in ("answer", "golden_answers", "answers", "reward_model")):
+        if not any(key in row for key in ("answer", "golden_answers", "answers", "reward_model")):
             raise DataError("The row has no answer. Those of the official test sets are not public; use another split.")
         question = _question(row, aliases or {})
         if question is not None and not question.text:

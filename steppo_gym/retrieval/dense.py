@@ -64,7 +64,8 @@ def load_encoder(model: str) -> tuple[Encoder, str]:
             f"{sentence_transformers.__version__}. Run: pip install -U 'steppo-gym[dense]'"
         )
     try:
-        encoder = sentence_transformers.SentenceTransformer(str(path_of(model)) if path_of(model).is_dir() else model)
+        folder = path_of(model)
+        encoder = sentence_transformers.SentenceTransformer(str(folder) if folder.is_dir() else model)
     except (OSError, ValueError) as error:
         raise DataError(
             f"The encoder {model} cannot be loaded ({str(error).strip().splitlines()[0]:.200}). Pass the folder of a "

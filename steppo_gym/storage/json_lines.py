@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from steppo_gym.errors import DataError
 
 LOCK_FILE = "lock"
-"""In a folder; it stays there, and only being locked means something."""
+"""Held by who works in a folder; it stays there, and only being locked means something."""
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

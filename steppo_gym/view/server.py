@@ -73,12 +73,12 @@ class ViewServer(JsonServer):
         # One at a time: two would build the same index, and building takes all there is of a processor.
         with self._opening:
             known = self._open.pop((run_name, file_name), None)
-            is_current = known is not None and known[0] == state and index.exists()
-            opened = known if known is not None and is_current else (state, EpisodeFile(path, tokenizer))
-            self._open[run_name, file_name] = opened
+            if known is None or known[0] != state or not index.exists():
+                known = state, EpisodeFile(path, tokenizer)
+            self._open[run_name, file_name] = known
             while len(self._open) > _OPEN_FILES:
                 self._open.popitem(last=False)
-        return opened[1]
+        return known[1]
 
 
 def _episodes(file: EpisodeFile, query: Mapping[str, str]) -> object:

@@ -20,8 +20,6 @@ from steppo_gym.storage.json_lines import append_text, read_lines, write_whole
 
 METRICS_FILE, CURVE_FILE, SUMMARY_FILE = "metrics.jsonl", "learning_curve.png", "summary.json"
 BEFORE_FILE = "evaluation_before.json"
-LOCK_FILE = "lock"
-"""Held by who works in the run's folder."""
 VERSIONS = ("steppo-gym", "torch", "transformers", "trl", "gymnasium", "textworld", "alfworld", "numpy")
 
 

@@ -16,10 +16,10 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
-from steppo_gym.storage.json_lines import write_whole
+from steppo_gym.storage.json_lines import LOCK_FILE, write_whole
 from steppo_gym.trainers.checkpoints import newest_complete
 from steppo_gym.trainers.run.arguments import script_name
-from steppo_gym.trainers.run.report import BEFORE_FILE, LOCK_FILE, METRICS_FILE, SUMMARY_FILE
+from steppo_gym.trainers.run.report import BEFORE_FILE, METRICS_FILE, SUMMARY_FILE
 from steppo_gym.trainers.run.settings import RunSettings
 from steppo_gym.trainers.without_effect import WITHOUT_EFFECT
 
