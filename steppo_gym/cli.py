@@ -32,7 +32,7 @@ from typing import Any, TypeVar, cast
 import gymnasium
 
 from steppo_gym.audit.arguments import add_audit_command
-from steppo_gym.command_line import CommandParser, add_command, run_by_name
+from steppo_gym.command_line import CommandParser, add_command, ending_when_unread, run_by_name
 from steppo_gym.env import TextEnv
 from steppo_gym.env_arguments import add_env_arguments, env_argument
 from steppo_gym.errors import SteppoGymError
@@ -62,12 +62,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0, 1 after an error that was explained, 130 after an interruption.
 
     Raises:
-        SystemExit: after `--help` and `--version` with 0, after arguments that are none with 2.
+        SystemExit: after `--help` and `--version` with 0, after arguments that are none with 2, with 141 where nobody
+            reads what is printed.
     """
     register_envs()
-    options = _parser().parse_args(arguments)
+    with ending_when_unread():
+        return _run(_parser().parse_args(arguments))
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         return options.run(options)
+    except BrokenPipeError:
+        raise
     except EXPLAINED as error:
         _warn(" ".join(str(error).split()) or type(error).__name__)
         return 1

@@ -11,12 +11,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
-from collections.abc import Iterable, Sequence
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pkgutil import resolve_name
 from typing import Any, NoReturn
 
 _SIMILAR = 0.6
+_UNREAD = 141
+"""Exit status of a process that the signal of a broken pipe has ended."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -63,6 +68,21 @@ def run_by_name(command: str, options: argparse.Namespace) -> int:
     So the core knows modules outside of it by name alone.
     """
     return resolve_name(command)(options)
+
+
+@contextlib.contextmanager
+def ending_when_unread() -> Iterator[None]:
+    """Exit without a word where whoever reads the output has read enough, as in `steppo-gym panel list | head -1`."""
+    try:
+        try:
+            yield
+        finally:
+            # At the exit of Python it would be too late to catch anything.
+            print(end="", flush=True)
+    except BrokenPipeError:
+        # What is left to be written goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_UNREAD)
 
 
 def unknown_arguments(unknown: Sequence[str], known: Iterable[str]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import doctest
+import subprocess
+import sys
 
 import pytest
 
@@ -69,3 +71,24 @@ def test_a_command_says_what_it_does_in_its_own_help_too(capsys):
         parser.parse_args(["play", "--help"])
     shown = capsys.readouterr().out
     assert "\nPlay a game.\n" in shown and shown.endswith("\nExample: gym play chess\n")
+
+
+@pytest.mark.parametrize(
+    "printing",
+    ["print('x')", "print('x' * 10**5)", "print('x', flush=True)", "sys.exit('said')", "print('x'); sys.exit(0)"],
+)
+def test_who_has_read_enough_is_told_nothing(printing):
+    program = f"import sys\nfrom steppo_gym.command_line import ending_when_unread\nwith ending_when_unread(): {printing}"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.wait(), said) == ((1, b"said\n") if "said" in printing else (141, b""))
+
+
+def test_the_command_line_ends_quietly_where_nobody_reads():
+    command = [sys.executable, "-c", "import sys; from steppo_gym.cli import main; sys.exit(main(['panel', 'list']))"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""

@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 from trl.trainer.utils import get_peft_config
 
+from steppo_gym.command_line import ending_when_unread
 from steppo_gym.credit.records import CreditRule
 from steppo_gym.errors import SteppoGymError
 from steppo_gym.rollouts.episode import Episode, write_episodes
@@ -63,7 +64,8 @@ def launch(rule: type[CreditRule], argv: Sequence[str] | None = None) -> dict[st
     """
     started = time.perf_counter()
     given = list(sys.argv[1:] if argv is None else argv)
-    settings = parse_arguments(rule, given)
+    with ending_when_unread():
+        settings = parse_arguments(rule, given)
     interruption = Interruption(settings.config.updates_in_iteration)
     quiet_libraries()
     if not torch.cuda.is_available():
