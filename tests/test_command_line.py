@@ -78,7 +78,8 @@ def test_a_command_says_what_it_does_in_its_own_help_too(capsys):
     ["print('x')", "print('x' * 10**5)", "print('x', flush=True)", "sys.exit('said')", "print('x'); sys.exit(0)"],
 )
 def test_who_has_read_enough_is_told_nothing(printing):
-    program = f"import sys\nfrom steppo_gym.command_line import ending_when_unread\nwith ending_when_unread(): {printing}"
+    imports = "import sys; from steppo_gym.command_line import ending_when_unread"
+    program = f"{imports}\nwith ending_when_unread(): {printing}"
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout and process.stderr
         process.stdout.close()
