@@ -56,6 +56,29 @@ def answer(server: ViewServer, question: str, **query: object):
     return status, json.loads(body)
 
 
+ODD_NUMBERS = ["1" + "0" * 30, "-1" + "0" * 30, "9" * 5000, "1e999", "nan", "inf", "-0", "0x1", "1_0", "\u0663", "1.5"]
+NUMBERS = {
+    "episodes": ["offset", "limit", "min_steps", "max_steps", "min_reward", "max_reward"],
+    "steps": ["number", "offset", "limit"],
+    "whole": ["number", "step"],
+    "find": ["number", "after"],
+}
+
+
+def test_no_number_in_an_address_is_a_fault_of_the_server(run):
+    with serving(run) as server:
+        place = {"run": "run", "file": "iteration-0001.jsonl"}
+        for question, names in NUMBERS.items():
+            for name in names:
+                for number in ODD_NUMBERS:
+                    status, found = answer(server, question, **place, **{name: number})
+                    assert status in (200, 400), (question, name, number, found)
+        for number in ("1" + "0" * 30, "-1" + "0" * 30):
+            status, found = answer(server, "episodes", **place, min_steps=number)
+            assert (status, found) == (400, {"error": f"min_steps cannot be '{number}'."})
+        assert answer(server, "episodes", **place, max_reward="nan") == (400, {"error": "max_reward cannot be 'nan'."})
+
+
 def test_the_page_and_its_parts_are_served_with_a_policy(run):
     with serving(run) as server:
         for path, kind in (("/", "text/html"), ("/view.js", "text/javascript"), ("/view.css", "text/css")):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 _SORTED_BY = {"number": "number", "task": "task", "steps": "steps", "reward": "reward", "invalid": "invalid"}
+_LARGEST = 2**63 - 1
+"""Whole number of SQLite."""
 _TEXT = "(contains(s.observation, ?) OR contains(s.response, ?))"
 
 
@@ -39,7 +42,7 @@ class Filters:
         """
         readers: dict[str, Callable[[str], Any]] = {
             "success": _yes_or_no, "invalid": _yes_or_no, "descending": _yes_or_no,
-            "min_steps": int, "max_steps": int, "min_reward": float, "max_reward": float,
+            "min_steps": _whole, "max_steps": _whole, "min_reward": _number, "max_reward": _number,
         }  # fmt: skip
         found: dict[str, Any] = {}
         for name in (f.name for f in fields(cls)):
@@ -98,3 +101,17 @@ def _yes_or_no(text: str) -> bool:
     if text not in ("yes", "no"):
         raise ValueError
     return text == "yes"
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if not -_LARGEST <= number <= _LARGEST:
+        raise ValueError
+    return number
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if math.isnan(number):
+        raise ValueError
+    return number
