@@ -79,6 +79,8 @@ PACKED = {
     b"\n<!DOCTYPE html>": "a web page, not the file",
     b"\xff\xfe{\0\n\0": "UTF-16: write it as UTF-8",
     b'[{"_id": ': "Was its download interrupted",
+    '[{"_id": "\u00e9t\u00e9"}]\n'.encode("latin-1"): "It is not UTF-8: write it as UTF-8",
+    '[{"_id": "\u00e9'.encode()[:-1]: "Was its download interrupted",
 }
 
 

@@ -139,9 +139,20 @@ def _stream(path: Path, kind: Literal["list", "object"], progress: bool) -> Iter
             )
         except (ijson.JSONError, UnicodeDecodeError) as error:
             raise DataError(
-                f"Expected whole and valid JSON in {path}, found an error: {str(error).strip()!r:.200}. Was its "
-                "download interrupted? Delete it and fetch it again."
+                f"Expected whole and valid JSON in {path}, found an error: {str(error).strip()!r:.200}. "
+                f"{remedy(text, _error_of_encoding(path))}"
             ) from error
+
+
+def _error_of_encoding(path: Path) -> UnicodeDecodeError | None:
+    """The first that a file holds; the parser says the same of a character that is cut off by the end."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            while file.read(_CHUNK_BYTES):
+                pass
+    except UnicodeDecodeError as error:
+        return error
+    return None
 
 
 class _Counted:

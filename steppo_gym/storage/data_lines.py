@@ -18,6 +18,7 @@ MAX_LINE_BYTES = 2**27
 MAX_WHOLE_BYTES = 2**30
 """Of a JSON value over several lines, which is read whole; a packed one can be of any length."""
 
+_NOT_UTF_8 = "It is not UTF-8: write it as UTF-8, for example with `iconv -f latin1 -t utf-8`."
 _OTHER_FILES = (
     (b"\x1f\x8b", "It is packed with gzip: unpack it."),
     (b"PK\x03\x04", "It is a zip archive: unpack it."),
@@ -30,10 +31,12 @@ _OTHER_FILES = (
 )
 
 
-def remedy(start: bytes) -> str:
-    """What to do about a file that begins like this and cannot be read."""
+def remedy(start: bytes, error: Exception | None = None) -> str:
+    """What to do about a file that begins like this and cannot be read, for that error where one was raised."""
     known = (said for mark, said in _OTHER_FILES if start.lstrip().startswith(mark))
-    return next(known, "Was its download interrupted? Fetch it again.")
+    # A file that was cut within a character is UTF-8 up to there.
+    other = isinstance(error, UnicodeDecodeError) and error.reason != "unexpected end of data"
+    return next(known, _NOT_UTF_8 if other else "Was its download interrupted? Fetch it again.")
 
 
 def numbered_lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, bytes]]:
@@ -67,7 +70,7 @@ def json_value(line: bytes, number: int, path: Path) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"Line {number} of {path} is not readable JSON ({error}). {remedy(line)}") from None
+        raise DataError(f"Line {number} of {path} is not readable JSON ({error}). {remedy(line, error)}") from None
 
 
 def whole_value(first: bytes, lines: Iterator[tuple[int, bytes]], path: Path) -> Any:
@@ -91,7 +94,7 @@ def whole_value(first: bytes, lines: Iterator[tuple[int, bytes]], path: Path) ->
     try:
         return json.loads(bytes(content))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"Expected JSON lines or a JSON list in {path}: {error}. {remedy(first)}") from None
+        raise DataError(f"Expected JSON lines or a JSON list in {path}: {error}. {remedy(first, error)}") from None
 
 
 def read_json(path: Path) -> Any:
@@ -107,7 +110,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not readable JSON ({error}). {remedy(content[:100])}") from error
+        raise DataError(f"{path} is not readable JSON ({error}). {remedy(content[:100], error)}") from error
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
