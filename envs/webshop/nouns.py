@@ -19,6 +19,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, get_args
 
+from steppo_gym.quoting import one_line
+
 NounSource = Literal["auto", "spacy", "words"]
 NOUN_SOURCES: tuple[NounSource, ...] = get_args(NounSource)
 
@@ -69,7 +71,7 @@ class SpacyTagger:
         model: an installed package with a pipeline.
 
     Raises:
-        ImportError: at the first text, if spaCy or the model is not installed.
+        ImportError: at the first text, if spaCy or the model is not installed; `noun_tagger` finds that before.
     """
 
     model: str
@@ -92,7 +94,7 @@ def noun_tagger(name: NounSource) -> NounTagger:
 
     Raises:
         ValueError: no such name.
-        ImportError: "spacy" was asked for and it, or a model, is not installed.
+        ImportError: "spacy" was asked for and it, or a model, is not installed; or the model that is cannot be loaded.
     """
     if name not in NOUN_SOURCES:
         raise ValueError(f"Expected nouns of {', '.join(map(repr, NOUN_SOURCES))}, found {name!r}.")
@@ -100,10 +102,23 @@ def noun_tagger(name: NounSource) -> NounTagger:
         return WordTagger()
     missing = _missing()
     if missing is None:
-        return SpacyTagger(next(model for model in SPACY_MODELS if _is_installed(model)))
+        model = next(model for model in SPACY_MODELS if _is_installed(model))
+        _load(model)
+        return SpacyTagger(model)
     if name == "spacy":
         raise ImportError(missing)
     return WordTagger()
+
+
+def _load(model: str) -> None:
+    """Load a model now: one of another spaCy would be found at the first purchase, in the middle of a run."""
+    try:
+        _pipeline(model)
+    except Exception as error:
+        raise ImportError(
+            f"spaCy's model {model} cannot be loaded ({type(error).__name__}: {one_line(str(error), 200)}). Run "
+            f'`python -m spacy download {model}`, or choose the nouns "words".'
+        ) from error
 
 
 def _missing() -> str | None:

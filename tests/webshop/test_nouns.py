@@ -7,6 +7,7 @@ import importlib
 import pickle
 import sys
 
+import gymnasium
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,6 +65,23 @@ def hidden(monkeypatch):
     return hide
 
 
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Makes modules that are found before any others, and forgets them."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def install(name, code=""):
+        monkeypatch.setitem(sys.modules, name, None)
+        del sys.modules[name]
+        (tmp_path / f"{name}.py").write_text(code)
+        importlib.invalidate_caches()
+        return tmp_path / f"{name}.py"
+
+    nouns._pipeline.cache_clear()
+    yield install
+    nouns._pipeline.cache_clear()
+
+
 def test_without_spacy_the_words_are_taken(hidden):
     hidden("spacy")
     assert noun_tagger("auto") == noun_tagger("words") == WordTagger()
@@ -81,14 +99,28 @@ def test_spacy_without_a_model_is_not_enough(hidden, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("model", SPACY_MODELS)
-def test_an_installed_model_is_taken_and_not_loaded_before_the_first_text(hidden, tmp_path, monkeypatch, model):
-    for name in ("spacy", model):
-        (tmp_path / f"{name}.py").write_text("raise AssertionError('loaded')")
-    monkeypatch.syspath_prepend(tmp_path)
+def test_an_installed_model_is_taken_and_loaded_once(installed, hidden, model):
+    installed("spacy")
+    loaded = installed(model, "def load(exclude):\n    with open(__file__ + '.loaded', 'a') as file: file.write('.')\n")
     hidden(*(other for other in SPACY_MODELS if other != model))
     for source in ("auto", "spacy"):
         assert noun_tagger(source) == SpacyTagger(model)
         assert noun_tagger(source).name == f"spacy/{model}"
+    assert loaded.with_name(f"{loaded.name}.loaded").read_text() == "."
+
+
+@pytest.mark.parametrize("source", ["auto", "spacy"])
+@pytest.mark.parametrize(
+    "code", ["raise OSError('[E053] no\\nconfig.cfg')", "def load(exclude):\n    raise KeyError('no config.cfg')"]
+)
+def test_a_model_that_spacy_cannot_load_is_found_at_once(installed, source, code):
+    installed("spacy")
+    installed(SPACY_MODELS[0], code)
+    with pytest.raises(
+        ImportError, match=r"model en_core_web_sm cannot be loaded \(.*no config.cfg'?\)\. Run"
+    ) as found:
+        gymnasium.make("steppo/WebShop-v0", nouns=source)
+    assert '`python -m spacy download en_core_web_sm`, or choose the nouns "words"' in str(found.value)
 
 
 def test_nouns_are_what_the_model_tags_as_such(tmp_path, monkeypatch):
