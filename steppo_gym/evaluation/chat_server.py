@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
@@ -28,6 +30,8 @@ from steppo_gym.storage.retrying_client import shorten
 
 _NEWER_NAME = "max_completion_tokens"
 """Of `max_tokens`: OpenAI's models that think first refuse the older one, and name this."""
+_SEED_REFUSED = re.compile(r"refused the request with HTTP 4.*(?<![\w-])seed(?![\w-])", re.DOTALL)
+"""Names of models may have the word in them."""
 _MOST_CALLS = 64
 """Calls of one response that are taken back to the server as calls."""
 
@@ -41,7 +45,7 @@ class ChatServerPolicy(HTTPPolicy):
         max_tokens: longest response.
         temperature: 0 is greedy.
         seed: of the sampling. Each request has a seed that follows from it and the request's stream; whether equal
-            seeds give equal texts is the server's. None sends none.
+            seeds give equal texts is the server's. None sends none, and so does a server that refuses it.
         tools: JSON schemas, empty in the tag format.
         **client: `timeout`, `max_retries`, `max_concurrency` (16 by default) and `api_key_env`, see `ClientOptions`.
 
@@ -66,7 +70,7 @@ class ChatServerPolicy(HTTPPolicy):
         super().__init__(base_url, "chat/completions", body, **(ClientOptions(max_concurrency=16) | client))
         self.num_cut = 0
         """Responses that the server cut at `max_tokens`."""
-        self._counting = threading.Lock()
+        self._lock = threading.Lock()
         self.seed, self._has_tools, self._codec = seed, bool(tools), ChatTextCodec()
 
     def _question(self, request: Request) -> tuple[dict[str, Any], Callable[[str], Response]]:
@@ -76,27 +80,51 @@ class ChatServerPolicy(HTTPPolicy):
         own: dict[str, Any] = {"messages": chat_messages(messages, has_tools=self._has_tools)}
         if self.seed is not None:
             drawn = hashlib.sha256(repr((self.seed, request.stream)).encode()).digest()
-            # 31 bits, which every server takes.
+            # 31 bits, which every server that takes one takes.
             own["seed"] = int.from_bytes(drawn[:4]) >> 1
         return own, self._read
 
     def _ask(self, own: Mapping[str, Any], read: Callable[[str], Response], stop: threading.Event) -> Response:
-        try:
-            return super()._ask(own, read, stop)
-        except InfrastructureError as error:
-            # The newer name alone would not do: servers that do not know it answer without a limit.
-            if _NEWER_NAME not in str(error):
-                raise
-        # A new body, as requests of other threads are being made of the old one.
-        self._body = {_NEWER_NAME if name == "max_tokens" else name: value for name, value in self._body.items()}
-        return super()._ask(own, read, stop)
+        body: dict[str, Any] | None = {**self._body, **own}
+        while True:
+            try:
+                response = self._client.post(body, read, stop)
+                break
+            except InfrastructureError as error:
+                body = _instead(body, str(error))
+                if body is None:
+                    raise
+        self._keep(own, body)
+        return response
+
+    def _keep(self, own: Mapping[str, Any], taken: Mapping[str, Any]) -> None:
+        """Ask from now on as in a request that was taken."""
+        if "max_tokens" in self._body and "max_tokens" not in taken:
+            # A new body, as requests of other threads are being made of the old one.
+            self._body = {name: value for name, value in taken.items() if name not in own}
+        if "seed" in own and "seed" not in taken:
+            with self._lock:
+                known, self.seed = self.seed is None, None
+            if not known:
+                said = "takes no seed, and is asked without one: the same command may come out otherwise another time."
+                print(f"{self.url} {said}", file=sys.stderr, flush=True)
 
     def _read(self, text: str) -> Response:
         choice = _choice(text)
         if choice.get("finish_reason") == "length":
-            with self._counting:
+            with self._lock:
                 self.num_cut += 1
         return Response(self._codec.encode_response(_said(choice)))
+
+
+def _instead(body: Mapping[str, Any], refusal: str) -> dict[str, Any] | None:
+    """What a server may take that has refused a request with these words; None where they do not say it."""
+    # The newer name alone would not do: servers that do not know it answer without a limit.
+    if "max_tokens" in body and _NEWER_NAME in refusal:
+        return {_NEWER_NAME if name == "max_tokens" else name: value for name, value in body.items()}
+    if "seed" in body and _SEED_REFUSED.search(refusal):
+        return {name: value for name, value in body.items() if name != "seed"}
+    return None
 
 
 def chat_messages(messages: Sequence[Message], *, has_tools: bool) -> list[dict[str, Any]]:

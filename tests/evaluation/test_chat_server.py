@@ -189,6 +189,47 @@ def test_a_server_that_names_another_word_for_the_limit_is_asked_with_it():
     assert all(r["max_completion_tokens"] == 9 and "max_tokens" not in r for r in server.requests[-4:])
 
 
+SEED_REFUSALS = [
+    "Unsupported parameter: 'seed' is not supported with this model.",
+    '{"type": "extra_forbidden", "loc": ["body", "seed"]}',
+]
+
+
+@pytest.mark.parametrize("refusal", SEED_REFUSALS)
+def test_a_server_that_takes_no_seed_is_asked_without_one(refusal, capsys):
+    def answer(request):
+        if "seed" in request:
+            raise RefusedError(HTTPStatus.BAD_REQUEST, refusal)
+        if "max_tokens" in request:
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "Use 'max_completion_tokens' instead.")
+        return {"content": "yes"}
+
+    with ScriptedChatServer(answer) as server, ChatServerPolicy(server.url, "m", max_tokens=9, seed=0) as policy:
+        requests = [Request(i, CODEC.first_prompt("", (), "o"), stream=(i, 0)) for i in range(4)]
+        for _ in range(2):
+            assert [CODEC.decode_response(r.token_ids) for r in policy.respond(requests)] == ["yes"] * 4
+    assert all("max_completion_tokens" in r and not {"seed", "max_tokens"} & r.keys() for r in server.requests[-4:])
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "takes no seed" in said
+
+
+def test_a_refusal_for_another_reason_leaves_the_seed(capsys):
+    refusals = ["The model 'doubao-seed-1.6' does not exist.", "Extra fields in {'seed': 3, 'x': 1}."]
+
+    def answer(request):
+        raise RefusedError(HTTPStatus.BAD_REQUEST, refusals[0])
+
+    with ScriptedChatServer(answer) as server, ChatServerPolicy(server.url, "m", max_tokens=9, seed=0) as policy:
+        request = Request(0, CODEC.first_prompt("", (), "o"), stream=(0, 0))
+        while refusals:
+            with pytest.raises(InfrastructureError, match="refused the request with HTTP 400"):
+                policy.respond([request])
+            assert "seed" in policy._question(request)[0]
+            refusals.pop(0)
+    assert ["seed" in request for request in server.requests] == [True, True, False]
+    assert capsys.readouterr().err == ""
+
+
 def test_a_server_that_refuses_is_asked_once():
     def answer(request):
         raise RefusedError(HTTPStatus.BAD_REQUEST, "max_tokens is too large")
