@@ -39,6 +39,7 @@ from steppo_gym.errors import SteppoGymError
 from steppo_gym.evaluation.arguments import add_evaluation_commands
 from steppo_gym.keywords import path_of
 from steppo_gym.play import play
+from steppo_gym.quoting import terminal_text
 from steppo_gym.registration import env_id_of, find_modules_here, register_envs, registered_ids
 from steppo_gym.rollouts.env_host import EnvFactory, describe_error
 from steppo_gym.storage.archives import DATA_SETS, Archive
@@ -361,4 +362,5 @@ def _serve_search(options: argparse.Namespace) -> int:
 
 
 def _warn(message: str) -> None:
-    print(f"steppo-gym: {message}", file=sys.stderr)
+    # Messages quote files and servers.
+    print(f"steppo-gym: {terminal_text(message)}", file=sys.stderr)

@@ -6,6 +6,7 @@ import re
 
 from steppo_gym.actions import format_listed
 from steppo_gym.env import TextEnv
+from steppo_gym.quoting import terminal_text
 
 _TAG = re.compile(r"</\w+>")
 
@@ -25,7 +26,7 @@ def play(env: TextEnv, *, task_id: str | None = None, seed: int | None = None, e
     observation, info = env.reset(seed=seed, options=None if task_id is None else {"task_id": task_id})
     if not expert:
         print("An empty line lists what can be done, Ctrl-D leaves. A line with tags is a whole response.\n")
-    print(f"{env.system_prompt}\n\n[{info['task_id']}]\n{observation}")
+    _show(f"{env.system_prompt}\n\n[{info['task_id']}]\n{observation}")
     terminated = truncated = False
     while not (terminated or truncated):
         response = env.expert_response() if expert else _ask(info["admissible_actions"], env)
@@ -33,9 +34,9 @@ def play(env: TextEnv, *, task_id: str | None = None, seed: int | None = None, e
             print("\nLeft before the end.")
             return
         if expert:
-            print(f"> {response}")
+            _show(f"> {response}")
         observation, reward, terminated, truncated, info = env.step(response)
-        print(observation)
+        _show(observation)
         if reward:
             print(f"(reward {reward:g})")
     ending = "solved" if info["success"] else "not solved" if terminated else f"stopped after {env.max_steps} steps"
@@ -52,4 +53,9 @@ def _ask(admissible_actions: tuple[str, ...] | None, env: TextEnv) -> str | None
             return None
         if line:
             return line if _TAG.search(line) else format_listed(line, env.tools)
-        print(f"You can: {', '.join(admissible_actions)}" if admissible_actions else "There is no list of actions.")
+        _show(f"You can: {', '.join(admissible_actions)}" if admissible_actions else "There is no list of actions.")
+
+
+def _show(text: str) -> None:
+    """Print what data say, which may be from anywhere."""
+    print(terminal_text(text))

@@ -13,9 +13,13 @@ from collections.abc import Sequence
 
 def one_line(text: str, length: int = 100) -> str:
     """One printable line of at most `length` characters, so that no quoted text can pose as another line."""
-    start = "".join(character if character.isprintable() else " " for character in text[: 4 * length])
-    line = " ".join(start.split())
+    line = " ".join(terminal_text(text[: 4 * length]).split())
     return line if len(line) <= length and len(text) <= 4 * length else f"{line[: length - 3]}..."
+
+
+def terminal_text(text: str) -> str:
+    """The text with a blank for whatever a terminal would obey or not show, such as escapes; its lines stay lines."""
+    return "".join(character if character.isprintable() or character in "\n\t" else " " for character in text)
 
 
 def valid_text(text: str) -> str:

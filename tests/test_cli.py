@@ -395,6 +395,40 @@ def test_an_interruption_ends_quietly(capsys, monkeypatch):
     assert capsys.readouterr().err == "\nsteppo-gym: interrupted.\n"
 
 
+HOSTILE = "\x1b]0;title\x07\x1b[2J\u202e\ud800"
+
+
+class HostileEnv(KeyDoorEnv):
+    """Data of elsewhere with what a terminal would obey."""
+
+    system_prompt = f"Rules. {HOSTILE}"  # pyright: ignore
+
+    def _observation(self, feedback):
+        return super()._observation(feedback) + HOSTILE
+
+    def _admissible_actions(self):
+        return (f"go {HOSTILE}",)
+
+
+@pytest.mark.parametrize("flags", [["--expert"], []])
+def test_what_data_say_does_nothing_to_the_terminal(flags, monkeypatch, capsys):
+    monkeypatch.setattr(gymnasium, "make", lambda *_, **kwargs: HostileEnv(**kwargs))
+    lines = iter(["", "look"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    assert main(["play", "steppo/KeyDoor-v0", "--env_args", "max_steps=1", *flags]) == 0
+    shown = capsys.readouterr().out
+    assert "]0;title" in shown and shown.replace("\n", "").isprintable()
+
+
+def test_an_error_does_nothing_to_the_terminal(monkeypatch, capsys):
+    def fails(env_id, **kwargs):
+        raise ValueError(HOSTILE)
+
+    monkeypatch.setattr(gymnasium, "make", fails)
+    assert main(["play", "steppo/KeyDoor-v0"]) == 1
+    assert capsys.readouterr().err.removesuffix("\n").isprintable()
+
+
 def test_the_command_is_installed():
     (command,) = entry_points(group="console_scripts", name="steppo-gym")
     assert command.load() is main

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from steppo_gym.quoting import one_line, shared_limit
+from steppo_gym.quoting import one_line, shared_limit, terminal_text
 
 
 @given(st.text(), st.integers(3, 60))
@@ -21,6 +21,18 @@ def test_a_quotation_keeps_short_text_and_marks_a_cut():
     assert one_line("x" * 101) == "x" * 97 + "..."
     assert one_line("x" + " " * 1000 + "y").endswith("...")
     assert one_line("look \ud800 \x00 around") == "look around"
+
+
+@given(st.text())
+def test_a_text_does_nothing_to_a_terminal_and_keeps_its_lines(text):
+    shown = terminal_text(text)
+    assert len(shown) == len(text) and shown.count("\n") == text.count("\n")
+    assert shown.replace("\n", "").replace("\t", "").isprintable()
+    assert terminal_text(shown) == shown
+
+
+def test_escapes_and_changes_of_direction_are_blanks():
+    assert terminal_text("a\x1b[31mb\r\n\tc\u202ed \u00e9\U0001f600") == "a [31mb \n\tc d \u00e9\U0001f600"
 
 
 @given(st.lists(st.integers(0, 300)), st.integers(-5, 2000))

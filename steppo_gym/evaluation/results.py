@@ -11,6 +11,7 @@ from typing import Any
 
 from steppo_gym.errors import DataError
 from steppo_gym.evaluation.scores import SuccessInterval, evaluation_metrics, success_interval
+from steppo_gym.quoting import one_line, terminal_text
 from steppo_gym.rollouts.episode import Episode
 from steppo_gym.storage.json_lines import write_whole
 
@@ -77,7 +78,8 @@ def print_results(summary: Mapping[str, Any]) -> None:
     success, scores = summary["success"], summary["scores"]
     tries = f", {summary['tries']} tries each" if summary["tries"] > 1 else ""
     mode = "greedy" if summary["temperature"] == 0 else f"temperature {summary['temperature']:g}"
-    print(f"{summary['panel']} ({summary['tasks']} tasks{tries}, {mode}), panel hash {summary['panel_hash'][:12]}")
+    panel = terminal_text(summary["panel"])
+    print(f"{panel} ({summary['tasks']} tasks{tries}, {mode}), panel hash {summary['panel_hash'][:12]}")
     print(f"  success       {percent(SuccessInterval(**success))}  {success['method']}")
     if summary["tries"] > 1:
         print(f"  in any try    {100 * summary['solved_in_any_try']:.1f} %")
@@ -87,7 +89,7 @@ def print_results(summary: Mapping[str, Any]) -> None:
     if summary["failed_episodes"]:
         print(
             f"  failed        {summary['failed_episodes']} episodes, counted as not solved and left out of the other "
-            f"lines; first: {summary['first_failure'].rstrip('.')}. The same command plays them again."
+            f"lines; first: {one_line(summary['first_failure'], 300).rstrip('.')}. The same command plays them again."
         )
 
 
