@@ -2,17 +2,22 @@
 
 >>> env_argument("max_steps=3"), env_argument("split=test")
 (('max_steps', 3), ('split', 'test'))
+
+Places that are there come out as whole paths: what is written down is to mean the same in every folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 from typing import Any
+
+from steppo_gym.keywords import PLACES, path_of
 
 
 def env_argument(text: str) -> tuple[str, Any]:
-    """Name and value of NAME=VALUE; a value that is JSON is read as such, any other is text.
+    """Name and value of NAME=VALUE; a value that is JSON is read as such, any other is text, and see `placed`.
 
     Raises:
         ValueError: there is no "=" in it.
@@ -23,7 +28,19 @@ def env_argument(text: str) -> tuple[str, Any]:
     try:
         return name, json.loads(value)
     except (ValueError, RecursionError):
-        return name, value
+        return name, placed(name, value)
+
+
+def placed(name: str, value: str) -> str:
+    """The value of a keyword; the whole path of what it names, if it says where something lies and that is there."""
+    if name not in PLACES or not value:
+        return value
+    # Only places need what knows of searching.
+    from steppo_gym.retrieval.engine import names_engine
+
+    path = str(path_of(value))
+    # Not the path's own test, which raises where a name is too long.
+    return path if os.path.exists(path) and not names_engine(value) else value
 
 
 def add_env_arguments(parser: argparse.ArgumentParser) -> None:

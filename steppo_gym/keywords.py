@@ -15,6 +15,8 @@ from steppo_gym.errors import UnknownTaskError
 
 Context = Literal["rebuilt", "append"]
 CONTEXTS: tuple[Context, ...] = get_args(Context)
+PLACES = ("data", "papers", "retriever")
+"""Keywords that say where something lies on one machine."""
 
 
 class CommonArguments(TypedDict, total=False):

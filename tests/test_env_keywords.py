@@ -167,6 +167,20 @@ def test_a_value_that_is_nested_too_deep_is_text():
     assert env_argument("x=" + "[" * 100_000) == ("x", "[" * 100_000)
 
 
+def test_a_place_on_a_command_line_is_the_same_from_every_folder(tmp_path, monkeypatch):
+    for name in ("games", "bm25"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GAMES", "games")
+    for typed in ("games", "./games", "$GAMES"):
+        assert env_argument(f"data={typed}") == ("data", str(tmp_path / "games"))
+        assert env_argument(f"papers={typed}") == ("papers", str(tmp_path / "games"))
+    # An engine, an address, what is not there, what is no place.
+    others = ("data=other", "data=", f"data={'x' * 10_000}", "data=\0", "split=games")
+    for typed in ("retriever=bm25", "retriever=dense:games", "papers=http://127.0.0.1:9", *others):
+        assert env_argument(typed) == tuple(typed.split("=", 1))
+
+
 @pytest.mark.parametrize("env_id", IDS)
 def test_copies_go_on_alike_and_apart(env_id):
     env = make(env_id, **({"difficulty": "easy"} if env_id == "steppo/ALFWorld-v0" else {}))

@@ -68,6 +68,7 @@ def _add_panel(kinds: Any) -> None:
     said = "compare a panel with data: missing and changed tasks, another order"
     check = add_command(kinds, "check", said, example="steppo-gym panel check key_door-test")
     check.add_argument("panel", help="a name or a file")
+    check.add_argument("--env", help="the panel's environment, if it is module:id: a panel alone has nothing imported")
     check.add_argument("--quiet", action="store_true", help="no progress bar")
     _add_env(check)
     check.set_defaults(run=partial(run_by_name, "steppo_gym.evaluation.commands:check"))

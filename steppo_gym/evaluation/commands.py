@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from steppo_gym.env_arguments import env_argument
+from steppo_gym.env_arguments import env_argument, placed
 from steppo_gym.errors import DataError
 from steppo_gym.evaluation.chat_codec import ROLES
 from steppo_gym.evaluation.panels import (
@@ -31,6 +31,7 @@ from steppo_gym.evaluation.panels import (
 from steppo_gym.evaluation.players import Player, open_player
 from steppo_gym.evaluation.playing import Playing
 from steppo_gym.evaluation.results import SUMMARY_FILE, print_results, results, settle_folder
+from steppo_gym.quoting import terminal_text
 from steppo_gym.registration import env_id_of, find_modules_here
 from steppo_gym.rollouts.codec import byte_tokenizer
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool
@@ -92,13 +93,13 @@ def make(options: argparse.Namespace) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """Print what is different in one's own data, a line for each difference; 1 if there is any."""
-    panel = open_panel(options.panel)
+    panel = _asked_panel(options)
     spec = _panel_spec(panel, _given(options))
     problems = _differences(panel, spec, options.quiet)
     for problem in problems:
-        print(problem)
+        print(terminal_text(problem))
     if not problems:
-        print(f"{panel.name}: {len(panel.tasks)} tasks, all as they should be; hash {panel.hash}.")
+        print(f"{terminal_text(panel.name)}: {len(panel.tasks)} tasks, all as they should be; hash {panel.hash}.")
     return 1 if problems else 0
 
 
@@ -134,15 +135,27 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
     # A panel is named by its split, which may not be another one than it says.
     if twice := [name for name in ("data", "split") if name in given and hasattr(options, name)]:
         raise ValueError(f"--env_args: {twice[0]} has a flag of its own. Give it as --{twice[0]}.")
-    return given if options.data is None else {**given, "data": options.data}
+    return given if options.data is None else {**given, "data": placed("data", options.data)}
+
+
+def _asked_panel(options: argparse.Namespace, saved: Any = None) -> Panel:
+    """The panel that was asked for, unless it alone says which code is run here: it may be from elsewhere."""
+    panel = open_panel(options.panel)
+    if options.env is not None and env_id_of(options.env) != panel.environment:
+        raise ValueError(f"The panel {panel.name} is of {panel.environment}, --env says {options.env}.")
+    module, colon, _ = panel.environment.partition(":")
+    if colon and options.env is None and (saved is None or saved.environment != panel.environment):
+        raise DataError(
+            f"The panel {panel.name} is of {panel.environment}, which imports the module {module}. If you know it, "
+            "give it as --env."
+        )
+    return panel
 
 
 def _panel_and_env(options: argparse.Namespace, given: dict[str, Any], saved: Any) -> tuple[Panel, EnvFactory]:
     """What is played and in which environment; a panel's tasks have been compared with those that are there."""
     if options.panel is not None:
-        panel = open_panel(options.panel).first(options.tasks)
-        if options.env is not None and env_id_of(options.env) != panel.environment:
-            raise ValueError(f"The panel {panel.name} is of {panel.environment}, --env says {options.env}.")
+        panel = _asked_panel(options, saved).first(options.tasks)
         spec = _panel_spec(panel, {**_run_keywords(saved, panel.environment), **panel.source.arguments, **given})
         problems = _differences(panel, spec, options.quiet)
         if problems:

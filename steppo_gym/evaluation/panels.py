@@ -22,12 +22,11 @@ from typing import Any
 
 from steppo_gym.env import TextEnv
 from steppo_gym.errors import DataError
+from steppo_gym.keywords import PLACES
 from steppo_gym.rollouts.env_host import EnvFactory
 from steppo_gym.snapshot import canonical_json, restored
 
 MAX_FILE_BYTES = 64 * 2**20
-PLACES = ("data", "papers", "retriever")
-"""Keywords that say where something lies on one machine; a panel keeps neither them nor any address."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +149,7 @@ def _checked(number: int, most: int) -> int:
 
 
 def _is_place(keyword: str, value: object) -> bool:
+    """Whether a keyword is about one machine; a panel keeps none of these."""
     return keyword in PLACES or (isinstance(value, str) and value.startswith(("http://", "https://")))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,20 @@ def test_two_evaluations_at_once_do_not_write_into_one_folder(tmp_path, capsys):
     with alone_in(tmp_path):
         assert main([*command, "--tasks", "1", "--workers", "0", "--quiet", "--out", str(tmp_path)]) == 1
     assert f"{BUSY}{tmp_path}" in capsys.readouterr().err
+
+
+def test_data_are_written_down_as_they_are_found_from_every_folder(tmp_path, monkeypatch):
+    row = {"_id": "q", "question": "Who?", "answer": "yes", "context": [["A", ["One."]]]}
+    (tmp_path / "rows.json").write_text(json.dumps([row | {"type": "bridge", "supporting_facts": [["A", 0]]}]))
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "out"
+    out.mkdir()
+    command = ["evaluate", "--server", "http://127.0.0.1:9", "--chat", "--model", "m", "--env", "hotpotqa"]
+    with alone_in(out):
+        flags = ["--split", "validation", "--data", "rows.json", "--workers", "0", "--quiet", "--out", "out"]
+        assert main([*command, *flags]) == 1
+    settings = json.loads((out / "config.json").read_text())["evaluation"]
+    assert settings["env_kwargs"] == {"split": "validation", "data": str(tmp_path / "rows.json")}
 
 
 def audit(folder):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -183,6 +184,40 @@ def test_files_that_are_no_panels(tmp_path, content, message):
     (tmp_path / "p.json").write_text(content)
     with pytest.raises(DataError, match=message):
         read_panel(tmp_path / "p.json")
+
+
+MODULE_PANEL = {
+    "name": "walk",
+    "environment": "panel_module:steppo-test/Panel-v0",
+    "source": {"data": "built-in", "arguments": {}},
+    "tasks": [{"id": "walk-3", "hash": "0"}],
+}
+
+
+def test_a_panel_from_elsewhere_imports_nothing_that_was_not_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("panel_module.py").write_text("open('imported', 'w').close()\n")
+    Path("panel.json").write_text(json.dumps(MODULE_PANEL))
+    asking = ["evaluate", "--server", "http://127.0.0.1:9", "--chat", "--model", "m", "--workers", "0", "--panel"]
+    for command in (["panel", "check"], asking):
+        assert main([*command, "panel.json"]) == 1
+        assert "imports the module panel_module. If you know it, give it as --env" in capsys.readouterr().err
+        assert not Path("imported").exists()
+        assert main([*command, "panel.json", "--env", "key_door"]) == 1
+        assert "is of panel_module:steppo-test/Panel-v0, --env says key_door" in capsys.readouterr().err
+    monkeypatch.setattr("sys.path", [*sys.path])
+    assert main(["panel", "check", "panel.json", "--env", MODULE_PANEL["environment"]]) == 1
+    assert Path("imported").exists()
+
+
+def test_names_in_a_panel_do_nothing_to_the_terminal(tmp_path, capsys):
+    names = {"name": "a\x1b[2J", "tasks": [{"id": "nowhere\x1b]0;title\x07", "hash": "1"}]}
+    path = tmp_path / "panel.json"
+    path.write_text(json.dumps(MODULE_PANEL | {"environment": "steppo/KeyDoor-v0"} | names))
+    assert main(["panel", "check", str(path), "--quiet"]) == 1
+    assert capsys.readouterr().out == "missing: nowhere ]0;title  is not in the data.\n"
+    assert main(["evaluate", "--server", "http://127.0.0.1:9", "--chat", "--model", "m", "--panel", str(path)]) == 1
+    assert capsys.readouterr().err.removesuffix("\n").isprintable()
 
 
 def test_an_unknown_name_lists_the_panels():

@@ -130,6 +130,14 @@ def test_flags_are_spelt_with_dashes_as_well():
     assert (settings.model.model_name_or_path, settings.run.context) == ("some/model", "rebuilt")
 
 
+def test_data_are_written_down_as_they_are_found_from_every_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").touch()
+    settings = parse_arguments(StepPO, ["--env=paper_search", "--data=here", "--env_args", "papers=./here"])
+    assert settings.run.data == settings.env_kwargs["data"] == settings.env_kwargs["papers"] == str(tmp_path / "here")
+    assert parse_arguments(StepPO, ["--env=paper_search", "--data=there"]).env_kwargs["data"] == "there"
+
+
 def test_all_help_is_spelt_with_dashes_as_well(capsys):
     with pytest.raises(SystemExit) as ended:
         parse_arguments(StepPO, ["--env=key_door", "--help-all"])

@@ -81,7 +81,7 @@ def audit(options: argparse.Namespace) -> int:
             f"group_size is at most {most}, the episodes of a task that there are, got {options.group_size}."
         )
     preset = preset_of(task)
-    given = {**training_keywords(trained, preset), **dict(map(env_argument, options.env_args))}
+    given = {**training_keywords(trained), **dict(map(env_argument, options.env_args))}
     spec = preset.spec(options.split or preset.train_split, given)
     kind = trained_rule(trained, rules)
     found, source = _play(options, spec, trained, kind, folder, recorded)

@@ -11,7 +11,6 @@ from typing import Any
 
 from steppo_gym.audit.mixtures import NoisyExpert
 from steppo_gym.credit.records import CreditRule
-from steppo_gym.env_arguments import env_argument
 from steppo_gym.rollouts.codec import ByteCodec, Codec, byte_tokenizer
 from steppo_gym.rollouts.episode import read_episodes
 from steppo_gym.rollouts.policies import Policy
@@ -20,9 +19,6 @@ from steppo_gym.trainers.checkpoints import CRITIC_FILE
 from steppo_gym.trainers.policy.model_limits import context_limits
 from steppo_gym.trainers.results.adapters import has_adapters, load_with_adapters
 from steppo_gym.trainers.results.saved_policy import SavedPolicy
-from steppo_gym.trainers.run.arguments import env_keywords
-from steppo_gym.trainers.run.presets import Preset
-from steppo_gym.trainers.run.settings import RunArguments
 
 _EXPERT = "expert:"
 
@@ -107,15 +103,12 @@ def _version(file: Path, usual: int) -> int:
     return usual if first is None or first.version is None else first.version
 
 
-def training_keywords(trained: Mapping[str, Any], preset: Preset) -> dict[str, Any]:
+def training_keywords(trained: Mapping[str, Any]) -> dict[str, Any]:
     """Keywords of the environments a run was trained in."""
     if not trained:
         return {}
-    run = RunArguments(**trained["run"])
-    small = {} if trained["model"]["model_name_or_path"] else preset.small_policy_kwargs
-    kwargs = env_keywords(run, dict(map(env_argument, run.env_args)), small)
-    penalty = {} if run.invalid_action_reward is None else {"invalid_action_reward": run.invalid_action_reward}
-    return {**kwargs, **penalty}
+    penalty = trained["run"]["invalid_action_reward"]
+    return {**trained["env_kwargs"], **({} if penalty is None else {"invalid_action_reward": penalty})}
 
 
 def open_source(

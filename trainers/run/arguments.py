@@ -21,6 +21,7 @@ from trl.trainer.model_config import ModelConfig
 
 from steppo_gym.command_line import unknown_arguments
 from steppo_gym.credit.records import CreditRule
+from steppo_gym.env_arguments import placed
 from steppo_gym.trainers.critic_config import CriticConfig
 from steppo_gym.trainers.rules import ALGORITHMS
 from steppo_gym.trainers.run.checks import (
@@ -143,6 +144,7 @@ def parse_arguments(rule: type[CreditRule], argv: Sequence[str] | None = None) -
     check_reports(config, parser.prog)
     check_served_folder(config.policy_servers_folder, (model.model_name_or_path, run.start), parser.prog)
     run.env = task_name(run.env)
+    run.data = None if run.data is None else placed("data", run.data)
     given = check_run(run, preset)
     run.context = run.context or ("rebuilt" if model.model_name_or_path else "append")
     kwargs = env_keywords(run, given, {} if model.model_name_or_path else preset.small_policy_kwargs)
