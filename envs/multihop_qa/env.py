@@ -17,7 +17,7 @@ from steppo_gym.env import TextEnv
 from steppo_gym.envs.multihop_qa import render
 from steppo_gym.envs.multihop_qa.actions import Answer, Search, format_action, parse_action, tool_schemas
 from steppo_gym.envs.multihop_qa.data import ProceduralQuestions, QuestionFiles, Questions
-from steppo_gym.envs.multihop_qa.expert import expert_action, wrong_search
+from steppo_gym.envs.multihop_qa.expert import expert_action, thought, wrong_search
 from steppo_gym.envs.multihop_qa.questions import Question
 from steppo_gym.envs.multihop_qa.renaming import renamed
 from steppo_gym.envs.multihop_qa.reward import PROTOCOLS, REWARDS, RewardName, SearchProtocol, answer_reward, recall
@@ -131,7 +131,9 @@ class MultihopQAEnv(TextEnv):
             useless = self._search.others(self._question.supporting)
             wrong = wrong_search(useless, seed=self._expert_seed, step=self.num_steps)
         self.expert_slip = wrong is not None
-        return format_action(wrong or action, self.action_format)
+        thinks = self.dataset == "2wikimultihopqa" and isinstance(self.questions, ProceduralQuestions) and wrong is None
+        said = thought(self._question, is_found) if thinks else ""
+        return (f"<think>{said}</think>" if said else "") + format_action(wrong or action, self.action_format)
 
     def close(self) -> None:
         """Release the retriever that was given; the data's own is shared."""

@@ -6,6 +6,8 @@ how far retrieval carries. `clumsy` is the same and now and then searches for th
 its episodes show how to go on. `hasty` slips as often and has a fault: in most episodes it takes the name it should
 search for next for the answer.
 
+On 2WikiMultihopQA they think where two things are compared, as the next step rests on what two passages say.
+
 >>> expert_action(question, found=[], queries=[], last_step=False, is_found=lambda paragraph: False)
 Search(queries=('Golden Tower',))
 """
@@ -13,6 +15,7 @@ Search(queries=('Golden Tower',))
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 
 from steppo_gym.envs.multihop_qa.actions import MAX_QUERY_CHARS, Answer, Search
@@ -26,6 +29,8 @@ HASTE = 0.65
 WRONG = 0.1
 """Chance that the clumsy and the hasty expert search for something that does not help."""
 NO_ANSWER = "unknown"
+_ORDER = re.compile(r"\b(older|newer|younger) of the ")
+_YEAR = re.compile(r"\b\d{4}\b")
 
 
 def expert_action(
@@ -57,6 +62,36 @@ def expert_action(
     if missing or not question.supporting:
         return Answer(_answer_read(question, found))
     return Answer(question.answers[0])
+
+
+def thought(question: Question, is_found: Callable[[Paragraph], bool]) -> str:
+    """What it thinks where it knows enough to compare, "Salt Harbour 1931 Golden Tower 1925 older Golden Tower".
+
+    It goes by the first year of a passage, so it takes the built-in questions alone, which say what is asked for.
+
+    Args:
+        question: with its supporting passages; the first or the last two of them are compared.
+        is_found: whether a supporting passage is among those found.
+
+    Returns:
+        Nothing where nothing is compared, not both are known, or the step after it was taken.
+    """
+    order, found = _ORDER.search(question.text), all(map(is_found, question.supporting))
+    match question.kind:
+        # The one that was chosen names the next passage to look for ..
+        case "comparison" if not found:
+            compared = question.supporting[:2]
+        # .. or has the answer.
+        case "bridge_comparison" if found:
+            compared = question.supporting[2:]
+        case _:
+            return ""
+    years = [year[0] for one in compared if (year := _YEAR.search(one.text))]
+    if order is None or len(years) != 2 or not all(map(is_found, compared)):
+        return ""
+    names = [name_of(one.title) for one in compared]
+    first = (years[0] < years[1]) == (order[1] == "older")
+    return f"{names[0]} {years[0]} {names[1]} {years[1]} {order[1]} {names[0 if first else 1]}"
 
 
 def wrong_search(useless: Sequence[Passage], *, seed: int, step: int) -> Search | None:

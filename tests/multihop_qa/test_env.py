@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 
 import gymnasium
 import pytest
@@ -10,7 +12,7 @@ from expert_play import play_with_slips
 
 import steppo_gym  # noqa: F401 - registers the environments
 from steppo_gym.actions import format_tool_call
-from steppo_gym.envs.multihop_qa.expert import HASTE
+from steppo_gym.envs.multihop_qa.expert import HASTE, name_of
 
 IDS = ("steppo/HotpotQA-v0", "steppo/2WikiMultihopQA-v0", "steppo/MuSiQue-v0")
 PARIS = {
@@ -272,3 +274,52 @@ def test_one_seed_for_all_tasks_does_not_make_the_hasty_expert_err_in_all():
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         make(**kwargs)
+
+
+def responses(env, task_id):
+    """What the expert writes in an episode, which it has to solve."""
+    _, info = env.reset(seed=0, options={"task_id": task_id})
+    over = False
+    while not over:
+        yield (response := env.expert_response())
+        _, _, terminated, truncated, info = env.step(response)
+        over = terminated or truncated
+    assert info["success"], task_id
+
+
+def test_on_2wiki_the_expert_thinks_once_where_it_can_compare():
+    env = make(IDS[1], split="validation", top_k=2)
+    thoughts = Counter()
+    for task_id in env.task_ids[:60]:
+        said = [response for response in responses(env, task_id) if "<think>" in response]
+        question = env._question
+        assert len(said) == (question.kind in ("comparison", "bridge_comparison"))
+        for response in said:
+            compared = re.fullmatch(r"<think>(.+) (\d{4}) (.+) (\d{4}) (\w+) (.+)</think><\w+> (.+) </\w+>", response)
+            one, first, other, second, order, chosen, then = compared.groups()
+            pages = {name_of(page.title): page.text for page in question.supporting}
+            assert all(
+                re.match(rf"{name} is .* {year}\.", pages[name]) for name, year in ((one, first), (other, second))
+            )
+            assert f" {order} of " in question.text
+            assert chosen == (min if order == "older" else max)((first, one), (second, other))[1]
+            assert then in pages[chosen], "what it does next stands on the page of the chosen one"
+            thoughts[question.kind] += 1
+    assert set(thoughts.values()) == {12}
+    # The start of HotpotQA was made by one that does not.
+    hotpot = make(split="validation", top_k=2)
+    assert not any("<think>" in response for response in responses(hotpot, hotpot.task_ids[4]))
+    assert hotpot._question.kind == "comparison"
+
+
+def test_on_files_nothing_is_taken_for_a_year_to_compare(tmp_path):
+    row = {
+        **PARIS,
+        "question": "Which is the older of the cities, Lyon or Paris?",
+        "type": "comparison",
+        "supporting_facts": [["Paris", 0], ["Lyon", 0]],
+        "context": [["Paris", ["Paris was rebuilt in 1853."]], ["Lyon", ["Lyon had a fair in 1420."]]],
+    }
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps([row]), encoding="utf-8")
+    assert not any("<think>" in response for response in responses(make(IDS[1], data=path), "q1"))

@@ -59,7 +59,7 @@ def test_what_is_searched_for_and_answered_stands_in_what_was_read(episodes):
 
 
 def parse_text(response):
-    return re.sub(r"</?\w+>", "", response).strip()
+    return re.sub(r"</?\w+>", "", response.rpartition("</think>")[2]).strip()
 
 
 def test_names_depend_on_the_generator_alone(episodes):

@@ -70,11 +70,17 @@ _READER = WarmStartConfig(
 )
 
 
-def _reading_start(kwargs: Mapping[str, Any], *, num_updates: int, batch_size: int) -> StartRecipe:
+def _reading_start(
+    kwargs: Mapping[str, Any],
+    *,
+    num_updates: int,
+    batch_size: int,
+    num_demonstrations: int = Phase.num_demonstrations,
+) -> StartRecipe:
     """A start where observations are sentences; about 8,000 tokens an update."""
     return StartRecipe(
         env_kwargs={**kwargs, "context": "append", "action_format": "tag"},
-        reading=Phase("clumsy", num_updates=num_updates, batch_size=batch_size),
+        reading=Phase("clumsy", num_updates=num_updates, num_demonstrations=num_demonstrations, batch_size=batch_size),
         fault=Phase(
             "hasty",
             num_updates=300,
@@ -95,7 +101,14 @@ _FEW_TITLES = {"abstract_words": 0, "listed_papers": 3}
 """Titles of the newest three alone."""
 
 
-def _multihop_qa(env_id: str, start: str, num_updates: int, settings: Mapping[str, Any] = _READING_SETTINGS) -> Preset:
+def _multihop_qa(
+    env_id: str,
+    start: str,
+    num_updates: int,
+    *,
+    num_demonstrations: int = Phase.num_demonstrations,
+    settings: Mapping[str, Any] = _STARTED_SETTINGS,
+) -> Preset:
     return Preset(
         env_id=env_id,
         demonstration_kwargs={"expert": "hasty"},
@@ -104,7 +117,11 @@ def _multihop_qa(env_id: str, start: str, num_updates: int, settings: Mapping[st
         small_policy_settings=settings,
         small_policy_kwargs=_TWO_PASSAGES,
         warm_start=_READER,
-        starts={start: _reading_start(_TWO_PASSAGES, num_updates=num_updates, batch_size=48)},
+        starts={
+            start: _reading_start(
+                _TWO_PASSAGES, num_updates=num_updates, num_demonstrations=num_demonstrations, batch_size=48
+            )
+        },
     )
 
 
@@ -154,9 +171,15 @@ PRESETS: dict[str, Preset] = {
         },
         warm_start=WarmStartConfig(num_demonstrations=300, num_updates=150),
     ),
-    "hotpotqa": _multihop_qa("steppo/HotpotQA-v0", "hotpotqa", 4500, _STARTED_SETTINGS),
-    "2wiki": _multihop_qa("steppo/2WikiMultihopQA-v0", "2wiki", 4500),
-    "musique": _multihop_qa("steppo/MuSiQue-v0", "musique", 4000),
+    "hotpotqa": _multihop_qa("steppo/HotpotQA-v0", "hotpotqa", 4500),
+    "2wiki": _multihop_qa(
+        "steppo/2WikiMultihopQA-v0",
+        "2wiki",
+        4500,
+        num_demonstrations=8000,
+        settings={**_READING_SETTINGS, "max_completion_length": 32},
+    ),
+    "musique": _multihop_qa("steppo/MuSiQue-v0", "musique", 4000, settings={**_STARTED_SETTINGS, "iterations": 12}),
     "webshop": Preset(
         env_id="steppo/WebShop-v0",
         demonstration_kwargs={"expert": "hasty"},
