@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from steppo_gym.baselines.compared.default_jobs import HOTPOTQA, MAIN_JOB, PAPER_SEARCH, WEBSHOP
+from steppo_gym.baselines.compared.default_jobs import HOTPOTQA, MAIN_JOB, MUSIQUE, PAPER_SEARCH, WEBSHOP
 from steppo_gym.baselines.compared.head_to_head import (
     HEAD_TO_HEAD_ALFWORLD,
     HEAD_TO_HEAD_HOTPOTQA,
@@ -35,6 +35,7 @@ IN_THE_README = (HEAD_TO_HEAD_KEY_DOOR, HEAD_TO_HEAD_ALFWORLD, HEAD_TO_HEAD_HOTP
 FROM_SHIPPED_STARTS = {
     "alfworld-easy": MAIN_JOB,
     "hotpotqa": HOTPOTQA,
+    "musique": MUSIQUE,
     "paper_search": PAPER_SEARCH,
     "webshop": WEBSHOP,
 }

@@ -85,6 +85,7 @@ HOTPOTQA_BOOTSTRAP = replace(
         "default. That state is worth 0 by default now, and so in the protocol that takes its place."
     ),
 )
+MUSIQUE = from_shipped_start(default_job("musique", "procedural MuSiQue", "f1", "searches"), "musique_default", 1e-4)
 WEBSHOP_WARM = replace(
     default_job("webshop", "the built-in WebShop", "task_score", "return", learning_rate=3e-4, lists_actions=True),
     tuning=(
@@ -114,6 +115,7 @@ DEFAULT_JOBS = (
     HOTPOTQA,
     HOTPOTQA_BOOTSTRAP,
     HOTPOTQA_WARM,
+    MUSIQUE,
     WEBSHOP,
     WEBSHOP_WARM,
     PAPER_SEARCH,
