@@ -146,6 +146,10 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ImportError, match=r"pip install 'steppo-gym\[dense\]'"):
         load_encoder("intfloat/e5-base-v2")
+    # And at once, not in every episode.
+    for engine in ("dense:intfloat/e5-base-v2", "hybrid:intfloat/e5-base-v2"):
+        with pytest.raises(ImportError, match=r"pip install 'steppo-gym\[dense\]'"):
+            gymnasium.make("steppo/HotpotQA-v0", retriever=engine)
 
 
 def test_a_version_that_knows_no_queries_is_named(monkeypatch):

@@ -23,6 +23,7 @@ from steppo_gym.errors import DataError, UnsupportedVersionError
 from steppo_gym.keywords import path_of
 from steppo_gym.quoting import valid_text
 from steppo_gym.retrieval.corpus import Passages, write_passages
+from steppo_gym.retrieval.engine import NEEDS_PACKAGES
 from steppo_gym.retrieval.index_folder import check_folder, damaged, load_array
 from steppo_gym.retrieval.local_index import LocalIndex
 from steppo_gym.retrieval.retriever import MAX_QUERY_CHARACTERS, Hit, Passage, check_search
@@ -57,7 +58,7 @@ def load_encoder(model: str) -> tuple[Encoder, str]:
         import sentence_transformers  # pyright: ignore[reportMissingImports]
         import torch
     except ImportError as error:
-        raise ImportError("Dense retrieval needs more packages. Run: pip install 'steppo-gym[dense]'") from error
+        raise ImportError(NEEDS_PACKAGES) from error
     if not hasattr(sentence_transformers.SentenceTransformer, "encode_query"):
         raise UnsupportedVersionError(
             "Dense retrieval needs a sentence-transformers that tells queries from documents, found "

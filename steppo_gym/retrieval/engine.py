@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, cast
 
@@ -16,6 +18,10 @@ EngineName = Literal["bm25", "tantivy", "dense", "hybrid"]
 
 _WITHOUT_MODEL, _WITH_MODEL = ("bm25", "tantivy"), ("dense", "hybrid")
 _EXPECTED = "Expected the engine to be one of bm25, tantivy, dense:MODEL, hybrid:MODEL"
+
+
+_PACKAGE = "sentence_transformers"
+NEEDS_PACKAGES = "Dense retrieval needs more packages. Run: pip install 'steppo-gym[dense]'"
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ def read_engine(text: str) -> Engine:
 
     Raises:
         ValueError: none.
+        ImportError: one that needs a package which is not installed.
     """
     name, _, model = text.partition(":")
     if name in _WITH_MODEL and not model:
@@ -39,6 +46,8 @@ def read_engine(text: str) -> Engine:
         )
     if name not in _WITH_MODEL and text not in _WITHOUT_MODEL:
         raise ValueError(f"{_EXPECTED}, got {text!r:.80}.")
+    if name in _WITH_MODEL and not (sys.modules.get(_PACKAGE) or find_spec(_PACKAGE)):
+        raise ImportError(NEEDS_PACKAGES)
     return Engine(cast(EngineName, name), model)
 
 
