@@ -157,6 +157,13 @@ def test_a_scorer_that_is_none_is_refused(relevance):
         make("steppo/PaperSearch-v0", relevance=relevance)
 
 
+@pytest.mark.parametrize("keyword", ["listed_papers", "abstract_words"])
+def test_a_limit_of_any_size_is_one(keyword):
+    env = make("steppo/PaperSearch-v0", **{keyword: 10**30})
+    env.reset(seed=0)
+    env.step(env.expert_response())
+
+
 @pytest.mark.parametrize("task_types", [5, "look_at_obj_in_light", [], {"look_at_obj_in_light": 1}])
 def test_task_types_are_a_sequence_of_names(task_types):
     with pytest.raises(ValueError, match="task_types must be a non-empty sequence of names"):

@@ -179,7 +179,7 @@ def _head(entry: Entry, *, by_score: bool) -> str:
 
 
 def _first_words(text: str, count: int) -> str:
-    words = text.split(maxsplit=count)
+    words = text.split(maxsplit=min(count, len(text)))
     return " ".join(words) if len(words) <= count else " ".join([*words[:count], "..."]) if count else ""
 
 
