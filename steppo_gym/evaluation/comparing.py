@@ -21,6 +21,7 @@ import numpy as np
 from steppo_gym.errors import DataError
 from steppo_gym.evaluation.results import SUMMARY_FILE, percent, read_settings
 from steppo_gym.evaluation.scores import success_interval
+from steppo_gym.quoting import terminal_text
 from steppo_gym.rollouts.episode import read_episodes
 
 Outcomes = Sequence[Sequence[bool]]
@@ -65,7 +66,8 @@ def compare(folders: Sequence[Path]) -> int:
     outcomes = [[one.outcomes[task] for task in first.outcomes] for one in (first, second)]
     tries = len(outcomes[0][0])
     told = f", {tries} tries each" if tries > 1 else ""
-    print(f"{first.settings['panel']} ({len(outcomes[0])} tasks{told}), hash {first.settings['panel_hash'][:12]}")
+    panel = terminal_text(str(first.settings["panel"]))
+    print(f"{panel} ({len(outcomes[0])} tasks{told}), hash {first.settings['panel_hash'][:12]}")
     for one, own in zip((first, second), outcomes, strict=True):
         print(f"  {percent(success_interval(own))}  {one.folder}")
     found = paired(outcomes[1], outcomes[0])

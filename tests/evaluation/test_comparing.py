@@ -104,6 +104,13 @@ def test_settings_are_there_whole_or_not_at_all(tmp_path, monkeypatch):
     assert read_settings(tmp_path) == SETTINGS
 
 
+def test_the_name_of_a_panel_does_nothing_to_the_terminal(tmp_path, capsys):
+    hostile = {"panel": "doors\x1b[2J"}
+    folders = [write(tmp_path / name, [[True], [False]], **hostile) for name in ("one", "two")]
+    assert main(["compare", *map(str, folders)]) == 0
+    assert capsys.readouterr().out.splitlines()[0].startswith("doors [2J (2 tasks)")
+
+
 def test_two_evaluations_are_compared_by_task(tmp_path, capsys):
     first, second = table(1, 7, 1, 12)
     folders = [
