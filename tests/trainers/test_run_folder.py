@@ -14,6 +14,7 @@ import pytest
 from killed_runs import MOMENTS, STATUS, difference, killed_and_resumed, run
 from safetensors import SafetensorError
 
+from steppo_gym.errors import DataError
 from steppo_gym.trainers.checkpoints import begin_checkpoint, complete_checkpoint
 from steppo_gym.trainers.rules import RLOO, StepPO
 from steppo_gym.trainers.run.arguments import parse_arguments
@@ -331,6 +332,12 @@ def test_a_model_that_a_full_disk_does_not_take_is_one_line():
     said = "Error while serializing: I/O error: No space left on device (os error 28)"
     with pytest.raises(SystemExit, match=re.escape(said)), ending_in_one_line(Interruption(updates_in_iteration=4)):
         raise SafetensorError(said)
+
+
+def test_the_end_of_a_run_does_nothing_to_the_terminal():
+    with pytest.raises(SystemExit) as ended, ending_in_one_line(Interruption(updates_in_iteration=4)):
+        raise DataError("row 3 says \x1b[2J")
+    assert ended.value.code == "The run has ended: row 3 says  [2J"
 
 
 def test_who_ends_a_run_in_training_is_told_what_happens(capfd):

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from steppo_gym.errors import SteppoGymError
+from steppo_gym.quoting import terminal_text
 from steppo_gym.rollouts.episode import Episode
 
 WAITING = "\nEnding with a checkpoint, after the updates of this iteration at the latest. Once more ends it at once.\n"
@@ -140,4 +141,5 @@ def ending_in_one_line(interruption: Interruption) -> Iterator[None]:
         print(f"Ended by {signalled}. {going_on}", file=sys.stderr)
         sys.exit(signalled.exit_status)
     except (SteppoGymError, OSError, SafetensorError) as error:
-        sys.exit(f"The run has ended: {' '.join(str(error).split()) or type(error).__name__}")
+        said = terminal_text(" ".join(str(error).split()))
+        sys.exit(f"The run has ended: {said or type(error).__name__}")
