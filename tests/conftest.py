@@ -9,8 +9,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# The same examples in every run, and no time limit: a busy machine is no failure.
-hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
+# The same examples in every run, and nothing about time: a busy machine is no failure.
+hypothesis.settings.register_profile(
+    "repeatable", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("repeatable")
 
 REPOSITORY = Path(__file__).parents[1]
