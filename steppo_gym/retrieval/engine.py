@@ -18,8 +18,6 @@ EngineName = Literal["bm25", "tantivy", "dense", "hybrid"]
 
 _WITHOUT_MODEL, _WITH_MODEL = ("bm25", "tantivy"), ("dense", "hybrid")
 _EXPECTED = "Expected the engine to be one of bm25, tantivy, dense:MODEL, hybrid:MODEL"
-
-
 _PACKAGE = "sentence_transformers"
 NEEDS_PACKAGES = "Dense retrieval needs more packages. Run: pip install 'steppo-gym[dense]'"
 
