@@ -44,7 +44,8 @@ def main(policy, out, servers, folder):
         servers: addresses, separated by commas.
         folder: that they load weights from.
     """
-    retrying_client.FIRST_DELAY_SECONDS = 0.01
+    # No wait: the other server could have played all that is left before this one has failed often enough.
+    retrying_client.FIRST_DELAY_SECONDS = 0.0
     config, rule, critic = settings_of(
         "steppo", output_dir=str(out), policy_servers=servers, policy_servers_folder=str(folder), **SETTINGS
     )
