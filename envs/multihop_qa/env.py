@@ -131,6 +131,7 @@ class MultihopQAEnv(TextEnv):
             useless = self._search.others(self._question.supporting)
             wrong = wrong_search(useless, seed=self._expert_seed, step=self.num_steps)
         self.expert_slip = wrong is not None
+        # HotpotQA's compare too; its shipped start was made by one that does not think.
         thinks = self.dataset == "2wikimultihopqa" and isinstance(self.questions, ProceduralQuestions) and wrong is None
         said = thought(self._question, is_found) if thinks else ""
         return (f"<think>{said}</think>" if said else "") + format_action(wrong or action, self.action_format)
