@@ -32,6 +32,7 @@ from steppo_gym.baselines.run import ending_in_one_line
 from steppo_gym.baselines.selection import choose
 from steppo_gym.baselines.tables.audits import audits_page
 from steppo_gym.storage.json_lines import read_lines, write_whole
+from steppo_gym.trainers.auditing.source import training_keywords
 from steppo_gym.trainers.rules import ALGORITHMS
 from steppo_gym.trainers.run.arguments import parse_arguments
 from steppo_gym.trainers.run.starts import start_of, starting_policy
@@ -110,9 +111,7 @@ class Audited:
         config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         if where == "start":
             # It lies in no run that would say how its environments were made.
-            penalty = config["run"]["invalid_action_reward"]
-            keywords = config["env_kwargs"] | ({} if penalty is None else {"invalid_action_reward": penalty})
-            command += ["--env_args", *(f"{name}={value}" for name, value in keywords.items())]
+            command += ["--env_args", *(f"{name}={value}" for name, value in training_keywords(config).items())]
             command += ["--max_response_tokens", str(config["config"]["max_completion_length"])]
         command += [*SIZES, *sizes, "--seed", str(self.seed), "--out", str(folder)]
         subprocess.run(command, check=True, env=os.environ | self.job.environment)

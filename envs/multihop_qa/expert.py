@@ -76,22 +76,18 @@ def thought(question: Question, is_found: Callable[[Paragraph], bool]) -> str:
     Returns:
         Nothing where nothing is compared, not both are known, or the step after it was taken.
     """
-    order, found = _ORDER.search(question.text), all(map(is_found, question.supporting))
-    match question.kind:
-        # The one that was chosen names the next passage to look for ..
-        case "comparison" if not found:
-            compared = question.supporting[:2]
-        # .. or has the answer.
-        case "bridge_comparison" if found:
-            compared = question.supporting[2:]
-        case _:
-            return ""
-    years = [year[0] for one in compared if (year := _YEAR.search(one.text))]
-    if order is None or len(years) != 2 or not all(map(is_found, compared)):
+    asked = _ORDER.search(question.text)
+    found = all(map(is_found, question.supporting))
+    # The one that was chosen names the next passage to look for, or, where makers are compared, has the answer.
+    if asked is None or found != (question.kind == "bridge_comparison"):
         return ""
-    names = [name_of(one.title) for one in compared]
-    first = (years[0] < years[1]) == (order[1] == "older")
-    return f"{names[0]} {years[0]} {names[1]} {years[1]} {order[1]} {names[0 if first else 1]}"
+    compared = question.supporting[2:] if found else question.supporting[:2]
+    if not all(map(is_found, compared)):
+        return ""
+    order = asked[1]
+    (first, one), (second, other) = ((_YEAR.findall(page.text)[0], name_of(page.title)) for page in compared)
+    chosen = (min if order == "older" else max)((first, one), (second, other))[1]
+    return f"{one} {first} {other} {second} {order} {chosen}"
 
 
 def wrong_search(useless: Sequence[Passage], *, seed: int, step: int) -> Search | None:

@@ -9,6 +9,7 @@ from collections import Counter
 import gymnasium
 import pytest
 from expert_play import play_with_slips
+from retold_episodes import episode
 
 import steppo_gym  # noqa: F401 - registers the environments
 from steppo_gym.actions import format_tool_call
@@ -278,13 +279,9 @@ def test_bad_arguments(kwargs, message):
 
 def responses(env, task_id):
     """What the expert writes in an episode, which it has to solve."""
-    _, info = env.reset(seed=0, options={"task_id": task_id})
-    over = False
-    while not over:
-        yield (response := env.expert_response())
-        _, _, terminated, truncated, info = env.step(response)
-        over = terminated or truncated
-    assert info["success"], task_id
+    texts, success = episode(env, task_id)
+    assert success, task_id
+    return texts[1::2]
 
 
 def test_on_2wiki_the_expert_thinks_once_where_it_can_compare():
