@@ -112,6 +112,10 @@ class QuestionFiles:
             raise UnknownTaskError(unknown_task_message(task_id, self.task_ids))
         return self._set.questions[task_id]
 
+    def require_corpus(self) -> None:
+        """Raise a DataError where the files hold questions only."""
+        self._set.require_corpus()
+
     def retriever(self, task_id: str) -> Retriever:
         """BM25 over the paragraphs of all rows, each once.
 
@@ -163,14 +167,18 @@ class QuestionSet:
         self.questions = _by_id(found)
         self._paragraphs = tuple(paragraphs)
 
+    def require_corpus(self) -> None:
+        """See `QuestionFiles.require_corpus`."""
+        if not self._paragraphs and self._retriever is None:
+            raise DataError(
+                f"{self._source} holds questions without paragraphs, so there is nothing to search. Pass a corpus "
+                "file or the address of a search server as retriever=."
+            )
+
     def retriever(self) -> Retriever:
         """See `QuestionFiles.retriever`."""
         if self._retriever is None:
-            if not self._paragraphs:
-                raise DataError(
-                    f"{self._source} holds questions without paragraphs, so there is nothing to search. Pass a corpus "
-                    "file or the address of a search server as retriever=."
-                )
+            self.require_corpus()
             self._retriever = open_retriever_for(
                 [Passage(str(i), paragraph.title, paragraph.text) for i, paragraph in enumerate(self._paragraphs)],
                 engine=self._engine,

@@ -58,7 +58,7 @@ class MultihopQAEnv(TextEnv):
 
     Raises:
         ValueError: an argument outside its range.
-        DataError: no questions in `data`, or no corpus.
+        DataError: no questions in `data`, or nothing to search: neither paragraphs with them nor a `retriever`.
     """
 
     dataset: Dataset
@@ -101,6 +101,8 @@ class MultihopQAEnv(TextEnv):
             None if retriever is None or engine is not None else open_retriever(retriever)
         )
         if isinstance(self.questions, QuestionFiles):
+            if self._given_retriever is None:
+                self.questions.require_corpus()
             corpus = files_in(retriever if engine is None else None)
             self.text_version = stamps_text((*self.questions.stamps, *file_stamps(corpus)))
         self._question: Question

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from steppo_gym.envs.multihop_qa.data import QuestionFiles
+from steppo_gym.envs.multihop_qa.env import HotpotQAEnv
 from steppo_gym.envs.multihop_qa.files import find_files
 from steppo_gym.envs.multihop_qa.questions import Paragraph, Question, read_row
 from steppo_gym.errors import DataError, UnknownTaskError
@@ -271,7 +272,11 @@ def test_damaged_aliases(tmp_path):
 def test_questions_without_paragraphs_want_a_retriever(tmp_path):
     write(tmp_path / "a.jsonl", json.dumps({"id": "1", "question": "Where?", "golden_answers": ["here"]}))
     with pytest.raises(DataError, match=r"nothing to search. Pass a corpus file .* as retriever="):
-        QuestionFiles("hotpotqa", tmp_path / "a.jsonl", "train").retriever("1")
+        HotpotQAEnv(data=tmp_path / "a.jsonl", split="train")
+    write(tmp_path / "corpus.jsonl", json.dumps({"id": "7", "contents": "A title\nIt is here."}))
+    env = HotpotQAEnv(data=tmp_path / "a.jsonl", split="train", retriever=tmp_path / "corpus.jsonl")
+    env.reset(seed=0)
+    assert "It is here." in env.step("<search>title</search>")[0]
 
 
 def test_parquet(tmp_path):

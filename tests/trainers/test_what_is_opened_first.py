@@ -212,9 +212,13 @@ def test_what_is_opened_is_what_is_played():
     assert open_environments(settings("--test_tasks=3", "--watch=test")).watched[0].name == "test"
 
 
+def hotpot_rows(prefix="q"):
+    context = [["A title", ["I did."]]]
+    return [{"_id": f"{prefix}{n}", "question": "Who?", "answer": "I", "context": context} for n in range(3)]
+
+
 def test_where_nothing_is_held_out_the_data_need_no_other_split(tmp_path):
-    rows = [{"id": f"q{number}", "question": "Who?", "answers": ["I"]} for number in range(3)]
-    (tmp_path / "train.json").write_text(json.dumps(rows))
+    (tmp_path / "train.json").write_text(json.dumps(hotpot_rows()))
     flags = ["--env=hotpotqa", f"--data={tmp_path}", "--test_tasks=0", "--validation_tasks=0"]
     opened = open_environments(settings(*flags))
     assert opened.tests == opened.watched == []
@@ -222,15 +226,14 @@ def test_where_nothing_is_held_out_the_data_need_no_other_split(tmp_path):
 
 def test_what_is_trained_on_is_not_held_out(refused, tmp_path):
     """A single file is what it is, whatever split is asked for."""
-    rows = [{"id": f"q{number}", "question": "Who?", "answers": ["I"]} for number in range(3)]
-    (tmp_path / "dev.json").write_text(json.dumps(rows))
+    (tmp_path / "dev.json").write_text(json.dumps(hotpot_rows()))
     flags = ["--env=hotpotqa", f"--data={tmp_path / 'dev.json'}"]
     with refused("HotpotQA-v0: 3 of the 3 tasks held out as 'test' are trained on as well. Let --data name a folder"):
         open_environments(settings(*flags))
     with refused("3 of the 3 tasks held out as 'validation' are trained on as well"):
         open_environments(settings(*flags, "--test_tasks=0"))
     assert open_environments(settings(*flags, "--test_tasks=0", "--validation_tasks=0")).tests == []
-    (tmp_path / "train.json").write_text(json.dumps([row | {"id": f"t{row['id']}"} for row in rows]))
+    (tmp_path / "train.json").write_text(json.dumps(hotpot_rows("t")))
     assert len(open_environments(settings("--env=hotpotqa", f"--data={tmp_path}")).tests[0].task_ids) == 3
 
 
