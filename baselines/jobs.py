@@ -26,6 +26,8 @@ INSTRUCTIONS = {
     },
 }
 """What torch's kernels, oneDNN, MKL and numpy's BLAS read at their start, by `Protocol.instructions`."""
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""With another number of threads sums are added up in another order, so a run would not repeat beside fewer others."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Job:
     @property
     def environment(self) -> dict[str, str]:
         """Variables of the run's process that its numbers depend on."""
-        return INSTRUCTIONS[self.protocol.instructions]
+        return ONE_THREAD | INSTRUCTIONS[self.protocol.instructions]
 
     def command(self, folder: Path) -> list[str]:
         """The whole command of a run in `folder`."""

@@ -93,7 +93,7 @@ def run_jobs(
         jobs: in the order in which they should start. A job waits while another one of its seed makes the policy that
             all runs of that seed start from.
         runs: the folder of all runs.
-        num_processes: at a time; the machine's cores are shared out among them.
+        num_processes: at a time, of one thread each.
         on_end: called with a job that has ended well, its folder and its commit; returns what to say about it.
         durations: seconds that runs took in earlier sessions, for the estimate of the time left.
 
@@ -122,11 +122,10 @@ def run_jobs(
             cold_seeds = {run.job.seed for run in running} - warm_seeds
             while len(running) < num_processes and (job := next_job(waiting, cold_seeds)) is not None:
                 waiting.remove(job)
-                threads = threads_of(job, num_processes)
-                if _has_ended(job, runs / job.folder, threads):
+                if _has_ended(job, runs / job.folder):
                     progress.end(_finish(job, runs / job.folder, on_end))
                 else:
-                    running.append(_start(job, runs / job.folder, threads))
+                    running.append(_start(job, runs / job.folder))
                     cold_seeds |= {job.seed} - warm_seeds
             progress.show([(run.seconds, run.share_done) for run in running], len(waiting))
             time.sleep(POLL_SECONDS)
@@ -173,9 +172,9 @@ def may_resume(folder: Path, wanted: Mapping[str, Any]) -> bool:
     return _read_job(folder) == wanted and newest_complete(folder)[0] is not None
 
 
-def _start(job: Job, folder: Path, threads: int) -> _Running:
+def _start(job: Job, folder: Path) -> _Running:
     """Go on with the run in the folder if it is this job's, else begin anew."""
-    wanted = job_record(job, threads, checked_out_commit())
+    wanted = job_record(job, checked_out_commit())
     resume = may_resume(folder, wanted)
     if not resume and folder.exists():
         shutil.rmtree(folder)
@@ -187,17 +186,17 @@ def _start(job: Job, folder: Path, threads: int) -> _Running:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | job.environment | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
+            env=os.environ | job.environment,
             # A group of its own, so that its workers can be stopped with it.
             start_new_session=True,
         )
     return _Running(job, folder, process, time.monotonic())
 
 
-def _has_ended(job: Job, folder: Path, threads: int) -> bool:
+def _has_ended(job: Job, folder: Path) -> bool:
     """Whether the folder holds a whole run of the job that has not been recorded, of whatever commit."""
     known = _read_job(folder)
-    same = isinstance(known, dict) and "commit" in known and known == job_record(job, threads, known["commit"])
+    same = isinstance(known, dict) and "commit" in known and known == job_record(job, known["commit"])
     return same and (folder / "summary.json").exists()
 
 
@@ -207,15 +206,9 @@ def _finish(job: Job, folder: Path, on_end: Callable[[Job, Path, str], str]) -> 
     return said
 
 
-def threads_of(job: Job, num_processes: int) -> int:
-    """Its share of the machine's cores; one where a run is to repeat on other machines and beside fewer others."""
-    return 1 if job.protocol.instructions else max(1, (os.cpu_count() or 1) // num_processes)
-
-
-def job_record(job: Job, threads: int, commit: str) -> dict[str, Any]:
+def job_record(job: Job, commit: str) -> dict[str, Any]:
     """What `job.json` says: all that two halves of a run must share."""
-    # With another number of threads, sums are added up in another order.
-    return {"script": job.algorithm.script, "arguments": job.arguments, "threads": threads, "commit": commit}
+    return {"script": job.algorithm.script, "arguments": job.arguments, "commit": commit}
 
 
 def _read_job(folder: Path) -> dict[str, Any] | None:

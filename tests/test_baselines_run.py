@@ -27,7 +27,6 @@ from steppo_gym.baselines.processes import (
     may_resume,
     next_job,
     run_jobs,
-    threads_of,
 )
 from steppo_gym.baselines.protocols import PROTOCOLS
 from steppo_gym.baselines.records import (
@@ -93,8 +92,12 @@ def folder_of(folder: Path, seed: int) -> Path:
 def finished(tmp_path_factory):
     """A folder with two runs of one algorithm, and what failed."""
     folder = tmp_path_factory.mktemp("matrix")
-    failures = run_tiny(folder, seeds=(0,), algorithms=(STEPPO, BROKEN))
-    failures += run_tiny(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        # As where no variable says it and there are two cores.
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            patch.setenv(name, "2")
+        failures = run_tiny(folder, seeds=(0,), algorithms=(STEPPO, BROKEN))
+        failures += run_tiny(folder)
     return folder, failures
 
 
@@ -125,6 +128,8 @@ def test_a_line_says_what_was_run_and_how_it_went(finished):
     assert (line["curve"][0][1], line["curve"][-1][1]) == (line["success_before"], line["success_after"])
     assert line["curve_by_split"] == {"test": line["curve"]}
     assert [point[0] for point in line["training_curve"]] == [1.0, 2.0]
+    # With more, sums are added up in another order.
+    assert line["hardware"]["torch_threads"] == 1
     assert line["seconds_per_update"] > 0 and line["rollout_seconds"] > 0 and line["failed_rate"] == 0.0
     assert line["config"].items() >= {
         "learning_rate": 1e-3, "epsilon": 0.2, "num_generations": 1, "seed": 1, "watch": "test", "demonstrations": 24,
@@ -161,7 +166,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(finished):
     (own / "summary.json").unlink()
     (own / "checkpoint-4").rename(folder / "checkpoint-4")
     job = Job(TINY, "matrix", STEPPO, POINT, 1)
-    record = job_record(job, threads_of(job, 2), checked_out_commit())
+    record = job_record(job, checked_out_commit())
     (own / "job.json").write_text(json.dumps(record))
     keep_lines(folder, {0})
     assert run_tiny(folder) == []
@@ -176,7 +181,7 @@ def test_a_run_that_ended_unrecorded_is_recorded(finished):
     folder, _ = finished
     before, own = lines_of(folder), folder_of(folder, 0)
     job = Job(TINY, "matrix", STEPPO, POINT, 0)
-    record = job_record(job, threads_of(job, 2), "1234567")
+    record = job_record(job, "1234567")
     (own / "job.json").write_text(json.dumps(record))
     keep_lines(folder, {1})
     started = (own / "log.txt").stat().st_mtime_ns
@@ -185,16 +190,9 @@ def test_a_run_that_ended_unrecorded_is_recorded(finished):
     assert (own / "log.txt").stat().st_mtime_ns == started
 
 
-def test_a_run_that_is_to_repeat_has_one_thread_however_few_run_beside_it(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    shared, held = (Job(replace(TINY, instructions=one), "matrix", STEPPO, POINT, 0) for one in ("", "avx2"))
-    assert [threads_of(shared, number) for number in (1, 3, 9)] == [8, 2, 1]
-    assert [threads_of(held, number) for number in (1, 3, 9)] == [1, 1, 1]
-
-
-@pytest.mark.parametrize("name", ["script", "arguments", "threads", "commit"])
+@pytest.mark.parametrize("name", ["script", "arguments", "commit"])
 def test_a_run_is_never_gone_on_with_under_other_settings(name, tmp_path: Path):
-    wanted = job_record(Job(TINY, "matrix", STEPPO, POINT, 0), 1, "abc1234")
+    wanted = job_record(Job(TINY, "matrix", STEPPO, POINT, 0), "abc1234")
     (tmp_path / "job.json").write_text(json.dumps(wanted))
     assert not may_resume(tmp_path, wanted), "there is no checkpoint"
     (tmp_path / "checkpoint-2").mkdir()
