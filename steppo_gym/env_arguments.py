@@ -38,9 +38,10 @@ def placed(name: str, value: str) -> str:
     # Only places need what knows of searching.
     from steppo_gym.retrieval.engine import names_engine
 
-    path = str(path_of(value))
+    engine, colon, where = value.partition(":") if names_engine(value) else ("", "", value)
+    path = str(path_of(where))
     # Not the path's own test, which raises where a name is too long.
-    return path if os.path.exists(path) and not names_engine(value) else value
+    return f"{engine}{colon}{path}" if where and os.path.exists(path) else value
 
 
 def add_env_arguments(parser: argparse.ArgumentParser) -> None:

@@ -182,9 +182,10 @@ def test_a_place_on_a_command_line_is_the_same_from_every_folder(tmp_path, monke
     for typed in ("games", "./games", "$GAMES"):
         assert env_argument(f"data={typed}") == ("data", str(tmp_path / "games"))
         assert env_argument(f"papers={typed}") == ("papers", str(tmp_path / "games"))
-    # An engine, an address, what is not there, what is no place.
+        assert env_argument(f"retriever=dense:{typed}") == ("retriever", f"dense:{tmp_path / 'games'}")
+    # An engine alone, a name on the hub, an address, what is not there, what is no place.
     others = ("data=other", "data=", f"data={'x' * 10_000}", "data=\0", "split=games")
-    for typed in ("retriever=bm25", "retriever=dense:games", "papers=http://127.0.0.1:9", *others):
+    for typed in ("retriever=bm25", "retriever=dense:other", "papers=http://127.0.0.1:9", *others):
         assert env_argument(typed) == tuple(typed.split("=", 1))
 
 
