@@ -30,6 +30,11 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """With another number of threads sums are added up in another order, so a run would not repeat beside fewer others."""
 
 
+def held(instructions: str) -> dict[str, str]:
+    """Variables of a process whose numbers are to repeat."""
+    return ONE_THREAD | INSTRUCTIONS[instructions]
+
+
 @dataclass(frozen=True)
 class Job:
     """One run: an algorithm at a grid point with a seed."""
@@ -101,7 +106,7 @@ class Job:
     @property
     def environment(self) -> dict[str, str]:
         """Variables of the run's process that its numbers depend on."""
-        return ONE_THREAD | INSTRUCTIONS[self.protocol.instructions]
+        return held(self.protocol.instructions)
 
     def command(self, folder: Path) -> list[str]:
         """The whole command of a run in `folder`."""

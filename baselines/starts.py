@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from steppo_gym.baselines.compared.protocol import Protocol
-from steppo_gym.baselines.jobs import INSTRUCTIONS, ONE_THREAD, REPOSITORY
+from steppo_gym.baselines.jobs import REPOSITORY, held
 from steppo_gym.baselines.protocols import PROTOCOLS
 
 UPDATES = 400
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     protocol = PROTOCOLS[options.protocol]
     wanted = commands(protocol)
     print(f"{protocol.name}: {len(protocol.starts) - len(wanted)} of {len(protocol.starts)} starts are there")
-    environment = os.environ | ONE_THREAD | INSTRUCTIONS[protocol.instructions]
+    environment = os.environ | held(protocol.instructions)
 
     def make(command: list[str]) -> int:
         log = REPOSITORY / f"{command[-1]}.log"
