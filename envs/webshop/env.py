@@ -31,7 +31,7 @@ from steppo_gym.envs.webshop.built_in.generate import SPLITS, Split
 from steppo_gym.envs.webshop.expert import expert_action
 from steppo_gym.envs.webshop.expert_view import best_choice, expert_page, has_looked, wanted
 from steppo_gym.envs.webshop.nouns import NOUN_SOURCES, NounSource, noun_tagger
-from steppo_gym.envs.webshop.reader import overlook, reading_action, slip
+from steppo_gym.envs.webshop.reader import overlook, reading_action, slip, thought
 from steppo_gym.envs.webshop.renaming import renamed
 from steppo_gym.envs.webshop.render import OBSERVATION_MODES, ObservationMode
 from steppo_gym.envs.webshop.reward import PROTOCOLS, Score, ShopProtocol, is_success, purchase_reward, score
@@ -154,7 +154,8 @@ class WebShopEnv(TextEnv):
             else:
                 wrong = slip(page, action, seed=self._episode_seed, step=self.num_steps)
                 self.expert_slip = wrong is not None
-            return format_command(wrong or action, self.action_format)
+            said = "" if wrong else thought(goal, page, looked=looked)
+            return (f"<think>{said}</think>" if said else "") + format_command(wrong or action, self.action_format)
         enough = self._best_choice(self.goal.asin)[1]
         action = expert_action(
             goal,

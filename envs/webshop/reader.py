@@ -1,9 +1,9 @@
 """The expert that knows no more than the pages say: what it demonstrates can be learnt by reading.
 
 It searches for what is wanted and goes down the list. A product that is too dear it passes over, one that does not
-offer an option it leaves. Where the title does not say all that is wanted it reads the features, and where they do not
-say it either it searches again and opens the next one. Else it picks the options and buys. When time runs out it buys
-what it has open.
+offer an option it leaves. Where the title does not say all that is wanted it reads the features and thinks of each
+wanted attribute whether it is there; where one is not it searches again and opens the next product. Else it picks the
+options and buys. When time runs out it buys what it has open.
 
 It takes words as they are, as the built-in shop writes them: in the official one a product may fit and say so in other
 words. `slip` is what it does wrong now and then, so that its episodes show how to go on. `overlook` is a fault
@@ -22,7 +22,7 @@ from steppo_gym.envs.webshop.expert import BACK, BUY, FEATURES, NEXT, Page, Want
 
 SLIP = 0.07
 """Chance of a slip, but for the first search."""
-OVERLOOK = 0.8
+OVERLOOK = 0.65
 """Chance at each product and each list of features that the heedless reader does not mind what it is shown."""
 _NOT_THERE = {"results": BUY, "item": NEXT, "sub": BUY}
 """By kind of page, a click on what others have."""
@@ -56,6 +56,22 @@ def reading_action(wanted: Wanted, page: Page, *, opened: Sequence[str], looked:
     if unsaid and not looked and steps_left >= 3 + len(left):
         return FEATURES
     return _click(left[0]) if left else BUY
+
+
+def thought(wanted: Wanted, page: Page, *, looked: bool) -> str:
+    """What it thinks on a page of features, "slim fit yes soft lining no"; elsewhere nothing.
+
+    Whether it goes on or buys rests on all wanted attributes at once. Said one by one, each is looked up by itself.
+
+    Args:
+        wanted: the goal.
+        page: what is shown.
+        looked: whether the features of the product shown have been seen.
+    """
+    if page.kind != "sub" or not looked:
+        return ""
+    said = " ".join((page.title, *page.features)).lower()
+    return " ".join(f"{word.lower()} {'yes' if word.lower() in said else 'no'}" for word in wanted.attributes)
 
 
 def overlook(wanted: Wanted, page: Page, *, seed: int, step: int) -> str | None:

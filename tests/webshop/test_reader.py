@@ -8,7 +8,7 @@ import pytest
 
 from steppo_gym.envs.webshop.env import WebShopEnv
 from steppo_gym.envs.webshop.expert import BACK, BUY, FEATURES, NEXT, Listed, Page, Wanted
-from steppo_gym.envs.webshop.reader import OVERLOOK, SLIP, overlook, reading_action, slip
+from steppo_gym.envs.webshop.reader import OVERLOOK, SLIP, overlook, reading_action, slip, thought
 
 WANTED = Wanted("hoodie", ("slim fit", "soft lining", "zip pockets"), ("black",), 50.0, "none of its business")
 RESULTS = Page(
@@ -53,6 +53,34 @@ def test_it_searches_again_where_the_features_lack_something():
     other = dataclasses.replace(page, features=("A hoodie by Kestrel", "Tumble dry: made for daily use"))
     assert act(other, looked=True) == SEARCH
     assert act(other, looked=True, steps_left=3) == BACK
+
+
+def test_it_thinks_of_each_wanted_attribute_where_it_reads_features():
+    page = dataclasses.replace(ITEM, kind="sub")
+    assert thought(WANTED, page, looked=True) == "slim fit yes soft lining yes zip pockets yes"
+    other = dataclasses.replace(page, features=("A hoodie by Kestrel", "Tumble dry: made for daily use"))
+    assert thought(WANTED, other, looked=True) == "slim fit yes soft lining yes zip pockets no"
+    # The page of the description is of the same kind, and says nothing of features.
+    assert thought(WANTED, other, looked=False) == ""
+    assert {thought(WANTED, page, looked=True) for page in (Page("index"), RESULTS, ITEM)} == {""}
+
+
+def test_what_it_thinks_is_what_it_does():
+    env = WebShopEnv(split="validation", goals="synthetic", nouns="words", results_per_page=4, expert="clumsy")
+    seen = set()
+    for task_id in env.task_ids[:20]:
+        env.reset(seed=1, options={"task_id": task_id})
+        over = False
+        while not over:
+            response = env.expert_response()
+            said, ended, action = response.partition("</think>")
+            if ended and not env.expert_slip and env.num_steps < 8:
+                lacks = "no" in said.split()
+                seen.add(lacks)
+                assert ("search[" in action) == lacks, response
+            _, _, terminated, truncated, _ = env.step(response)
+            over = terminated or truncated
+    assert seen == {True, False}
 
 
 def test_it_leaves_what_is_too_dear_or_lacks_an_option():
