@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
 import shutil
 import signal
 import time
@@ -12,6 +13,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+import torch
 from forked import fork
 from safetensors.torch import load_file
 
@@ -21,14 +23,14 @@ from steppo_gym.rollouts.demonstrations import MessageCodec, demonstrate
 from steppo_gym.rollouts.env_host import EnvFactory
 from steppo_gym.trainers.make_start import main
 from steppo_gym.trainers.policy.chat import ChatCodec
-from steppo_gym.trainers.policy.small_policy import SmallPolicyConfig, make_tokenizer, stop_token_ids
+from steppo_gym.trainers.policy.small_policy import SmallPolicyConfig, build_model, make_tokenizer, stop_token_ids
 from steppo_gym.trainers.rules import StepPO
 from steppo_gym.trainers.run.arguments import parse_arguments
 from steppo_gym.trainers.run.launch import launch
 from steppo_gym.trainers.run.presets import PRESETS
 from steppo_gym.trainers.run.starts import SHIPPED, read_start, spread, start_of
-from steppo_gym.trainers.warm_start.imitation import POOL, conversations
-from steppo_gym.trainers.warm_start.start import Lesson, Phase, StartRecipe, make_start, retold, start_hash
+from steppo_gym.trainers.warm_start.imitation import POOL, Imitation, conversations
+from steppo_gym.trainers.warm_start.start import Excerpts, Lesson, Phase, StartRecipe, make_start, retold, start_hash
 
 KEY_DOOR = "steppo/KeyDoor-v0"
 READING = Phase("expert", num_updates=6, num_demonstrations=12, retold_share=0.0, batch_size=2)
@@ -127,6 +129,8 @@ def test_what_cannot_be_made_is_refused(tmp_path):
         make(tmp_path / "one", replace(TINY, reading=replace(READING, retold_share=0.5)))
     with pytest.raises(ValueError, match="context must be 'append', got 'rebuilt'"):
         make(tmp_path / "two", replace(TINY, env_kwargs={"context": "rebuilt"}))
+    with pytest.raises(ValueError, match="'expert' thinks in none of its demonstrations"):
+        make(tmp_path / "three", replace(TINY, reading=replace(READING, excerpts=Excerpts(0.5, 6))))
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +161,37 @@ def test_rows_of_like_length_meet(lesson):
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
 
 
+def test_batches_that_are_parted_are_of_any_length(lesson):
+    parted = Lesson(lesson.shown, lesson.env, lesson.codec, replace(lesson.phase, portions=2), seed=0)
+    batches = [[len(row.token_ids) for row in parted.batch(number)] for number in range(POOL)]
+    assert (
+        sum(max(batch) - min(batch) for batch in batches) > POOL * (max(map(max, batches)) - min(map(min, batches))) / 4
+    )
+    # The same rows, in another order.
+    assert sorted(itertools.chain.from_iterable(batches)) == sorted(
+        len(row.token_ids) for number in range(POOL) for row in lesson.batch(number)
+    )
+
+
+def test_in_portions_an_update_is_the_same_but_for_rounding(lesson):
+    rows = [row for number in range(2) for row in lesson.batch(number)]
+
+    def updated(portions):
+        model = build_model(lesson.codec.tokenizer, TINY.policy, seed=0)
+        imitation = Imitation(model, num_updates=40, muon_learning_rate=0.02, adamw_learning_rate=3e-3, pad_token_id=0)
+        return imitation.update(rows, portions), torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    start = torch.cat(
+        [p.detach().flatten() for p in build_model(lesson.codec.tokenizer, TINY.policy, seed=0).parameters()]
+    )
+    loss, whole = updated(1)
+    assert (whole - start).abs().max() > 1e-3
+    for portions in (2, 3, 8, 20):
+        other_loss, parted = updated(portions)
+        assert other_loss == pytest.approx(loss, rel=1e-5)
+        torch.testing.assert_close(parted, whole, rtol=0.0, atol=1e-4)
+
+
 def test_demonstrations_are_told_anew_each_time(lesson):
     decode = lesson.codec.tokenizer.decode
     rows = [row for number in range(POOL) for row in lesson.batch(number)]
@@ -165,6 +200,61 @@ def test_demonstrations_are_told_anew_each_time(lesson):
     plain = Lesson(lesson.shown, lesson.env, lesson.codec, replace(lesson.phase, retold_share=0.0), seed=0)
     rows = [row for number in range(POOL) for row in plain.batch(number)]
     assert len({row.token_ids for row in rows}) <= len(lesson.shown) < len(rows)
+
+
+@pytest.fixture(scope="module")
+def thinking():
+    """Of WebShop, whose expert thinks where it reads features; half of the updates are of excerpts."""
+    kwargs = {"goals": "synthetic", "nouns": "words", "results_per_page": 4, "context": "append", "expert": "clumsy"}
+    spec = EnvFactory("steppo/WebShop-v0", kwargs)
+    env, messages = spec.make(), MessageCodec()
+    episodes = demonstrate(spec, env.task_ids[:12], messages, seed=0)
+    shown = [said for episode in episodes for _, said in conversations(episode, messages)]
+    texts = [text for said in shown for one in said for text in (one.observation, one.response)]
+    tokenizer = make_tokenizer(texts, SmallPolicyConfig(tokenizer="words"))
+    codec = ChatCodec(tokenizer, stop_token_ids=stop_token_ids(tokenizer))
+    phase = Phase("clumsy", 4 * POOL, retold_share=0.0, batch_size=2, portions=2, excerpts=Excerpts(0.5, 6))
+    return Lesson(shown, env, codec, phase, seed=0)
+
+
+def test_a_phase_begins_with_excerpts_in_which_the_expert_thinks(thinking):
+    decode = thinking.codec.tokenizer.decode
+    short = [row for number in range(2 * POOL) for row in thinking.batch(number)]
+    whole = [row for number in range(2 * POOL, 4 * POOL) for row in thinking.batch(number)]
+    assert len(short) == 3 * len(whole) == 3 * 2 * 2 * POOL
+    said = {
+        (one.observation, other.observation, other.response)
+        for conversation in thinking.shown
+        for one, other in zip(conversation[:1] * len(conversation), conversation[1:], strict=False)
+        if other.response.startswith("<think>")
+    }
+    parts = {tuple(re.split(r"<\|assistant\|>|<\|user\|>", decode(row.token_ids))) for row in short}
+    assert {(first, last, answer) for _, first, _, last, answer in parts} <= said
+    assert len(parts) > len(said) / 2
+    # All that counts there is what the expert says.
+    for row in short:
+        learnt = decode([t for t, weight in zip(row.token_ids, row.weights, strict=True) if weight])
+        assert re.fullmatch(r"<action>.*</action><think>.*</think><action>.*</action>", learnt)
+    assert min(decode(row.token_ids).count("<|user|>") for row in whole) > 2
+
+
+def test_an_excerpt_has_as_many_exchanges_before_the_thought_as_it_says(thinking):
+    phase = replace(thinking.phase, excerpts=Excerpts(1.0, 6, num_exchanges=3))
+    longer = Lesson(thinking.shown, thinking.env, thinking.codec, phase, seed=0)
+    rows = [row for number in range(POOL) for row in longer.batch(number)]
+    texts = [longer.codec.tokenizer.decode(row.token_ids).replace("<|end|>", "") for row in rows]
+    parts = {tuple(re.split(r"<\|assistant\|>|<\|user\|>", text)[1:]) for text in texts}
+    said = {
+        tuple(
+            text
+            for one in (*conversation[:1], *conversation[max(1, end - 3) : end])
+            for text in (one.observation, one.response)
+        )
+        for conversation in thinking.shown
+        for end in range(1, len(conversation) + 1)
+        if conversation[end - 1].response.startswith("<think>")
+    }
+    assert parts == said and max(map(len, parts)) == 2 + 2 * 3
 
 
 def test_mistyped_commands_are_not_imitated(lesson):

@@ -69,6 +69,23 @@ def test_a_word_begins_close_to_the_same_word_behind_a_blank(words):
     assert abs(cosine("Ada", " Barlow")) < 0.5
 
 
+def test_a_capitalised_word_begins_close_to_the_same_word_in_small_letters_where_that_is_asked_for():
+    tokenizer = make_tokenizer(["Slim fit, slim Fit: Slim fit, slim Fit"] * 2, SIZE)
+
+    def cosine(model, first, second):
+        weights = model.get_input_embeddings().weight.detach()
+        one, other = (weights[tokenizer.encode(text, add_special_tokens=False)] for text in (first, second))
+        assert one.shape == other.shape == (1, 16)
+        return float(torch.nn.functional.cosine_similarity(one, other))
+
+    plain = build_model(tokenizer, SIZE, seed=0)
+    joined = build_model(tokenizer, dataclasses.replace(SIZE, joins_cases=True), seed=0)
+    assert cosine(joined, " Fit", " fit") > 0.5 > abs(cosine(plain, " Fit", " fit"))
+    assert abs(cosine(joined, " Fit", " slim")) < 0.5
+    changed = (plain.get_input_embeddings().weight != joined.get_input_embeddings().weight).any(-1).nonzero().flatten()
+    assert {tokenizer.decode(token) for token in changed} == {" Fit", " Slim"}, "all else begins as without"
+
+
 def test_biases_are_there_where_they_are_asked_for(words):
     for wanted in (False, True):
         model = build_model(words, dataclasses.replace(SIZE, attention_bias=wanted), seed=0)

@@ -35,6 +35,7 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
 )
 _NAME = re.compile(r" ([a-z]+) (\d{1,2})(?!\d)")
+_CAPITALISED = re.compile(rf"({BLANK}?)([A-Z][a-z]+)")
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class SmallPolicyConfig:
     num_heads: int = 4
     vocab_size: int = 512
     """Size of the BPE part; names with numbers come on top. With "words" the texts decide."""
+    joins_cases: bool = False
+    """With "words": a capitalised word begins close to the same word in small letters, as a title's to a sentence's."""
     attention_bias: bool = False
     """With biases a head can look at a position whatever stands there, which copying several tokens in a row needs."""
     initializer_range: float = 0.1
@@ -134,6 +137,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, config: SmallPolicyConfig, *
         )
         numbers = config.initializer_range * torch.randn(100, config.hidden_size)
         blank = config.initializer_range * torch.randn(config.hidden_size)
+        capital = config.initializer_range * torch.randn(config.hidden_size)
     model.generation_config.eos_token_id = [ids[END], *stop_token_ids(tokenizer)]  # type: ignore[union-attr]
     embeddings: torch.Tensor = model.get_input_embeddings().weight.data  # type: ignore[assignment]
     for text, token in ids.items():
@@ -142,6 +146,11 @@ def build_model(tokenizer: PreTrainedTokenizerFast, config: SmallPolicyConfig, *
         name = _NAME.fullmatch(text)
         if name is not None and f" {name[1]}" in ids:
             embeddings[token] = (embeddings[ids[f" {name[1]}"]] + numbers[int(name[2])]) / 2**0.5
+    if config.joins_cases:
+        for text, token in ids.items():
+            word = _CAPITALISED.fullmatch(text)
+            if word is not None and (small := ids.get(word[1] + word[2].lower())) is not None:
+                embeddings[token] = (embeddings[small] + capital) / 2**0.5
     return model
 
 

@@ -114,17 +114,30 @@ class Imitation:
             for optimizer in self._optimizers
         ]
 
-    def update(self, rows: Sequence[TrainingRow]) -> float:
-        """One update on a batch; returns its loss before the update, the mean over tokens by their weights."""
+    def update(self, rows: Sequence[TrainingRow], portions: int = 1) -> float:
+        """One update on a batch; returns its loss before the update, the mean over tokens by their weights.
+
+        Args:
+            rows: the batch.
+            portions: into which it is parted by length, so that little is padded; their gradients add up.
+        """
         self.model.train()
-        loss = _weighted_loss(self.model, rows, self.pad_token_id)
-        loss.backward()
+        # The order decides how sums are rounded, so a batch that stays whole keeps its own.
+        ordered = sorted(rows, key=lambda row: len(row.token_ids)) if portions > 1 else list(rows)
+        size = -(-len(ordered) // portions)
+        parts = [_padded(ordered[start : start + size], self.pad_token_id) for start in range(0, len(ordered), size)]
+        total = sum(weights.sum() for _, weights in parts)
+        loss = 0.0
+        for ids, weights in parts:
+            part = _weighted_loss(self.model, ids, weights) / total
+            part.backward()
+            loss += float(part.detach())
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer, scheduler in zip(self._optimizers, self._schedulers, strict=True):
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
-        return float(loss.detach())
+        return loss
 
     def state_dict(self) -> dict[str, Any]:
         """All that another `Imitation` of the same arguments needs to go on from here."""
@@ -154,13 +167,18 @@ def _schedule(step: int, total: int) -> float:
     return min(1.0, (step + 1) / (0.05 * total), (total - step) / (0.4 * total))
 
 
-def _weighted_loss(model: Qwen3ForCausalLM, rows: Sequence[TrainingRow], pad_token_id: int) -> torch.Tensor:
+def _padded(rows: Sequence[TrainingRow], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids, int64, [rows, longest], and the loss weights of all tokens but the first of each row, float32, flat."""
     width = max(len(row.token_ids) for row in rows)
     ids = torch.tensor([[*row.token_ids, *[pad_token_id] * (width - len(row.token_ids))] for row in rows])
     weights = torch.tensor([[*row.weights, *[0.0] * (width - len(row.weights))] for row in rows])
+    return ids, weights[:, 1:].flatten()
+
+
+def _weighted_loss(model: Qwen3ForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Sum over tokens."""
     # Rows are padded on the right and attention is causal, so padding needs no mask.
     # The shift is taken from the hidden states: a copy of them costs little, one of the logits does not.
     hidden = model.model(input_ids=ids).last_hidden_state[:, :-1].flatten(0, 1)
     losses = cross_entropy(model.lm_head(hidden), ids[:, 1:].flatten(), reduction="none")
-    weights = weights[:, 1:].flatten()
-    return (losses * weights).sum() / weights.sum()
+    return (losses * weights).sum()

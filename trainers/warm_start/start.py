@@ -46,6 +46,22 @@ Say = Callable[[str], object]
 _STATE = "state.pt"
 _SAVE_EVERY = 100
 """Updates between two states from which an interrupted making goes on."""
+_THOUGHT = "</think>"
+"""In a response of an expert that thinks before it acts."""
+
+
+@dataclass(frozen=True)
+class Excerpts:
+    """What a phase begins with: the first exchange of an episode, and those up to one in which the expert thinks.
+
+    What a thought rests on is learnt there from little text. Nothing else counts in them than what the expert says.
+    """
+
+    share: float
+    """Of the updates of the phase."""
+    batch_size: int
+    num_exchanges: int = 1
+    """Beside the first one."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +82,11 @@ class Phase:
     """Of embeddings and norms."""
     observation_weight: float = 0.3
     """Loss weight of the environment's text."""
+    portions: int = 1
+    """Into which a batch is parted by length. Of one portion, batches are of rows of like length, which is simpler and
+    holds back what long conversations teach and short ones do not.
+    """
+    excerpts: Excerpts | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +132,7 @@ def make_start(
     Raises:
         AllEpisodesFailedError: no demonstration could be played.
         NotImplementedError: demonstrations are to be told anew and the environment cannot.
-        ValueError: the environment's context is not "append".
+        ValueError: the environment's context is not "append", or excerpts are wanted of an expert that does not think.
     """
     spec = EnvFactory(env_id, {"split": split, **recipe.env_kwargs})
     env = spec.make()
@@ -170,19 +191,39 @@ class Lesson:
         return self._pool(number // POOL)[number % POOL]
 
     def _draw_pool(self, number: int) -> list[list[TrainingRow]]:
-        """Batches of rows of like length, so that little is padded."""
+        """Batches; of rows of like length where they are not parted, so that little is padded."""
         rng = random.Random(f"{self.phase.expert} {self.seed} {number}")
-        size = self.phase.batch_size
-        rows = sorted((self._row(rng) for _ in range(POOL * size)), key=lambda row: len(row.token_ids))
+        phase, excerpts = self.phase, self.phase.excerpts
+        if excerpts is not None and number * POOL < excerpts.share * phase.num_updates:
+            shown, size, weight = self._excerpts, excerpts.batch_size, 0.0
+        else:
+            shown, size, weight = self.shown, phase.batch_size, phase.observation_weight
+        rows = [self._row(rng, shown, weight) for _ in range(POOL * size)]
+        if phase.portions == 1:
+            rows.sort(key=lambda row: len(row.token_ids))
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]
         rng.shuffle(batches)
         return batches
 
-    def _row(self, rng: random.Random) -> TrainingRow:
-        conversation = rng.choice(self.shown)
+    @functools.cached_property
+    def _excerpts(self) -> list[Conversation]:
+        assert self.phase.excerpts is not None
+        first = 1 - self.phase.excerpts.num_exchanges
+        found = [
+            said[:1] + said[max(1, first + number) : number + 1]
+            for said in self.shown
+            for number, exchange in enumerate(said)
+            if _THOUGHT in exchange.response
+        ]
+        if not found:
+            raise ValueError(f"There are no excerpts: {self.phase.expert!r} thinks in none of its demonstrations.")
+        return found
+
+    def _row(self, rng: random.Random, shown: Sequence[Conversation], observation_weight: float) -> TrainingRow:
+        conversation = rng.choice(shown)
         if rng.random() < self.phase.retold_share:
             conversation = retold(conversation, self.env, rng)
-        return conversation_row("", conversation, self.codec, self.phase.observation_weight)
+        return conversation_row("", conversation, self.codec, observation_weight)
 
 
 def retold(conversation: Conversation, env: TextEnv, rng: random.Random) -> Conversation:
@@ -254,7 +295,7 @@ def _learn(
     for number in range(done, phase.num_updates):
         rows = lesson.batch(number)
         tokens += sum(len(row.token_ids) for row in rows)
-        loss = imitation.update(rows)
+        loss = imitation.update(rows, phase.portions)
         if (number + 1) % _SAVE_EVERY == 0:
             saved = {"imitation": imitation.state_dict(), "done": number + 1}
             _write_whole(state, functools.partial(torch.save, saved))
