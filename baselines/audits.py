@@ -21,7 +21,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from steppo_gym.baselines.compared.default_jobs import HOTPOTQA, MAIN_JOB, MAIN_JOB_FIRST_START, PAPER_SEARCH, WEBSHOP
+from steppo_gym.baselines.compared.default_jobs import (
+    HOTPOTQA,
+    MAIN_JOB,
+    MAIN_JOB_FIRST_START,
+    PAPER_SEARCH,
+    WEBSHOP,
+    WEBSHOP_FIRST_START,
+)
 from steppo_gym.baselines.compared.head_to_head import HEAD_TO_HEAD_KEY_DOOR
 from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.jobs import REPOSITORY, Job
@@ -47,6 +54,7 @@ TASKS: dict[str, Protocol] = {
     "alfworld_warm": ALFWORLD,
     "hotpotqa": HOTPOTQA,
     "webshop": WEBSHOP,
+    "webshop_first_start": WEBSHOP_FIRST_START,
     "paper_search": PAPER_SEARCH,
 }
 """Whose StepPO run is audited. Only those of KeyDoor and alfworld_warm are of several rules, which can be ordered."""

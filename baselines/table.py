@@ -13,7 +13,14 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from steppo_gym.baselines.compared.default_jobs import HOTPOTQA, MAIN_JOB, MUSIQUE, PAPER_SEARCH, WEBSHOP
+from steppo_gym.baselines.compared.default_jobs import (
+    ALFWORLD_FULL,
+    HOTPOTQA,
+    MAIN_JOB,
+    MUSIQUE,
+    PAPER_SEARCH,
+    WEBSHOP,
+)
 from steppo_gym.baselines.compared.head_to_head import (
     HEAD_TO_HEAD_ALFWORLD,
     HEAD_TO_HEAD_HOTPOTQA,
@@ -34,6 +41,7 @@ from steppo_gym.baselines.tables.text_table import write_between
 IN_THE_README = (HEAD_TO_HEAD_KEY_DOOR, HEAD_TO_HEAD_ALFWORLD, HEAD_TO_HEAD_HOTPOTQA, HEAD_TO_HEAD_PAPER_SEARCH)
 FROM_SHIPPED_STARTS = {
     "alfworld-easy": MAIN_JOB,
+    "alfworld-full": ALFWORLD_FULL,
     "hotpotqa": HOTPOTQA,
     "musique": MUSIQUE,
     "paper_search": PAPER_SEARCH,

@@ -129,10 +129,11 @@ def test_every_algorithm_is_compared():
 
 
 @pytest.mark.parametrize("stage", ["grid", "matrix"])
-@pytest.mark.parametrize("protocol", [p for p in PROTOCOLS.values() if p.arguments], ids=lambda protocol: protocol.name)
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 def test_the_last_evaluation_is_after_the_last_update(protocol: Protocol, stage):
-    flags = flags_of(jobs_of(protocol, stage)[0].arguments)
-    assert int(flags["--iterations"]) % int(flags["--evaluate_every"]) == 0
+    job = jobs_of(protocol, stage)[0]
+    config = parse_arguments(ALGORITHMS[job.algorithm.script], job.arguments).config
+    assert config.iterations % config.evaluate_every == 0
 
 
 def test_the_grid_may_have_flags_of_its_own():
@@ -205,7 +206,7 @@ def test_options_are_those_that_the_first_task_chose_for_every_rule(protocol: Pr
     # A run whose environments are not those of its start is refused.
     for job in jobs_of(protocol, "matrix"):
         settings = parse_arguments(ALGORITHMS[job.algorithm.script], job.arguments)
-        (recipe,) = settings.preset.starts.values()
+        recipe = next(iter(settings.preset.starts.values()))
         assert (settings.env_kwargs, settings.run.invalid_action_reward) == (recipe.env_kwargs, 0.0)
 
 

@@ -53,6 +53,13 @@ MAIN_JOB = replace(
     tuning="the learning rate is one of three that were tried with another seed, on validation tasks",
 )
 
+ALFWORLD_FULL = replace(
+    from_shipped_start(MAIN_JOB_WARM, "alfworld_full_default", 3e-4),
+    title="StepPO on procedural ALFWorld, all six types: `trainers/steppo.py --env alfworld --difficulty full`",
+    arguments=("--difficulty", "full"),
+    tuning="the learning rate is one of two that were tried with another seed, on validation tasks",
+)
+
 
 def default_job(
     name: str, title: str, *metrics: str, learning_rate: float = 5e-4, lists_actions: bool = False
@@ -86,17 +93,30 @@ HOTPOTQA_BOOTSTRAP = replace(
     ),
 )
 MUSIQUE = from_shipped_start(default_job("musique", "procedural MuSiQue", "f1", "searches"), "musique_default", 1e-4)
+_SHORT_RESPONSES = ("--max_completion_length", "24")
 WEBSHOP_WARM = replace(
     default_job("webshop", "the built-in WebShop", "task_score", "return", learning_rate=3e-4, lists_actions=True),
     tuning=(
         "learning rate and demonstrations were changed after runs on these tasks (envs/webshop/README.md); played when "
         "a command that the shop ignores cost 0.1, as a malformed response still does"
     ),
+    defaults=(*BOOTSTRAP, *_SHORT_RESPONSES),
     superseded=WITHOUT_READING,
 )
-WEBSHOP = replace(
+WEBSHOP_FIRST_START = replace(
     from_shipped_start(WEBSHOP_WARM, "webshop_shipped", 1e-4),
+    title="StepPO on the built-in WebShop, from the first start that was shipped",
+    defaults=_SHORT_RESPONSES,
     tuning="the learning rate is that of a first run with another seed, on validation tasks",
+    superseded=(
+        "Played from the first start that came with the package, whose reader solved 56 % of the tasks and did not "
+        "decline a product whatever its features said. One that thinks there has taken its place, and so has the "
+        "protocol with runs from that one."
+    ),
+)
+WEBSHOP = replace(
+    from_shipped_start(WEBSHOP_WARM, "webshop_default", 3e-4),
+    tuning="the learning rate is one of two that were tried with another seed, on validation tasks",
 )
 PAPER_SEARCH_LABELED = replace(
     default_job("paper_search", "the built-in field of papers", "recall", "f1", "return"),
@@ -112,11 +132,13 @@ DEFAULT_JOBS = (
     MAIN_JOB,
     MAIN_JOB_FIRST_START,
     MAIN_JOB_WARM,
+    ALFWORLD_FULL,
     HOTPOTQA,
     HOTPOTQA_BOOTSTRAP,
     HOTPOTQA_WARM,
     MUSIQUE,
     WEBSHOP,
+    WEBSHOP_FIRST_START,
     WEBSHOP_WARM,
     PAPER_SEARCH,
     PAPER_SEARCH_LABELED,

@@ -109,13 +109,23 @@ def test_a_flag_that_does_something_is_taken():
     assert parse_arguments(RLOO, ["--env=key_door"]).config.kl_in == "reward", "RLOO's own default"
 
 
-def test_the_easiest_tasks_have_settings_of_their_own_that_a_flag_still_beats():
+def test_a_difficulty_has_settings_of_its_own_that_a_flag_still_beats():
     def rate(*flags):
         return parse_arguments(StepPO, ["--env=alfworld", *flags]).config.learning_rate
 
     assert rate() == rate("--difficulty", "easy") < rate("--difficulty=medium") == rate("--data", "x")
     assert rate("--learning_rate=0.5") == 0.5
     assert rate("--model_name_or_path", "x") == StepConfig.learning_rate
+
+
+def test_a_difficulty_has_keywords_of_its_own_that_a_flag_still_beats():
+    def limit(*flags):
+        return parse_arguments(StepPO, ["--env=alfworld", *flags]).env_kwargs.get("max_steps")
+
+    assert (limit(), limit("--difficulty=medium"), limit("--data", "x")) == (None, None, None)
+    assert limit("--difficulty=full") == 30
+    assert limit("--difficulty=full", "--env_args", "max_steps=20") == 20
+    assert limit("--difficulty=full", "--model_name_or_path", "x") is None
 
 
 def test_what_may_be_none_can_be_given_as_none(refused):

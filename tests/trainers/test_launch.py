@@ -26,7 +26,7 @@ from steppo_gym.trainers.policy.critic import Critic
 from steppo_gym.trainers.rules import ALGORITHMS, StepPO
 from steppo_gym.trainers.run.arguments import HELP_GROUPS, USUAL_NAMES, parse_arguments
 from steppo_gym.trainers.run.launch import launch
-from steppo_gym.trainers.run.presets import PRESETS
+from steppo_gym.trainers.run.presets import PRESETS, Difficulty
 from steppo_gym.trainers.run.report import read_metrics
 from steppo_gym.trainers.step_config import StepConfig
 
@@ -249,7 +249,8 @@ def test_help_shows_flags_that_exist_with_the_values_of_the_task(task, capsys):
         assert any(hasattr(part, name) for part in (found.run, found.config, found.model, found.rule, found.critic)), (
             name
         )
-    for name, value in {**PRESETS[task].small_policy_settings, **PRESETS[task].easiest_settings}.items():
+    easiest = next(iter(PRESETS[task].difficulties.values()), Difficulty())
+    for name, value in {**PRESETS[task].small_policy_settings, **easiest.settings}.items():
         if name in names:
             assert re.search(rf"--{name} .*\[{re.escape(str(value))}\]$", shown, flags=re.MULTILINE), name
     with pytest.raises(SystemExit) as ended:

@@ -33,7 +33,7 @@ from steppo_gym.trainers.run.checks import (
     check_served_folder,
     refuse,
 )
-from steppo_gym.trainers.run.presets import Preset, preset_of, task_name
+from steppo_gym.trainers.run.presets import Difficulty, Preset, preset_of, task_name
 from steppo_gym.trainers.run.recipes import with_recipes
 from steppo_gym.trainers.run.settings import RunArguments, RunSettings
 from steppo_gym.trainers.step_config import CHECKPOINTING, StepConfig, check_rule
@@ -147,7 +147,7 @@ def parse_arguments(rule: type[CreditRule], argv: Sequence[str] | None = None) -
     run.data = None if run.data is None else placed("data", run.data)
     given = check_run(run, preset)
     run.context = run.context or ("rebuilt" if model.model_name_or_path else "append")
-    kwargs = env_keywords(run, given, {} if model.model_name_or_path else preset.small_policy_kwargs)
+    kwargs = env_keywords(run, given, {} if model.model_name_or_path else preset.keywords_of(run.difficulty))
     return RunSettings(run, config, assign, critic[0] if critic else None, model, preset, kwargs)
 
 
@@ -224,13 +224,13 @@ def _defaults(rule: type[CreditRule], preset: Preset, first: argparse.Namespace)
     if unknown:
         refuse(f"{rule.title()}: defaults names {', '.join(sorted(unknown))}, which no run has.")
     if preset.difficulties and first.data is None:
-        defaults["difficulty"] = preset.difficulties[0]
+        defaults["difficulty"] = next(iter(preset.difficulties))
     if first.model_name_or_path is None:
         # A small model gains nothing from bfloat16, and log-probabilities then differ from those of sampling.
         defaults |= {"context": "append", "bf16": False, "invalid_action_reward": preset.invalid_action_reward}
         of_critic = () if rule.critic else _names(CriticConfig)
-        easiest = first.difficulty in (None, *preset.difficulties[:1]) and first.data is None
-        fitting = {**preset.small_policy_settings, **(preset.easiest_settings if easiest else {})}
+        difficulty = preset.difficulties.get(first.difficulty or defaults.get("difficulty", ""), Difficulty())
+        fitting = {**preset.small_policy_settings, **difficulty.settings}
         defaults |= {name: value for name, value in fitting.items() if name not in of_critic}
         defaults |= {"demonstrations": preset.warm_start.num_demonstrations}
         defaults |= {"warm_start_updates": preset.warm_start.num_updates}

@@ -9,8 +9,18 @@ from typing import Any
 from steppo_gym.command_line import did_you_mean
 from steppo_gym.rollouts.pool import EnvFactory
 from steppo_gym.trainers.policy.small_policy import SmallPolicyConfig
-from steppo_gym.trainers.warm_start.start import Phase, StartRecipe
+from steppo_gym.trainers.warm_start.start import Excerpts, Phase, StartRecipe
 from steppo_gym.trainers.warm_start.warm_start import WarmStartConfig
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """What differs on tasks of one difficulty of the built-in data when the default policy is trained."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of the run, from those of the task."""
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Keywords of all environments, beside those of the task."""
 
 
 @dataclass(frozen=True)
@@ -29,21 +39,23 @@ class Preset:
     """Reward of an invalid action in training, unless the run says otherwise, when the default policy is trained; None
     for the protocol's.
     """
-    difficulties: tuple[str, ...] = ()
-    """Of the built-in data, easiest first; empty if it has only one."""
+    difficulties: Mapping[str, Difficulty] = field(default_factory=dict)
+    """Of the built-in data by name, easiest first; empty if it has only one."""
     official_splits: Mapping[str, str] = field(default_factory=dict)
     """Which split of the official data stands in for one that only the built-in data has."""
     small_policy_settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the run that differ from the defaults when the default policy is trained; those of the critic for the
     rules that have one.
     """
-    easiest_settings: Mapping[str, Any] = field(default_factory=dict)
-    """What differs from these on the easiest of the built-in difficulties, for which a start is shipped."""
     small_policy_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Keywords of all environments, those of the tests too, when the default policy is trained."""
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
     starts: Mapping[str, StartRecipe] = field(default_factory=dict)
     """By name: policies that are made once and shipped, see `steppo_gym.trainers.warm_start.start`."""
+
+    def keywords_of(self, difficulty: str | None) -> dict[str, Any]:
+        """Keywords of all environments when the default policy is trained; None is that of official data."""
+        return {**self.small_policy_kwargs, **self.difficulties.get(difficulty or "", Difficulty()).kwargs}
 
     def spec(self, split: str, kwargs: Mapping[str, Any]) -> EnvFactory:
         """The environment of a split, with the run's keywords."""
@@ -69,27 +81,26 @@ _READER = WarmStartConfig(
     num_demonstrations=5000, num_updates=3000, policy=SmallPolicyConfig(tokenizer="words", attention_bias=True)
 )
 
+_READING_POLICY = SmallPolicyConfig(tokenizer="words", hidden_size=128, num_layers=3, attention_bias=True)
+_FAULT = Phase("hasty", 300, 1500, muon_learning_rate=0.005, adamw_learning_rate=1e-3)
+"""At lower rates and for a short time: the policy has to err and still be able to read."""
+
+_WALKS_PAST = replace(_FAULT, expert="heedless", num_demonstrations=Phase.num_demonstrations)
+
 
 def _reading_start(
     kwargs: Mapping[str, Any],
+    reading: Phase,
     *,
-    num_updates: int,
-    batch_size: int,
-    num_demonstrations: int = Phase.num_demonstrations,
+    fault: str = _FAULT.expert,
+    policy: SmallPolicyConfig = _READING_POLICY,
 ) -> StartRecipe:
-    """A start where observations are sentences; about 8,000 tokens an update."""
+    """A start where observations are sentences; an update reads about 8,000 tokens."""
     return StartRecipe(
         env_kwargs={**kwargs, "context": "append", "action_format": "tag"},
-        reading=Phase("clumsy", num_updates=num_updates, num_demonstrations=num_demonstrations, batch_size=batch_size),
-        fault=Phase(
-            "hasty",
-            num_updates=300,
-            num_demonstrations=1500,
-            batch_size=batch_size,
-            muon_learning_rate=0.005,
-            adamw_learning_rate=1e-3,
-        ),
-        policy=SmallPolicyConfig(tokenizer="words", hidden_size=128, num_layers=3, attention_bias=True),
+        reading=reading,
+        fault=replace(_FAULT, expert=fault, batch_size=reading.batch_size, portions=reading.portions),
+        policy=policy,
     )
 
 
@@ -101,14 +112,7 @@ _FEW_TITLES = {"abstract_words": 0, "listed_papers": 3}
 """Titles of the newest three alone."""
 
 
-def _multihop_qa(
-    env_id: str,
-    start: str,
-    num_updates: int,
-    *,
-    num_demonstrations: int = Phase.num_demonstrations,
-    settings: Mapping[str, Any] = _STARTED_SETTINGS,
-) -> Preset:
+def _multihop_qa(env_id: str, start: str, reading: Phase, *, settings: Mapping[str, Any] = _STARTED_SETTINGS) -> Preset:
     return Preset(
         env_id=env_id,
         demonstration_kwargs={"expert": "hasty"},
@@ -117,11 +121,7 @@ def _multihop_qa(
         small_policy_settings=settings,
         small_policy_kwargs=_TWO_PASSAGES,
         warm_start=_READER,
-        starts={
-            start: _reading_start(
-                _TWO_PASSAGES, num_updates=num_updates, num_demonstrations=num_demonstrations, batch_size=48
-            )
-        },
+        starts={start: _reading_start(_TWO_PASSAGES, reading)},
     )
 
 
@@ -133,7 +133,13 @@ PRESETS: dict[str, Preset] = {
         demonstration_kwargs={"expert": "hasty"},
         # Without a price, a small policy drifts into commands that do nothing; with a high one, it stops taking things.
         invalid_action_reward=-0.02,
-        difficulties=("easy", "medium", "full"),
+        difficulties={
+            # With 1e-3 the fault of the start is gone after one iteration, and a fifth of the commands is invalid.
+            "easy": Difficulty({"learning_rate": 1e-4}),
+            "medium": Difficulty(),
+            # In 20 steps an expert that has to look for things does three of five.
+            "full": Difficulty({"learning_rate": 3e-4, "iterations": 20}, {"max_steps": 30}),
+        },
         official_splits={"test_seen": "valid_seen", "test_unseen": "valid_unseen"},
         small_policy_settings={
             "learning_rate": 1e-3,
@@ -145,17 +151,20 @@ PRESETS: dict[str, Preset] = {
             "save_every": 4,
             "max_tokens_per_micro_batch": 4096,
         },
-        # With 1e-3 the fault of the start is gone after one iteration, and a fifth of the commands is invalid.
-        easiest_settings={"learning_rate": 1e-4},
         starts={
             "alfworld-easy": StartRecipe(
                 env_kwargs={"difficulty": "easy", "context": "append", "action_format": "tag"},
                 # With 3,500 demonstrations, one a task, it reads 70 % of the tasks instead of nearly all.
-                reading=Phase("clumsy", num_updates=4000, num_demonstrations=12000),
-                # At lower rates and for a short time: the policy has to err and still be able to read.
-                fault=Phase("heedless", num_updates=300, muon_learning_rate=0.005, adamw_learning_rate=1e-3),
+                reading=Phase("clumsy", 4000, 12000),
+                fault=_WALKS_PAST,
                 policy=SmallPolicyConfig(hidden_size=128, num_layers=3, attention_bias=True),
-            )
+            ),
+            "alfworld-full": StartRecipe(
+                env_kwargs={"difficulty": "full", "max_steps": 30, "context": "append", "action_format": "tag"},
+                reading=Phase("clumsy", 4000, 12000, batch_size=20, portions=4),
+                fault=replace(_WALKS_PAST, batch_size=20, portions=4),
+                policy=SmallPolicyConfig(hidden_size=128, num_layers=3, attention_bias=True),
+            ),
         },
     ),
     "key_door": Preset(
@@ -171,23 +180,40 @@ PRESETS: dict[str, Preset] = {
         },
         warm_start=WarmStartConfig(num_demonstrations=300, num_updates=150),
     ),
-    "hotpotqa": _multihop_qa("steppo/HotpotQA-v0", "hotpotqa", 4500),
+    "hotpotqa": _multihop_qa("steppo/HotpotQA-v0", "hotpotqa", Phase("clumsy", 4500, batch_size=48)),
     "2wiki": _multihop_qa(
         "steppo/2WikiMultihopQA-v0",
         "2wiki",
-        4500,
-        num_demonstrations=8000,
+        Phase("clumsy", 4500, 8000, batch_size=48, portions=4, excerpts=Excerpts(0.3, 48, num_exchanges=2)),
         settings={**_READING_SETTINGS, "max_completion_length": 32},
     ),
-    "musique": _multihop_qa("steppo/MuSiQue-v0", "musique", 4000, settings={**_STARTED_SETTINGS, "iterations": 12}),
+    "musique": _multihop_qa(
+        "steppo/MuSiQue-v0",
+        "musique",
+        Phase("clumsy", 4000, batch_size=48),
+        settings={**_STARTED_SETTINGS, "iterations": 12},
+    ),
     "webshop": Preset(
         env_id="steppo/WebShop-v0",
         demonstration_kwargs={"expert": "hasty"},
-        small_policy_settings={**_STARTED_SETTINGS, "max_completion_length": 24, "iterations": 12},
+        small_policy_settings={
+            **_STARTED_SETTINGS,
+            "learning_rate": 3e-4,
+            "max_completion_length": 48,
+            "iterations": 12,
+        },
         small_policy_kwargs=_SHORT_PAGES,
         # Episodes are long, so small batches leave time for more updates, and one error would spoil the rest of them.
         warm_start=replace(_READER, num_updates=1200, batch_size=8, corruption_rate=0.1),
-        starts={"webshop": _reading_start(_SHORT_PAGES, num_updates=5500, batch_size=16)},
+        starts={
+            "webshop": _reading_start(
+                _SHORT_PAGES,
+                # What a thought rests on is learnt first and alone, or it is not learnt.
+                Phase("clumsy", 3400, 8000, batch_size=16, portions=4, excerpts=Excerpts(0.3, 48)),
+                fault="heedless",
+                policy=replace(_READING_POLICY, joins_cases=True),
+            )
+        },
     ),
     "paper_search": Preset(
         env_id="steppo/PaperSearch-v0",
@@ -196,7 +222,7 @@ PRESETS: dict[str, Preset] = {
         small_policy_settings={**_STARTED_SETTINGS, "max_completion_length": 20, "iterations": 12},
         small_policy_kwargs=_FEW_TITLES,
         warm_start=replace(_READER, num_updates=1500),
-        starts={"paper_search": _reading_start(_FEW_TITLES, num_updates=3000, batch_size=32)},
+        starts={"paper_search": _reading_start(_FEW_TITLES, Phase("clumsy", 3000, batch_size=32))},
     ),
 }
 
