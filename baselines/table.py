@@ -19,6 +19,7 @@ from steppo_gym.baselines.compared.default_jobs import (
     MAIN_JOB,
     MUSIQUE,
     PAPER_SEARCH,
+    TWO_WIKI,
     WEBSHOP,
 )
 from steppo_gym.baselines.compared.head_to_head import (
@@ -43,6 +44,7 @@ FROM_SHIPPED_STARTS = {
     "alfworld-easy": MAIN_JOB,
     "alfworld-full": ALFWORLD_FULL,
     "hotpotqa": HOTPOTQA,
+    "2wiki": TWO_WIKI,
     "musique": MUSIQUE,
     "paper_search": PAPER_SEARCH,
     "webshop": WEBSHOP,

@@ -93,6 +93,9 @@ HOTPOTQA_BOOTSTRAP = replace(
     ),
 )
 MUSIQUE = from_shipped_start(default_job("musique", "procedural MuSiQue", "f1", "searches"), "musique_default", 1e-4)
+TWO_WIKI = from_shipped_start(
+    default_job("2wiki", "procedural 2WikiMultihopQA", "f1", "searches"), "2wiki_default", 1e-4
+)
 _SHORT_RESPONSES = ("--max_completion_length", "24")
 WEBSHOP_WARM = replace(
     default_job("webshop", "the built-in WebShop", "task_score", "return", learning_rate=3e-4, lists_actions=True),
@@ -137,6 +140,7 @@ DEFAULT_JOBS = (
     HOTPOTQA_BOOTSTRAP,
     HOTPOTQA_WARM,
     MUSIQUE,
+    TWO_WIKI,
     WEBSHOP,
     WEBSHOP_FIRST_START,
     WEBSHOP_WARM,

@@ -137,7 +137,7 @@ PAPER_SEARCH_GIGPO_RATE = replace(
 )
 HEAD_TO_HEAD_WEBSHOP = _on(
     "webshop", "Built-in WebShop", "webshop", *_SEARCHING, "--max_completion_length", "48",
-    score=0.4, lists_actions=True, metrics=("task_score", "return"),
+    score=0.6, lists_actions=True, metrics=("task_score", "return"),
 )  # fmt: skip
 
 HEAD_TO_HEAD = (

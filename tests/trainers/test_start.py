@@ -238,25 +238,6 @@ def test_a_phase_begins_with_excerpts_in_which_the_expert_thinks(thinking):
     assert min(decode(row.token_ids).count("<|user|>") for row in whole) > 2
 
 
-def test_an_excerpt_has_as_many_exchanges_before_the_thought_as_it_says(thinking):
-    phase = replace(thinking.phase, excerpts=Excerpts(1.0, 6, num_exchanges=3))
-    longer = Lesson(thinking.shown, thinking.env, thinking.codec, phase, seed=0)
-    rows = [row for number in range(POOL) for row in longer.batch(number)]
-    texts = [longer.codec.tokenizer.decode(row.token_ids).replace("<|end|>", "") for row in rows]
-    parts = {tuple(re.split(r"<\|assistant\|>|<\|user\|>", text)[1:]) for text in texts}
-    said = {
-        tuple(
-            text
-            for one in (*conversation[:1], *conversation[max(1, end - 3) : end])
-            for text in (one.observation, one.response)
-        )
-        for conversation in thinking.shown
-        for end in range(1, len(conversation) + 1)
-        if conversation[end - 1].response.startswith("<think>")
-    }
-    assert parts == said and max(map(len, parts)) == 2 + 2 * 3
-
-
 def test_mistyped_commands_are_not_imitated(lesson):
     slips = sum(one.slip for said in lesson.shown for one in said)
     assert slips > 0

@@ -184,8 +184,8 @@ PRESETS: dict[str, Preset] = {
     "2wiki": _multihop_qa(
         "steppo/2WikiMultihopQA-v0",
         "2wiki",
-        Phase("clumsy", 4500, 8000, batch_size=48, portions=4, excerpts=Excerpts(0.3, 48, num_exchanges=2)),
-        settings={**_READING_SETTINGS, "max_completion_length": 32},
+        Phase("clumsy", 4500, 8000, batch_size=48),
+        settings={**_STARTED_SETTINGS, "max_completion_length": 32, "iterations": 12},
     ),
     "musique": _multihop_qa(
         "steppo/MuSiQue-v0",

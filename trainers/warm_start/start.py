@@ -52,7 +52,7 @@ _THOUGHT = "</think>"
 
 @dataclass(frozen=True)
 class Excerpts:
-    """What a phase begins with: the first exchange of an episode, and those up to one in which the expert thinks.
+    """What a phase begins with: the first exchange of an episode, and one in which the expert thinks.
 
     What a thought rests on is learnt there from little text. Nothing else counts in them than what the expert says.
     """
@@ -60,8 +60,6 @@ class Excerpts:
     share: float
     """Of the updates of the phase."""
     batch_size: int
-    num_exchanges: int = 1
-    """Beside the first one."""
 
 
 @dataclass(frozen=True)
@@ -207,14 +205,7 @@ class Lesson:
 
     @functools.cached_property
     def _excerpts(self) -> list[Conversation]:
-        assert self.phase.excerpts is not None
-        first = 1 - self.phase.excerpts.num_exchanges
-        found = [
-            said[:1] + said[max(1, first + number) : number + 1]
-            for said in self.shown
-            for number, exchange in enumerate(said)
-            if _THOUGHT in exchange.response
-        ]
+        found = [(said[0], one) for said in self.shown for one in said[1:] if _THOUGHT in one.response]
         if not found:
             raise ValueError(f"There are no excerpts: {self.phase.expert!r} thinks in none of its demonstrations.")
         return found
