@@ -2,7 +2,7 @@
 
 python baselines/table.py                    # print the tables of all protocols; nothing is written
 python baselines/table.py alfworld key_door  # of some
-python baselines/table.py --write            # the blocks of README.md and docs/starts.md, RESULTS.md, figures/
+python baselines/table.py --write            # the blocks of both READMEs and docs/starts.md, RESULTS.md, figures/
 python baselines/table.py alfworld --figures /tmp/figures
 """
 
@@ -35,7 +35,7 @@ from steppo_gym.baselines.records import RESULTS, MixedProtocolsError, read_resu
 from steppo_gym.baselines.tables.figures import draw_curves
 from steppo_gym.baselines.tables.listing import listing
 from steppo_gym.baselines.tables.short_block import README_MARKERS, short_block
-from steppo_gym.baselines.tables.starts_block import STARTS_MARKERS, starts_block
+from steppo_gym.baselines.tables.starts_block import INVALID_MARKERS, STARTS_MARKERS, invalid_block, starts_block
 from steppo_gym.baselines.tables.summary import summary
 from steppo_gym.baselines.tables.text_table import write_between
 
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def write(repository: Path, results: Path) -> None:
-    """Write the blocks of the README and of docs/starts.md, RESULTS.md and the figures of a checkout.
+    """Write the blocks of both READMEs and of docs/starts.md, RESULTS.md and the figures of a checkout.
 
     Raises:
         MixedProtocolsError: lines do not belong together.
@@ -83,6 +83,7 @@ def write(repository: Path, results: Path) -> None:
     write_between(repository / "README.md", README_MARKERS, short_block(results, IN_THE_README))
     starts = starts_block(results, repository / "trainers" / "starts", FROM_SHIPPED_STARTS)
     write_between(repository / "docs" / "starts.md", STARTS_MARKERS, starts)
+    write_between(folder / "README.md", INVALID_MARKERS, invalid_block(results, FROM_SHIPPED_STARTS.values()))
     (folder / "RESULTS.md").write_text(listing(results, protocols), encoding="utf-8")
     write_figures(folder / "figures", results, protocols)
 
@@ -101,7 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where the lines are")
     parser.add_argument("--figures", type=Path, metavar="FOLDER", help="draw learning curves into this folder")
     parser.add_argument(
-        "--write", action="store_true", help="write the blocks of README.md and docs/starts.md, RESULTS.md and figures/"
+        "--write",
+        action="store_true",
+        help="write the blocks of both READMEs and docs/starts.md, RESULTS.md and figures/",
     )
     return parser
 

@@ -36,7 +36,7 @@ from steppo_gym.baselines.tables.figures import draw_curves
 from steppo_gym.baselines.tables.listing import listing
 from steppo_gym.baselines.tables.over_tasks import aggregate, over_tasks
 from steppo_gym.baselines.tables.short_block import README_MARKERS, short_block
-from steppo_gym.baselines.tables.starts_block import STARTS_MARKERS, starts_block
+from steppo_gym.baselines.tables.starts_block import INVALID_MARKERS, STARTS_MARKERS, invalid_block, starts_block
 from steppo_gym.baselines.tables.summary import bounds, summary, table
 from steppo_gym.baselines.tables.text_table import p_value, percent, write_between
 
@@ -467,6 +467,26 @@ def test_runs_from_a_start_stand_beside_its_ceiling(results: Path, tmp_path: Pat
     assert len(cells(starts_block(tmp_path, tmp_path, {"reader": PROTOCOL}))) == 1
 
 
+def test_invalid_actions_stand_beside_those_of_the_start(tmp_path: Path):
+    def rates(greedy, sampled):
+        return {"greedy": {"a": {"invalid_rate": greedy}, "b": {"invalid_rate": 0.0}}, "sampled": {"a": sampled}}
+
+    write_lines(
+        tmp_path,
+        "matrix",
+        [
+            matrix_line(STEPPO, seed, 0.5, before=rates(0.2, {"invalid_rate": 0.3}), after=rates(*after))
+            for seed, after in enumerate(
+                [(0.04, {"invalid_rate": 0.06}), (0.02, {"invalid_rate": 0.5}), (0.08, {"invalid_rate": 0.1})]
+            )
+        ],
+    )
+    assert cells(invalid_block(tmp_path, [PROTOCOL]))[1:] == [
+        ["A small comparison", "10.0", "1.0 to 4.0", "30.0", "6.0 to 50.0"]
+    ]
+    assert len(cells(invalid_block(tmp_path / "none", [PROTOCOL]))) == 1
+
+
 def test_the_command_writes_only_where_it_is_told(tmp_path: Path, repository: Path, capsys: pytest.CaptureFixture[str]):
     kept = [
         "README.md",
@@ -610,6 +630,8 @@ def test_the_readme_and_the_list_show_the_recorded_lines(repository: Path):
     )
     starts = starts_block(RESULTS, repository / "trainers" / "starts", FROM_SHIPPED_STARTS)
     assert block("docs/starts.md", STARTS_MARKERS) == starts, "run python baselines/table.py --write"
+    invalid = invalid_block(RESULTS, FROM_SHIPPED_STARTS.values())
+    assert block("baselines/README.md", INVALID_MARKERS) == invalid, "run python baselines/table.py --write"
     page = (repository / "baselines" / "RESULTS.md").read_text(encoding="utf-8")
     assert page == listing(RESULTS, PROTOCOLS.values()), "run python baselines/table.py --write"
 

@@ -1,9 +1,9 @@
-"""The table of docs/starts.md: what runs from the shipped starts reach, beside their ceiling, chance and the expert."""
+"""Tables of runs from the shipped starts: what they reach beside ceiling, chance and expert, and what is invalid."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,6 +21,10 @@ HEADER = (
     "greedy success, %", "ceiling", "random", "start", "after StepPO, by seed", "mean", "of the ceiling",
     "its curve", "invalid after", "minutes", "expert",
 )  # fmt: skip
+INVALID_MARKERS = "<!-- invalid: written by baselines/table.py -->", "<!-- end of invalid -->"
+INVALID_HEADER = (
+    "invalid actions, % of all steps", "greedy, start", "after StepPO", "sampled, start", "after StepPO"
+)  # fmt: skip
 
 
 def starts_block(results: Path, cards: Path, jobs: Mapping[str, Protocol]) -> str:
@@ -36,8 +40,41 @@ def starts_block(results: Path, cards: Path, jobs: Mapping[str, Protocol]) -> st
         for name, protocol in jobs.items()
         if (lines := read_results(results, protocol, "matrix"))
     ]
+    return _block(HEADER, rows)
+
+
+def invalid_block(results: Path, jobs: Iterable[Protocol]) -> str:
+    """A row for each job that has lines: its test tasks before and after, the least and the most of its seeds."""
+    rows = [
+        (
+            _task(protocol),
+            *(
+                _range([_invalid(line, when, mode) for line in lines])
+                for mode in ("greedy", "sampled")
+                for when in ("before", "after")
+            ),
+        )
+        for protocol in jobs
+        if (lines := read_results(results, protocol, "matrix"))
+    ]
+    return _block(INVALID_HEADER, rows)
+
+
+def _block(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     # Without an empty line, Markdown takes the table for a part of the comment before it.
-    return f"\n{markdown(HEADER, rows)}\n\n"
+    return f"\n{markdown(header, rows)}\n\n"
+
+
+def _task(protocol: Protocol) -> str:
+    return protocol.title.removeprefix("StepPO on ").partition(":")[0]
+
+
+def _invalid(line: Line, when: str, mode: str) -> float:
+    return fmean(split["invalid_rate"] for split in line[when][mode].values())
+
+
+def _range(shares: Sequence[float]) -> str:
+    return " to ".join(dict.fromkeys((percent(min(shares)), percent(max(shares)))))
 
 
 def _card(folder: Path) -> Mapping[str, Any]:
@@ -48,10 +85,10 @@ def _row(protocol: Protocol, lines: Sequence[Line], controls: Sequence[Line], ca
     ceiling = fmean(split["success"] for split in card["figures"]["ceiling, greedy"].values())
     after = [line["success_after"] for line in sorted(lines, key=lambda line: line["seed"])]
     curves = np.array([[point[1] for point in line["curve"]] for line in lines])
-    invalid = [fmean(split["invalid_rate"] for split in line["after"]["greedy"].values()) for line in lines]
+    invalid = [_invalid(line, "after", "greedy") for line in lines]
     minutes = [line["wall_seconds"] / 60 for line in lines]
     return (
-        protocol.title.removeprefix("StepPO on ").partition(":")[0],
+        _task(protocol),
         percent(ceiling),
         _control(controls, "random"),
         percent(lines[0]["success_before"]),
@@ -59,7 +96,7 @@ def _row(protocol: Protocol, lines: Sequence[Line], controls: Sequence[Line], ca
         percent_interval(estimate(after)),
         decimal(fmean(after) / ceiling),
         ", ".join(f"{100 * height:.0f}" for height in curves.mean(axis=0)),
-        f"{percent(min(invalid))} to {percent(max(invalid))}",
+        _range(invalid),
         f"{min(minutes):.1f} to {max(minutes):.1f}",
         _control(controls, "expert"),
     )
