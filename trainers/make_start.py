@@ -2,7 +2,7 @@
 
     python -m steppo_gym.trainers.make_start --env alfworld
 
-It takes one and a half to four hours on one core, by task; docs/starts.md has recipes and figures. An interrupted
+It takes one to two hours on one core, by task; docs/starts.md has recipes and figures. An interrupted
 command goes on where it was when it is given again. The same command on the same instruction set makes the same bytes.
 """
 

@@ -126,6 +126,7 @@ def test_a_difficulty_has_keywords_of_its_own_that_a_flag_still_beats():
     assert limit("--difficulty=full") == 30
     assert limit("--difficulty=full", "--env_args", "max_steps=20") == 20
     assert limit("--difficulty=full", "--model_name_or_path", "x") is None
+    assert limit("--difficulty=full", "--protocol=verl-agent") is None, "a protocol has a limit of its own"
 
 
 def test_what_may_be_none_can_be_given_as_none(refused):

@@ -107,7 +107,8 @@ def build_model(tokenizer: PreTrainedTokenizerFast, config: SmallPolicyConfig, *
     """A randomly initialised model whose name embeddings are composed of noun and number.
 
     With the "words" tokenizer, a word with a blank before it begins close to the same word without one, so that it is
-    copied as easily into brackets as into a sentence.
+    copied as easily into brackets as into a sentence. With `joins_cases` a capitalised word begins close to the same
+    word in small letters instead, where there is one.
 
     Args:
         tokenizer: from `train_tokenizer`.

@@ -266,4 +266,7 @@ def _settings(rule: type[CreditRule]) -> tuple[str, ...]:
 def env_keywords(run: RunArguments, given: Mapping[str, Any], small: Mapping[str, Any]) -> dict[str, Any]:
     """Keywords of all environments: those of the default policy, of the flags, and of `--env_args`."""
     chosen = {name: getattr(run, name) for name in OF_FLAGS}
+    if run.protocol is not None:
+        # It has a limit of its own.
+        small = {name: value for name, value in small.items() if name != "max_steps"}
     return {**small, **{name: value for name, value in chosen.items() if value is not None}, **given}

@@ -58,7 +58,7 @@ class Excerpts:
     """
 
     share: float
-    """Of the updates of the phase."""
+    """Of the updates of the phase, rounded up to a whole pool."""
     batch_size: int
 
 
