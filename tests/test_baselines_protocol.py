@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from baseline_lines import GRPO, POINT, PROTOCOL, STEPPO, grid_line
 
+from steppo_gym.baselines.compared.default_jobs import DEFAULT_JOBS
 from steppo_gym.baselines.compared.head_to_head import HEAD_TO_HEAD, HEAD_TO_HEAD_WEBSHOP
 from steppo_gym.baselines.compared.protocol import Algorithm, GridPoint, Protocol, grid
 from steppo_gym.baselines.jobs import Job, grid_jobs, matrix_jobs, missing
@@ -73,9 +74,9 @@ def jobs_of(protocol: Protocol, stage: str) -> list[Job]:
 
 
 def test_the_default_jobs_have_the_learning_rates_of_their_tasks():
-    for protocol in PROTOCOLS.values():
-        if not protocol.arguments and not protocol.superseded:
-            expected = parse_arguments(StepPO, [f"--env={protocol.env}"]).config.learning_rate
+    for protocol in DEFAULT_JOBS:
+        if not protocol.superseded:
+            expected = parse_arguments(StepPO, [f"--env={protocol.env}", *protocol.arguments]).config.learning_rate
             assert [point.learning_rate for point in protocol.grid] == [expected], protocol.name
 
 
