@@ -14,7 +14,7 @@ from steppo_gym.baselines.jobs import held
 from steppo_gym.trainers.run.presets import PRESETS
 
 PLAYED = """
-import json, sys
+import json
 import torch
 from steppo_gym.rollouts.open_episode import Assignment
 from steppo_gym.rollouts.pool import EnvPool
