@@ -81,7 +81,8 @@ _READER = WarmStartConfig(
     num_demonstrations=5000, num_updates=3000, policy=SmallPolicyConfig(tokenizer="words", attention_bias=True)
 )
 
-_READING_POLICY = SmallPolicyConfig(tokenizer="words", hidden_size=128, num_layers=3, attention_bias=True)
+_STARTED_POLICY = SmallPolicyConfig(hidden_size=128, num_layers=3, attention_bias=True)
+_READING_POLICY = replace(_STARTED_POLICY, tokenizer="words")
 _FAULT = Phase("hasty", 300, 1500, muon_learning_rate=0.005, adamw_learning_rate=1e-3)
 """At lower rates and for a short time: the policy has to err and still be able to read."""
 
@@ -157,13 +158,13 @@ PRESETS: dict[str, Preset] = {
                 # With 3,500 demonstrations, one a task, it reads 70 % of the tasks instead of nearly all.
                 reading=Phase("clumsy", 4000, 12000),
                 fault=_WALKS_PAST,
-                policy=SmallPolicyConfig(hidden_size=128, num_layers=3, attention_bias=True),
+                policy=_STARTED_POLICY,
             ),
             "alfworld-full": StartRecipe(
                 env_kwargs={"difficulty": "full", "max_steps": 30, "context": "append", "action_format": "tag"},
                 reading=Phase("clumsy", 4000, 12000, batch_size=20, portions=4),
                 fault=replace(_WALKS_PAST, batch_size=20, portions=4),
-                policy=SmallPolicyConfig(hidden_size=128, num_layers=3, attention_bias=True),
+                policy=_STARTED_POLICY,
             ),
         },
     ),
