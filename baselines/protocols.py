@@ -6,7 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 from steppo_gym.baselines.compared.default_jobs import DEFAULT_JOBS
-from steppo_gym.baselines.compared.head_to_head import HEAD_TO_HEAD, HEAD_TO_HEAD_KEY_DOOR, PAPER_SEARCH_GIGPO_RATE
+from steppo_gym.baselines.compared.head_to_head import (
+    HEAD_TO_HEAD,
+    HEAD_TO_HEAD_ALFWORLD,
+    HEAD_TO_HEAD_KEY_DOOR,
+    PAPER_SEARCH_GIGPO_RATE,
+)
 from steppo_gym.baselines.compared.protocol import Algorithm, GridPoint, Protocol, grid
 from steppo_gym.baselines.compared.rows import BOOTSTRAP, EIGHT, KEEP_LITTLE, ONE, RULES
 
@@ -124,6 +129,26 @@ KEY_DOOR_OVERLAP = replace(
 )
 
 
+def parts_of_steppo(*of_tokens: str) -> tuple[Algorithm, ...]:
+    """Rows that differ from StepPO, the first of them, in one part each; with flags for those that credit tokens."""
+    return (
+        STEPPO,
+        Algorithm("token_ratio", "ratio of each token", "steppo", (*ONE, "--ratio", "token")),
+        Algorithm("sqrt_ratio", "sqrt-centred ratio (CAPO)", "steppo", (*ONE, "--ratio", "sqrt_centered")),
+        Algorithm(
+            "token_credit",
+            "credit of each token, ratio of the step",
+            "ppo",
+            (*ONE, "--ratio", "geometric", *of_tokens),
+        ),
+        Algorithm("token_both", "credit and ratio of each token (PPO)", "ppo", (*ONE, *of_tokens)),
+        Algorithm("lambda_90", "lambda 0.9", "steppo", (*ONE, "--gae_lambda", "0.9")),
+        Algorithm("lambda_100", "lambda 1", "steppo", (*ONE, "--gae_lambda", "1.0")),
+        Algorithm("bootstrap", "bootstrap at the step limit", "steppo", (*ONE, *BOOTSTRAP)),
+        CRITICS_IN_GROUPS[0],
+    )
+
+
 KEY_DOOR_ABLATIONS = untuned(
     HEAD_TO_HEAD_KEY_DOOR,
     name="key_door_ablations",
@@ -131,20 +156,22 @@ KEY_DOOR_ABLATIONS = untuned(
     comparison="",
     seeds=(0, 1, 2, 3, 4),
     defaults=(),
-    algorithms=(
-        # First of them, as what the others are compared with.
-        STEPPO,
-        Algorithm("token_ratio", "ratio of each token", "steppo", (*ONE, "--ratio", "token")),
-        Algorithm("sqrt_ratio", "sqrt-centred ratio (CAPO)", "steppo", (*ONE, "--ratio", "sqrt_centered")),
-        Algorithm("token_credit", "credit of each token, ratio of the step", "ppo", (*ONE, "--ratio", "geometric")),
-        Algorithm("token_both", "credit and ratio of each token (PPO)", "ppo", ONE),
-        Algorithm("lambda_90", "lambda 0.9", "steppo", (*ONE, "--gae_lambda", "0.9")),
-        Algorithm("lambda_100", "lambda 1", "steppo", (*ONE, "--gae_lambda", "1.0")),
-        Algorithm("bootstrap", "bootstrap at the step limit", "steppo", (*ONE, *BOOTSTRAP)),
-        CRITICS_IN_GROUPS[0],
-    ),
+    algorithms=parts_of_steppo(),
 )
-"""Written down in `preregistered/ablations.md` before its first run."""
+"""Written down in `preregistered/ablations.md` before its first run, as is the next."""
+
+ALFWORLD_ABLATIONS = replace(
+    HEAD_TO_HEAD_ALFWORLD,
+    name="alfworld_ablations",
+    title="Procedural ALFWorld easy, parts of StepPO",
+    comparison="",
+    grid=(GridPoint(1e-4, 0.2),),
+    grid_seeds=(),
+    # Each begins with a start of its own.
+    seeds=(0, 1, 2, 3, 4),
+    algorithms=parts_of_steppo("--gae_lambda", "0.99"),
+    tuning="nothing is tuned: the learning rate that StepPO's grid chose in `head_to_head_alfworld`",
+)
 
 KEY_DOOR_ONE_GRID_SEED = replace(
     KEY_DOOR,
@@ -215,6 +242,7 @@ _ALL = (
     *HEAD_TO_HEAD,
     PAPER_SEARCH_GIGPO_RATE,
     KEY_DOOR_ABLATIONS,
+    ALFWORLD_ABLATIONS,
     KEY_DOOR,
     KEY_DOOR_LIMIT,
     KEY_DOOR_NEWER_RULES,
