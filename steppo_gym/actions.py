@@ -54,7 +54,7 @@ def parse_tag(response: str, names: Sequence[str]) -> Call | Invalid:
     """
     if len(response) > MAX_RESPONSE_CHARS:
         return _too_long(response)
-    text = _after_thought(response)
+    text = after_thought(response)
     found = [(name, body) for name in names for body in _bodies(text, f"<{name}>", f"</{name}>")]
     expected = " or ".join(f"<{name}>...</{name}>" for name in names)
     if len(found) != 1:
@@ -69,7 +69,7 @@ def parse_tool_calls(response: str, *, max_calls: int = 1) -> tuple[Call, ...] |
     """Read all tool calls of a response, at least one and at most `max_calls`. Never raises."""
     if len(response) > MAX_RESPONSE_CHARS:
         return _too_long(response)
-    bodies = _bodies(_after_thought(response), "<tool_call>", "</tool_call>")
+    bodies = _bodies(after_thought(response), "<tool_call>", "</tool_call>")
     if not 1 <= len(bodies) <= max_calls:
         number = "exactly one" if max_calls == 1 else f"1 to {max_calls}"
         return Invalid(
@@ -149,6 +149,16 @@ def text_tool(name: str, description: str, **arguments: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
 
 
+def after_thought(response: str) -> str:
+    """What follows the last `</think>` of a response; what stands before it is the agent's own and is not read."""
+    return response.rpartition("</think>")[2]
+
+
+def format_thought(said: str) -> str:
+    """The beginning of a response that thinks: text that no parser reads; none where nothing is said."""
+    return f"<think>{said}</think>" if said else ""
+
+
 def format_tag(name: str, text: str) -> str:
     """The response that `parse_tag` reads back."""
     return f"<{name}>{text}</{name}>"
@@ -182,10 +192,6 @@ def _tool_call(body: str) -> Call | Invalid:
     if not isinstance(arguments, dict):
         return Invalid('Expected "arguments" to be an object inside <tool_call>.')
     return Call(data["name"], arguments)
-
-
-def _after_thought(response: str) -> str:
-    return response.rpartition("</think>")[2]
 
 
 def _bodies(text: str, opening: str, closing: str) -> list[str]:

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from steppo_gym import Call, Invalid
 from steppo_gym.actions import (
     MAX_RESPONSE_CHARS,
+    after_thought,
     format_tag,
+    format_thought,
     format_tool_call,
     parse_tag,
     parse_tool_calls,
@@ -51,6 +53,17 @@ def test_tag_round_trip(text):
 def test_tool_call_round_trip(name, arguments):
     response = "<think>so</think>" + format_tool_call(name, arguments)
     assert parse_tool_calls(response) == (Call(name, arguments),)
+
+
+@given(st.text() | MARKUP, WORDS)
+@example("", "open fridge 1")
+@example("</think><action>one</action>", "another")
+def test_no_parser_reads_a_thought(said, text):
+    action = format_tag("action", text)
+    response = format_thought(said) + action
+    assert after_thought(response) == action
+    assert parse_tag(response, ("action",)) == parse_tag(action, ("action",))
+    assert response.startswith("<think>") == bool(said)
 
 
 @given(st.text() | MARKUP)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from steppo_gym.actions import ACTION, ActionFormat, text_tool
+from steppo_gym.actions import ACTION, ActionFormat, format_thought, text_tool
 from steppo_gym.envs.key_door.actions import COLOURS, CONTAINERS, GRAMMAR
 from steppo_gym.envs.key_door.game import State, note_text
 from steppo_gym.envs.key_door.generate import Task
@@ -29,10 +29,7 @@ def system_prompt(action_format: ActionFormat, *, with_way: bool = False) -> str
 
 def thought(words: int) -> str:
     """A thought of so many words, which says nothing; no text for none."""
-    if not words:
-        return ""
-    said = " ".join(THOUGHT[place % len(THOUGHT)] for place in range(words))
-    return f"<think>{said}</think>"
+    return format_thought(" ".join(THOUGHT[place % len(THOUGHT)] for place in range(words)))
 
 
 def arrival(task: Task, passage: Passage | None) -> str:

@@ -16,6 +16,7 @@ from steppo_gym.actions import (
     ActionFormat,
     Call,
     Invalid,
+    after_thought,
     format_tag,
     format_tool_call,
     parse_tag,
@@ -77,7 +78,7 @@ def parse_action(
             return call
         text = call.arguments["text"]
         return _answer(text) if call.name == ANSWER else _search([text])
-    said = response.rpartition("</think>")[2]
+    said = after_thought(response)
     if skips_broken and len(response) <= MAX_RESPONSE_CHARS:
         calls = _parsed_calls(said)
         if calls:

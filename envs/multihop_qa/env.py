@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from steppo_gym.actions import Invalid
+from steppo_gym.actions import Invalid, format_thought
 from steppo_gym.env import TextEnv
 from steppo_gym.envs.multihop_qa import render
 from steppo_gym.envs.multihop_qa.actions import Answer, Search, format_action, parse_action, tool_schemas
@@ -136,7 +136,7 @@ class MultihopQAEnv(TextEnv):
         # HotpotQA's compare too; its shipped start was made by one that does not think.
         thinks = self.dataset == "2wikimultihopqa" and isinstance(self.questions, ProceduralQuestions) and wrong is None
         said = thought(self._question, is_found) if thinks else ""
-        return (f"<think>{said}</think>" if said else "") + format_action(wrong or action, self.action_format)
+        return format_thought(said) + format_action(wrong or action, self.action_format)
 
     def close(self) -> None:
         """Release the retriever that was given; the data's own is shared."""

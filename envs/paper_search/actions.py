@@ -21,6 +21,7 @@ from steppo_gym.actions import (
     ActionFormat,
     Call,
     Invalid,
+    after_thought,
     format_tag,
     format_tool_call,
     parse_tool_calls,
@@ -91,7 +92,7 @@ def parse_action(
     """
     if len(response) > MAX_RESPONSE_CHARS:
         return Invalid(f"Expected a response of at most {MAX_RESPONSE_CHARS} characters, found {len(response)}.")
-    said = response.rpartition("</think>")[2]
+    said = after_thought(response)
     if any_text_stops and not _ATTEMPT.search(said):
         return Stop()
     if action_format == "tool_call" and "<tool_call>" in said:

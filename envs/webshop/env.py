@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from steppo_gym.actions import Invalid
+from steppo_gym.actions import Invalid, format_thought
 from steppo_gym.env import TextEnv
 from steppo_gym.envs.webshop import pages, render
 from steppo_gym.envs.webshop.actions import (
@@ -155,7 +155,7 @@ class WebShopEnv(TextEnv):
                 wrong = slip(page, action, seed=self._episode_seed, step=self.num_steps)
                 self.expert_slip = wrong is not None
             said = "" if wrong else thought(goal, page, looked=looked)
-            return (f"<think>{said}</think>" if said else "") + format_command(wrong or action, self.action_format)
+            return format_thought(said) + format_command(wrong or action, self.action_format)
         enough = self._best_choice(self.goal.asin)[1]
         action = expert_action(
             goal,
