@@ -80,11 +80,21 @@ class UpdatingTrainer(SamplingTrainer):
 
     def _end_update(self) -> None:
         sums = UpdateSums.merge(self.gather(self._sums))
-        self._record(sums.metrics(has_critic=self.critic is not None, has_reference=bool(self.args.beta)))
+        if sums.tokens:
+            self._record(sums.metrics(has_critic=self.critic is not None, has_reference=bool(self.args.beta)))
+        else:
+            self._forget_gradients()
         self._record({"update_seconds": self._current_train_step_time})
         if (self.state.global_step + 1) % self.args.updates_in_iteration == 0:
             self._record(self.phases.since_last())
         self._current_train_step_time = 0.0
+
+    def _forget_gradients(self) -> None:
+        """For an update whose episodes have all failed: with gradients of 0, Adam would go on as it went before."""
+        # A scaler, under float16, cannot do without any.
+        if self.accelerator.scaler is None:
+            for model in filter(None, (self.model, self.critic)):
+                model.zero_grad()
 
     @contextlib.contextmanager
     def _synchronised_if(self, last: bool, model: Any) -> Iterator[None]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from trainer_runs import change, played, relative_difference, weights
+from transformers import TrainerCallback
 
 from steppo_gym.credit.advantages import step_advantages
 from steppo_gym.errors import AllEpisodesFailedError
@@ -126,6 +128,28 @@ def test_training_goes_on_after_an_iteration_of_failures(make_trainer, task_ids)
     rates = [entry["failed_rate"] for entry in trainer.state.log_history[:2]]
     assert sum(rates) == 1.0
     assert change(policy, weights(trainer.model)).norm() > 0
+
+
+def test_an_update_whose_episodes_all_failed_moves_nothing(make_trainer, task_ids):
+    # One episode an update. Adam remembers the gradients of those before it.
+    trainer = make_trainer(spec=breaking(task_ids[::2]), updates_per_iteration=8)
+    models = (trainer.model, trainer.critic)
+    seen = [[weights(model) for model in models]]
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, *_, **__):
+            seen.append([weights(model) for model in models])
+
+    trainer.add_callback(Watch())
+    trainer.train()
+    failed = sum(episode.ended == "failed" for episode in played(trainer, 1))
+    assert 0 < failed < 8
+    for number in range(len(models)):
+        moved = [change(before[number], after[number]).norm() > 0 for before, after in pairwise(seen)]
+        assert moved[0]
+        assert moved.count(False) == failed
+    # A mean over the updates that had something to learn from.
+    assert trainer.state.log_history[0]["ratio_mean"] > 0.9
 
 
 @pytest.mark.parametrize(("bootstrap", "timed_out"), [(True, False), (False, False), (False, True)])
