@@ -27,6 +27,7 @@ from steppo_gym.baselines.compared.head_to_head import (
     HEAD_TO_HEAD_HOTPOTQA,
     HEAD_TO_HEAD_KEY_DOOR,
     HEAD_TO_HEAD_PAPER_SEARCH,
+    HEAD_TO_HEAD_WEBSHOP,
 )
 from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.jobs import REPOSITORY
@@ -39,7 +40,13 @@ from steppo_gym.baselines.tables.starts_block import INVALID_MARKERS, STARTS_MAR
 from steppo_gym.baselines.tables.summary import summary
 from steppo_gym.baselines.tables.text_table import write_between
 
-IN_THE_README = (HEAD_TO_HEAD_KEY_DOOR, HEAD_TO_HEAD_ALFWORLD, HEAD_TO_HEAD_HOTPOTQA, HEAD_TO_HEAD_PAPER_SEARCH)
+IN_THE_README = (
+    HEAD_TO_HEAD_KEY_DOOR,
+    HEAD_TO_HEAD_ALFWORLD,
+    HEAD_TO_HEAD_HOTPOTQA,
+    HEAD_TO_HEAD_PAPER_SEARCH,
+    HEAD_TO_HEAD_WEBSHOP,
+)
 FROM_SHIPPED_STARTS = {
     "alfworld-easy": MAIN_JOB,
     "alfworld-full": ALFWORLD_FULL,
