@@ -32,10 +32,10 @@ from steppo_gym.baselines.compared.default_jobs import (
 from steppo_gym.baselines.compared.head_to_head import HEAD_TO_HEAD_KEY_DOOR
 from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.jobs import REPOSITORY, Job
-from steppo_gym.baselines.processes import exclusive
 from steppo_gym.baselines.protocols import ALFWORLD, KEY_DOOR
 from steppo_gym.baselines.records import RESULTS, checked_out_commit, read_results
 from steppo_gym.baselines.run import ending_in_one_line
+from steppo_gym.baselines.running.processes import exclusive
 from steppo_gym.baselines.selection import choose
 from steppo_gym.baselines.tables.audits import audits_page
 from steppo_gym.storage.json_lines import read_lines, write_whole

@@ -20,7 +20,6 @@ from pathlib import Path
 from steppo_gym.baselines.compared.protocol import Algorithm, GridPoint, Protocol
 from steppo_gym.baselines.controls import CONTROLS, control_seeds, play_control
 from steppo_gym.baselines.jobs import Job, Stage, grid_jobs, matrix_jobs, missing, stage_folder
-from steppo_gym.baselines.processes import BusyError, Failure, exclusive, run_jobs
 from steppo_gym.baselines.protocols import PROTOCOLS
 from steppo_gym.baselines.records import (
     RESULTS,
@@ -32,6 +31,7 @@ from steppo_gym.baselines.records import (
     require_one_code,
     results_file,
 )
+from steppo_gym.baselines.running.processes import BusyError, Failure, exclusive, run_jobs
 from steppo_gym.baselines.selection import IncompleteGridError, choose
 from steppo_gym.trainers.run.interruption import SIGNALS
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steppo_gym.baselines.progress import seconds_left
+from steppo_gym.baselines.running.progress import seconds_left
 from steppo_gym.baselines.tables.estimates import (
     Estimate,
     area_under_curve,

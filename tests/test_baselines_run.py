@@ -19,15 +19,6 @@ from forked import fork
 
 from steppo_gym.baselines.compared.protocol import Algorithm
 from steppo_gym.baselines.jobs import Job, matrix_jobs, stage_folder
-from steppo_gym.baselines.processes import (
-    INTERRUPTED,
-    BusyError,
-    exclusive,
-    job_record,
-    may_resume,
-    next_job,
-    run_jobs,
-)
 from steppo_gym.baselines.protocols import PROTOCOLS
 from steppo_gym.baselines.records import (
     MixedProtocolsError,
@@ -39,6 +30,15 @@ from steppo_gym.baselines.records import (
     results_file,
 )
 from steppo_gym.baselines.run import ending_in_one_line, main, run
+from steppo_gym.baselines.running.processes import (
+    INTERRUPTED,
+    BusyError,
+    exclusive,
+    job_record,
+    may_resume,
+    next_job,
+    run_jobs,
+)
 from steppo_gym.trainers.checkpoints import begin_checkpoint, complete_checkpoint
 
 BROKEN = Algorithm("broken", "Broken", "steppo", ("--no_such_flag", "1"))

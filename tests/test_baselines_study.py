@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from steppo_gym.baselines.jobs import matrix_jobs, stage_folder
-from steppo_gym.baselines.processes import exclusive
 from steppo_gym.baselines.records import append_line, results_file
+from steppo_gym.baselines.running.processes import exclusive
 from steppo_gym.baselines.study import CELLS, FACTORS, PAGE, main
 from steppo_gym.baselines.tables.effects import effects
 from steppo_gym.baselines.tables.estimates import student_quantile, two_sided_p

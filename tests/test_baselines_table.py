@@ -15,7 +15,6 @@ from steppo_gym.baselines.compared.protocol import Algorithm, Protocol
 from steppo_gym.baselines.jobs import Job
 from steppo_gym.baselines.protocols import PROTOCOLS
 from steppo_gym.baselines.recompute import over_tasks as recompute_over_tasks
-from steppo_gym.baselines.recompute import recompute
 from steppo_gym.baselines.records import (
     RESULTS,
     SETTINGS,
@@ -31,7 +30,6 @@ from steppo_gym.baselines.study import CELLS
 from steppo_gym.baselines.table import FROM_SHIPPED_STARTS, IN_THE_README, main
 from steppo_gym.baselines.tables.comparison import compare
 from steppo_gym.baselines.tables.effort import effort_table
-from steppo_gym.baselines.tables.estimates import Estimate
 from steppo_gym.baselines.tables.figures import draw_curves
 from steppo_gym.baselines.tables.listing import listing
 from steppo_gym.baselines.tables.over_tasks import aggregate, over_tasks
@@ -241,29 +239,6 @@ def test_what_it_took_to_the_score():
     assert "What it took to that score on the test tasks:" in text and "reached 50.0 %" in text
     # Two of three: the third counts as the longest.
     assert cells(effort_table(replace(PROTOCOL, score=0.6), lines))[1][4:6] == ["2 of 3", "64"]
-
-
-@pytest.mark.parametrize("name", [path.stem for path in sorted(RESULTS.glob("*.jsonl")) if path.stem in PROTOCOLS])
-def test_another_recomputation_comes_to_the_same_numbers(name):
-    lines = read_results(RESULTS, PROTOCOLS[name], "matrix")
-    other = recompute(lines)
-    found = compare(PROTOCOLS[name], lines)
-    assert {row.title for row in found} == set(other) and found
-    for row in found:
-        theirs = other[row.title]
-
-        def bounds_of(estimate: Estimate) -> tuple[float, ...]:
-            return estimate.mean, estimate.low, estimate.high
-
-        assert bounds_of(row.greedy) == pytest.approx(theirs["greedy"], abs=1e-9)
-        assert row.greedy_iqm == pytest.approx(theirs["iqm"], abs=1e-12)
-        assert (row.area is None) == ("area" not in theirs)
-        if row.area is not None:
-            assert bounds_of(row.area) == pytest.approx(theirs["area"], abs=1e-9)
-        assert (row.difference is None) == ("difference" not in theirs)
-        if row.difference is not None:
-            assert bounds_of(row.difference) == pytest.approx(theirs["difference"], abs=1e-9)
-            assert row.p_value == pytest.approx(theirs["p_holm"], abs=1e-9)
 
 
 def started_line(algorithm: Algorithm, seed: int, success: float, protocol: Protocol) -> dict:

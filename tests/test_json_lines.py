@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from steppo_gym.baselines.processes import may_resume
 from steppo_gym.baselines.records import append_line
+from steppo_gym.baselines.running.processes import may_resume
 from steppo_gym.storage.json_lines import append_text, read_lines, write_whole
 from steppo_gym.trainers.run.report import forget_after, read_metrics
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from steppo_gym.baselines.jobs import Job
-from steppo_gym.baselines.progress import Progress
 from steppo_gym.baselines.records import checked_out_commit
+from steppo_gym.baselines.running.progress import Progress
 from steppo_gym.storage.json_lines import LOCK_FILE, read_lines, write_whole
 from steppo_gym.trainers.checkpoints import newest_complete
 from steppo_gym.trainers.run.interruption import SIGNALS

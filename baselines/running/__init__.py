@@ -1,0 +1,1 @@
+"""Internal: the runs of protocols and studies as processes, some at a time."""
