@@ -17,7 +17,7 @@ from steppo_gym.baselines.recompute import Line, by_rule, holm, interval, t_area
 def scores(line: Line, when: str) -> dict[str, float]:
     """What the environment says of greedy play, as mean over the test splits."""
     splits = list(line[when]["greedy"].values())
-    return {name: np.mean([split[name] for split in splits]) for name in splits[0]}
+    return {name: float(np.mean([split[name] for split in splits])) for name in splits[0]}
 
 
 def all_scores(lines: list[Line], when: str) -> dict[str, list[float]]:
