@@ -77,3 +77,9 @@ def control_line(control: str, seed: int, success: float, *, protocol: Protocol 
         "wall_seconds": 1.0,
         "commit": "abc1234",
     }
+
+
+def cells(text: str) -> list[list[str]]:
+    """The cells of all tables in a text, the rules between head and body left out."""
+    lines = [line for line in text.splitlines() if line.startswith("|") and "---" not in line]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 import pytest
+from baseline_lines import cells
 
 from steppo_gym.baselines.protocols import PROTOCOLS
 from steppo_gym.baselines.recompute import recompute
@@ -22,8 +23,7 @@ RECORDED = [path.stem for path in sorted(RESULTS.glob("*.jsonl")) if path.stem i
 
 def rows_of(text: str) -> dict[str, list[str]]:
     """By the first cell of each row of a table, the others."""
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
-    return {row[0]: row[1:] for row in rows}
+    return {row[0]: row[1:] for row in cells(text)}
 
 
 def shows(cell: str, numbers: Iterable[float], scale: float = 1) -> bool:
@@ -71,8 +71,8 @@ def test_the_other_cells_are_recomputed_as_well(name):
     lines = read_results(RESULTS, protocol, "matrix")
     other = recompute_rest(lines, protocol.score)
     start = other.pop("start")
-    cells = rows_of(table(protocol, lines, []).split("\n\n")[1])["start"]
-    assert shows(cells[2], start["greedy"], 100) and shows(cells[4], start["sampled"], 100)
+    shown = rows_of(table(protocol, lines, []).split("\n\n")[1])["start"]
+    assert shows(shown[2], start["greedy"], 100) and shows(shown[4], start["sampled"], 100)
     found = dict(zip(by_algorithm(protocol, lines), compare(protocol, lines), strict=True))
     assert set(found) == set(other)
     for key, row in found.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from baseline_lines import GRPO, POINT, PROTOCOL, STEPPO, control_line, grid_line, matrix_line
+from baseline_lines import GRPO, POINT, PROTOCOL, STEPPO, cells, control_line, grid_line, matrix_line
 
 from steppo_gym.baselines.compared.protocol import Algorithm, Protocol
 from steppo_gym.baselines.jobs import Job
@@ -43,12 +43,6 @@ THEIRS = {0: 0.7, 1: 0.4, 3: 0.4}
 LINES = [matrix_line(GRPO, seed, success) for seed, success in THEIRS.items()]
 LINES += [matrix_line(STEPPO, seed, success) for seed, success in OURS.items()]
 CONTROLS = [control_line("random", 0, 0.02), control_line("random", 1, 0.04), control_line("expert", 0, 1.0)]
-
-
-def cells(text: str) -> list[list[str]]:
-    """The cells of all tables in a text, the rules between head and body left out."""
-    lines = [line for line in text.splitlines() if line.startswith("|") and "---" not in line]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 def write_lines(folder: Path, stage: str, lines: list[dict]) -> None:
