@@ -34,8 +34,10 @@ def interval(x: np.ndarray) -> list[float]:
     return [x.mean(), x.mean() - half, x.mean() + half]
 
 
-def holm(p: dict[str, float]) -> dict[str, float]:
-    """Sorted, each times the number of those not smaller, never falling."""
+def paired(differences: dict[str, np.ndarray]) -> dict[str, float]:
+    """Holm's p of paired t tests: sorted, each times the number of those not smaller, never falling."""
+    varied = {k: d for k, d in differences.items() if len(d) > 1 and np.ptp(d) > 1e-12}
+    p = {k: 1 - t_area(abs(d.mean()) / d.std(ddof=1) * math.sqrt(len(d)), len(d) - 1) for k, d in varied.items()}
     order, worst = sorted(p, key=lambda key: p[key]), 0.0
     return {key: (worst := max(worst, min(1.0, p[key] * (len(order) - i)))) for i, key in enumerate(order)}
 
@@ -55,7 +57,7 @@ def by_rule(lines: list[Line]) -> dict[str, dict[int, Line]]:
 
 def recompute(lines: list[Line]) -> dict[str, Line]:
     """By title of the algorithm, the numbers of its row; shares, not percent."""
-    rules, rows, p = by_rule(lines), dict[str, Line](), dict[str, float]()
+    rules, rows, tests = by_rule(lines), dict[str, Line](), dict[str, np.ndarray]()
     reference = {seed: line["success_after"] for seed, line in rules.get("steppo", {}).items()}
     for key, runs in rules.items():
         title = next(iter(runs.values()))["title"]
@@ -64,13 +66,11 @@ def recompute(lines: list[Line]) -> dict[str, Line]:
         if curves := [np.array(line["curve"])[:, :2].T for line in runs.values() if line["curve"]]:
             areas = [((x[1:] - x[:-1]) * (y[1:] + y[:-1])).sum() / 2 / (x[-1] - x[0]) for x, y in curves]
             rows[title]["area"] = interval(np.array(areas))
-        d = np.array([runs[seed]["success_after"] - reference[seed] for seed in runs if seed in reference])
+        d = tests[title] = np.array([runs[s]["success_after"] - reference[s] for s in runs if s in reference])
         if key != "steppo" and len(d):
             above = (np.sign(greedy[:, None] - list(reference.values())) + 1) / 2
             rows[title] |= {"difference": interval(d), "above": above.mean()}
-            if len(d) > 1 and np.ptp(d) > 1e-12:
-                p[title] = 1 - t_area(abs(d.mean()) / (d.std(ddof=1) / math.sqrt(len(d))), len(d) - 1)
-    return {title: row | {"p_holm": holm(p).get(title)} for title, row in rows.items()}
+    return {title: row | {"p_holm": paired(tests).get(title)} for title, row in rows.items()}
 
 
 def over_tasks(files: list[list[Line]], resamples: int = 10_000) -> dict[str, dict[str, list[float]]]:

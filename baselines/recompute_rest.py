@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from steppo_gym.baselines.recompute import Line, by_rule, holm, interval, t_area
+from steppo_gym.baselines.recompute import Line, by_rule, interval, paired
 
 
 def scores(line: Line, when: str) -> dict[str, float]:
@@ -46,7 +46,7 @@ def effort(lines: list[Line], score: float) -> Line:
 
 def by_start(rules: dict[str, dict[int, Line]]) -> dict[str, dict[str, float]]:
     """By rule, its difference to StepPO as mean over the seeds of each start, and the corrected p of these means."""
-    p, rows = dict[str, float](), dict[str, dict[str, float]]()
+    rows = dict[str, dict[str, float]]()
     for key in [key for key in rules if key != "steppo"]:
         of: dict[str, list[float]] = {}
         for seed, line in rules[key].items():
@@ -54,11 +54,8 @@ def by_start(rules: dict[str, dict[int, Line]]) -> dict[str, dict[str, float]]:
                 own = line["success_after"] - rules["steppo"][seed]["success_after"]
                 of.setdefault(line["start"]["name"], []).append(own)
         rows[key] = {name: float(np.mean(differences)) for name, differences in of.items()}
-        d = np.array(list(rows[key].values()))
-        if len(d) > 1 and np.ptp(d) > 1e-12:
-            p[key] = 1 - t_area(abs(d.mean()) / (d.std(ddof=1) / math.sqrt(len(d))), len(d) - 1)
-    corrected = holm(p)
-    return {key: row | ({"p": corrected[key]} if key in p else {}) for key, row in rows.items()}
+    p = paired({key: np.array(list(row.values())) for key, row in rows.items()})
+    return {key: row | ({"p": p[key]} if key in p else {}) for key, row in rows.items()}
 
 
 def recompute_rest(lines: list[Line], score: float | None = None) -> dict[str, Line]:
