@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import socket
 import time
 from email.utils import formatdate
@@ -309,9 +310,11 @@ def test_a_prompt_the_server_does_not_repeat_is_not_checked():
         ({"max_tokens": 0}, "max_tokens must be at least 1, got 0"),
         ({"max_concurrency": 0}, "max_concurrency must be at least 1"),
         ({"temperature": -0.1}, "temperature must be 0 or more"),
+        ({"temperature": math.nan}, "temperature must be 0 or more, got nan"),
         ({"max_retries": -1}, "max_retries must be 0 or more"),
         ({"top_p": 0.0}, "top_p must be above 0 and at most 1"),
         ({"timeout": 0.0}, "timeout must be positive"),
+        ({"timeout": math.nan}, "timeout must be positive, got nan"),
     ],
 )
 def test_arguments_outside_their_range(options, message):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import os
 import signal
 import subprocess
@@ -278,6 +279,7 @@ def children():
         ({"num_slots": 1, "num_workers": -1}, "num_workers must be 0 or more, got -1"),
         ({"num_slots": 1, "step_timeout": 0.0}, "must be positive"),
         ({"num_slots": 1, "reset_timeout": -1.0}, "must be positive"),
+        ({"num_slots": 1, "step_timeout": math.nan}, "must be positive, got nan"),
     ],
 )
 def test_arguments_outside_their_range(arguments, message):

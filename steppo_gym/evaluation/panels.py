@@ -75,7 +75,7 @@ class Panel:
         """The panel of the first `number` tasks; itself for None and where these are all.
 
         Raises:
-            ValueError: it has fewer.
+            ValueError: it has fewer, or the number is below 1.
         """
         if number is None or _checked(number, len(self.tasks)) == len(self.tasks):
             return self
@@ -99,12 +99,12 @@ def make_panel(
         on_task: called after each task.
 
     Raises:
-        ValueError: the environment has fewer tasks.
+        ValueError: the environment has fewer tasks, or the number is below 1.
     """
     env = spec.make()
     try:
         tasks = []
-        for position in range(_checked(number or len(env.task_ids), len(env.task_ids))):
+        for position in range(len(env.task_ids) if number is None else _checked(number, len(env.task_ids))):
             task_id = env.task_ids[position]
             tasks.append(PanelTask(task_id, task_hash(env, task_id)))
             on_task()
@@ -141,6 +141,8 @@ def check_panel(panel: Panel, env: TextEnv, *, on_task: Callable[[], object] = l
 
 def _checked(number: int, most: int) -> int:
     """A number of tasks of which there are so many."""
+    if number < 1:
+        raise ValueError(f"Expected at least 1 task, got {number}.")
     if number > most:
         raise ValueError(
             f"Expected at most {most} tasks, as many as there are, got {number}. Without a number all count."

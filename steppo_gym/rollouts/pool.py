@@ -297,5 +297,5 @@ def _check_arguments(num_slots: int, num_workers: int, step_timeout: float, rese
         raise ValueError(f"num_slots must be at least 1, got {num_slots}.")
     if num_workers < 0:
         raise ValueError(f"num_workers must be 0 or more, got {num_workers}.")
-    if step_timeout <= 0 or reset_timeout <= 0:
+    if not (step_timeout > 0 and reset_timeout > 0):
         raise ValueError(f"step_timeout and reset_timeout must be positive, got {step_timeout} and {reset_timeout}.")

@@ -289,7 +289,7 @@ def _check_arguments(url: str, timeout: float, max_retries: int, max_concurrency
         raise ValueError(f"Expected the address of a server, got {url!r:.200} ({error}).") from None
     if not host or not 0 < (address.port or 80) < 2**16:
         raise ValueError(f"Expected the address of a server with a host, and a port below {2**16}, got {url!r:.200}.")
-    if timeout <= 0:
+    if not timeout > 0:
         raise ValueError(f"timeout must be positive, got {timeout}.")
     if max_retries < 0:
         raise ValueError(f"max_retries must be 0 or more, got {max_retries}.")

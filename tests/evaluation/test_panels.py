@@ -65,6 +65,11 @@ def test_the_hash_is_of_environment_and_tasks_in_their_order_alone():
     assert replace(panel, tasks=panel.tasks[::-1]).hash != panel.hash
     assert replace(panel, environment="x").hash != panel.hash
     assert panel.first(2).hash == make_panel("c", KEY_DOOR, number=2).hash != panel.hash
+    for number in (-1, 0):
+        with pytest.raises(ValueError, match=f"Expected at least 1 task, got {number}"):
+            panel.first(number)
+        with pytest.raises(ValueError, match=f"Expected at least 1 task, got {number}"):
+            make_panel("c", KEY_DOOR, number=number)
     # As docs/panels.md says, so that other code can.
     plain = [[panel.environment], [{"id": task.id, "hash": task.hash} for task in panel.tasks]]
     text = json.dumps([plain[0][0], plain[1]], sort_keys=True, separators=(",", ":"))

@@ -76,7 +76,7 @@ class HTTPPolicy(ABC):
     ) -> None:
         if body["max_tokens"] < 1:
             raise ValueError(f"max_tokens must be at least 1, got {body['max_tokens']}.")
-        if body["temperature"] < 0:
+        if not body["temperature"] >= 0:
             raise ValueError(f"temperature must be 0 or more, got {body['temperature']}.")
         self.url = server_root(base_url.rstrip("/").removesuffix("/" + path)) + "/v1/" + path
         self._body = dict(body)
