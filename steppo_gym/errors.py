@@ -52,7 +52,8 @@ class InfrastructureError(SteppoGymError, RuntimeError):
     """A worker, server or engine failed: the episode says nothing about the policy.
 
     Attributes:
-        boundary: where it happened: "environment", "worker", "search", "model", "download".
+        boundary: where it happened: "environment", "worker", "search", "model", "download"; or "prompt", where a
+            rollout ends because one first prompt after the other is too long.
     """
 
     def __init__(self, boundary: str, message: str) -> None:

@@ -16,7 +16,7 @@
 | `token_advantage` | (T,) float32 | of each response token of these |
 | `token_ratio` | (T,) float32 | its importance ratio when it was last trained on |
 | `token_entropy` | (T,) float32 | of the next token, in nats, at the same time |
-| `token_log_prob_change` | (T,) float32 | log-probability after the iteration's last update minus that when sampled |
+| `token_log_prob_change` | (T,) float32 | log-probability after the iteration's last update minus that before them |
 | `actions` | (B,) uint8 | UTF-8 of a JSON list of all actions that were admissible in a step of these episodes |
 | `admissible` | (K,) int32 | places in that list: the admissible actions of each of their steps |
 | `admissible_counts` | (U,) int32 | how many each of their steps has, 0 where they cannot be listed |

@@ -45,7 +45,7 @@ class Iteration:
     kl_weights: Array
     """(M,) the weight of each response token in the KL term."""
     old_log_probs: Array
-    """(M,) of each response token under the policy that sampled it."""
+    """(M,) of each response token under the policy before the updates, which the ratios start from."""
     reference_log_probs: Array | None = None
     """(M,) under the reference model, when there is a KL term."""
     trains_policy: bool = True

@@ -47,7 +47,8 @@ class Records:
     token_rewards: Array | None = None
     """(M,) to be added to the rewards of tokens: the KL penalty, where it is part of the reward."""
     log_probs: Array | None = None
-    """(M,) of the response tokens under the policy that sampled them; None: as the steps have them."""
+    """(M,) of the response tokens under the policy before the updates; None: as the steps have them, which are the
+    sampler's own. The two differ where older weights or another engine sampled."""
     forked_at: Sequence[int] = ()
     """(E,) for each episode the number (0 to N - 1) of the step that its first step is an alternative to, -1 if it is
     from the task's start. Empty if all are.
