@@ -1,4 +1,4 @@
-"""The short block of the project's README: one small table of two comparisons and what their seeds can carry."""
+"""The short block of the project's README: one small table of the comparisons and what their seeds can carry."""
 
 from __future__ import annotations
 
@@ -25,37 +25,42 @@ class _Comparison:
 
 
 def short_block(results: Path, protocols: Sequence[Protocol]) -> str:
-    """Greedy success of the algorithms in `SHOWN`, a column for each protocol, and a sentence on each protocol."""
+    """Greedy success of the algorithms in `SHOWN`, a column for each protocol; below it what its seeds can carry."""
     found = [
         _Comparison(protocol, compare(protocol, lines), lines[0]["evaluation_tasks"])
         for protocol in protocols
         if (lines := read_results(results, protocol, "matrix"))
     ]
     titles = {algorithm.key: algorithm.title for protocol in protocols for algorithm in protocol.algorithms}
-    header = ["greedy success, %", *(comparison.protocol.title for comparison in found)]
+    header = ["greedy success, %", *(comparison.protocol.title.partition(",")[0] for comparison in found)]
     body = [
         [titles[key], *(_cell(comparison.rows, titles[key]) for comparison in found)] for key in SHOWN if key in titles
     ]
+    body += [
+        [f"p below {SIGNIFICANT} against StepPO", *(_different(comparison.rows) for comparison in found)],
+        ["smallest p", *(_smallest(comparison.rows) for comparison in found)],
+        ["seeds, test tasks", *(f"{_seeds(comparison.rows)}, {comparison.tasks}" for comparison in found)],
+    ]
     counts = {len(row.seeds) for comparison in found for row in comparison.rows}
-    said = [f"{bounds(counts)}.", *(_sentence(comparison) for comparison in found)]
-    return f"{markdown(header, body)}\n\n{' '.join(said)}\n"
+    return (
+        f"{markdown(header, body)}\n\n{bounds(counts)}. p: paired t test of the difference to StepPO at the same seed, "
+        "corrected by Holm for all rules that the task was run with, those not shown here included.\n"
+    )
 
 
 def _cell(rows: Sequence[Row], title: str) -> str:
     return next((percent_interval(row.greedy) for row in rows if row.title == title), MISSING)
 
 
-def _sentence(comparison: _Comparison) -> str:
-    """What the seeds of one comparison show, by paired t tests corrected for their number."""
-    tests = [(row.p_value, row) for row in comparison.rows if row.p_value is not None]
-    found = [f"{row.title} {percent(row.greedy.mean)}" for p, row in tests if p < SIGNIFICANT]
-    start = f"{comparison.protocol.title} ({comparison.tasks} test tasks, {_seeds(comparison.rows)} seeds): "
-    if not tests:
-        return f"{start}nothing to compare."
-    verdict = f"below {SIGNIFICANT} for {', '.join(found)}" if found else f"none below {SIGNIFICANT}"
-    smallest, number = min(p for p, _ in tests), f"{len(tests)} comparison{'' if len(tests) == 1 else 's'}"
-    least = p_value(smallest)
-    return f"{start}p of paired t tests against StepPO, corrected for {number} (Holm): {verdict}, the smallest {least}."
+def _different(rows: Sequence[Row]) -> str:
+    """The rules whose difference to StepPO the corrected tests carry, with their means."""
+    found = [row for row in rows if row.p_value is not None and row.p_value < SIGNIFICANT]
+    return ", ".join(f"{row.title} ({percent(row.greedy.mean)})" for row in found) or "none"
+
+
+def _smallest(rows: Sequence[Row]) -> str:
+    tests = [row.p_value for row in rows if row.p_value is not None]
+    return f"{p_value(min(tests))} of {len(tests)}" if tests else MISSING
 
 
 def _seeds(rows: Sequence[Row]) -> str:
