@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
+from tokenizers import Tokenizer, decoders, models
 from view_runs import HOSTILE, ids, measured, played, write_audit, write_run
 
 from steppo_gym.errors import DataError
@@ -23,6 +25,7 @@ from steppo_gym.view.filters import Filters
 from steppo_gym.view.overview import overview
 from steppo_gym.view.response_parts import split_response
 from steppo_gym.view.run_folder import differing, open_runs
+from steppo_gym.view.token_text import TokenizerText
 
 WIN = [
     ("A lamp and a sofa.", "<think>light</think><action>take lamp</action>"),
@@ -279,7 +282,9 @@ def test_a_damaged_line_is_named(run):
         opened(run)
 
 
-@pytest.mark.parametrize("change", [{"seed": []}, {"group": {}}, {"steps": [[]]}, {"failure": 3}])
+@pytest.mark.parametrize(
+    "change", [{"seed": []}, {"group": {}}, {"steps": [[]]}, {"failure": 3}, {"metrics": {"a": math.nan}}]
+)
 def test_a_line_with_a_value_of_another_type_is_named(run, change):
     path = run / "episodes" / "iteration-0001.jsonl"
     first, *others = path.read_text().splitlines(keepends=True)
@@ -294,6 +299,17 @@ def test_what_is_no_token_is_shown_as_one_of_no_vocabulary(run):
     record["steps"][0]["response_ids"] = ["x", None, [1], 65, -1, 2**40]
     path.write_text(json.dumps(record) + "\n")
     assert sum(map(bool, opened(run).steps(0, 0, 1)[0]["pieces"])) == 1
+
+
+def test_bytes_that_are_no_text_are_shown_as_such(tmp_path):
+    """Llama's tokenizers decode all bytes in a row together, so one that is wrong changes those before it."""
+    vocabulary = {f"<0x{byte:02X}>": byte for byte in range(256)} | {"a": 256, "<unk>": 257}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True, unk_token="<unk>"))
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    text = TokenizerText(tmp_path / "tokenizer.json")
+    assert text.pieces([*"\n€".encode(), 256]) == ["\n", "", "", "€", "a"]
+    assert text.pieces([10, 255, 256, 10, 256]) == ["\n", "", "\ufffda", "\n", "a"]
 
 
 def test_files_that_are_nested_too_deep_are_named(run):

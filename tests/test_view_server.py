@@ -7,6 +7,7 @@ import http.client
 import json
 import re
 import shutil
+import socket
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -175,6 +176,24 @@ def test_a_page_from_elsewhere_learns_nothing(run):
         assert ask(server, "/api/runs", method="POST")[0] in (405, 411)
         assert ask(server, "/etc/passwd")[0] == 404
         assert server.server_address[0] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("path", "header", "said"),
+    [
+        ("http://[", "X: y", "Expected a path"),
+        ("/", "Content-Length: 5", "Expected no body"),
+        ("/view.js", "Transfer-Encoding: chunked", "Expected no body"),
+        ("/", "Host: evil.example", "Expected the address of this machine"),
+    ],
+)
+def test_a_request_for_a_page_is_looked_at_like_any_other(run, path, header, said):
+    host = "" if header.startswith("Host") else "Host: localhost\r\n"
+    with serving(run) as server, socket.create_connection(("127.0.0.1", server.server_port), 20) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\n{host}{header}\r\n\r\n".encode())
+        with http.client.HTTPResponse(connection) as response:
+            response.begin()
+            assert 400 <= response.status < 500 and said in json.loads(response.read())["error"]
 
 
 def test_the_command_writes_one_page(run, tmp_path, capsys):

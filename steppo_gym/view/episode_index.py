@@ -113,7 +113,7 @@ def _episode_row(number: int, start: int, episode: EpisodeLine, text: TokenText)
         fields.get("group", 0),
         fields.get("seed"),
         None if failure is None else clean(f"{failure.get('boundary')}: {failure.get('message')}"),
-        json.dumps(fields.get("metrics") or {}),
+        json.dumps(fields.get("metrics") or {}, allow_nan=False),
         None if final is None else _final_text(final, episode.steps, text),
         start,
     )

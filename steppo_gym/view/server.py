@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
+from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from steppo_gym.errors import DataError
@@ -97,10 +98,17 @@ _ANSWERS = {
         "step": file.find(_number(query, "number"), query.get("text", ""), _number(query, "after"))
     },
 }
+
+
+class _Page(NamedTuple):
+    make: Callable[[], str]
+    kind: str
+
+
 _PAGES = {
-    "/": (served_page, "text/html"),
-    "/view.js": (script, "text/javascript"),
-    "/view.css": (style, "text/css"),
+    "/": _Page(served_page, "text/html"),
+    "/view.js": _Page(script, "text/javascript"),
+    "/view.css": _Page(style, "text/css"),
 }
 
 
@@ -112,26 +120,26 @@ class _Handler(JsonHandler):
         host = self.headers.get("Host", "").lower()
         if host.rpartition(":")[0] not in _HOSTS and host not in _HOSTS:
             raise RefusedError(HTTPStatus.FORBIDDEN, f"Expected the address of this machine, got {host[:80]!r}.")
-        if not path.startswith("/api/"):
+        if not path.startswith("/api/") and urlsplit(path).path not in _PAGES:
             raise RefusedError(HTTPStatus.NOT_FOUND, "Expected / or /api/<question>.")
 
     def answer(self, path: str, body: bytes) -> tuple[HTTPStatus, object]:
         """See `JsonHandler`."""
         assert isinstance(self.server, ViewServer)
         address = urlsplit(path)
+        if page := _PAGES.get(address.path):
+            return HTTPStatus.OK, page
         query = dict(parse_qsl(address.query, keep_blank_values=True, errors="replace"))
         return HTTPStatus.OK, self.server.ask(address.path.removeprefix("/api/"), query)
 
-    def do_GET(self) -> None:  # noqa: N802 - named by the base class
-        """The page and its parts; everything else is JSON."""
-        found = _PAGES.get(urlsplit(self.path).path)
-        if found is None:
-            super().do_GET()
+    def _send(self, status: HTTPStatus, message: object) -> None:
+        """The page and its parts as what they are; everything else is JSON."""
+        if not isinstance(message, _Page):
+            super()._send(status, message)
             return
-        make, kind = found
-        data = make().encode()
-        self.send_response(HTTPStatus.OK)
-        self.send_header("Content-Type", f"{kind}; charset=utf-8")
+        data = message.make().encode()
+        self.send_response(status)
+        self.send_header("Content-Type", f"{message.kind}; charset=utf-8")
         self.send_header("Content-Length", str(len(data)))
         self.send_header(
             "Content-Security-Policy",

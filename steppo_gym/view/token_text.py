@@ -45,8 +45,16 @@ class TokenizerText:
         """See `NumberedTokens`."""
         from tokenizers.decoders import DecodeStream
 
-        stream = DecodeStream(skip_special_tokens=False)
-        return [valid_text(stream.step(self._tokenizer, token) or "") for token in _known([token_ids])[0]]
+        stream, pieces = DecodeStream(skip_special_tokens=False), []
+        for token in _known([token_ids])[0]:
+            try:
+                piece = stream.step(self._tokenizer, token)
+            except Exception:  # the package raises nothing narrower
+                # A byte that is no text has changed what was decoded of those before it; from here on it begins anew.
+                stream = DecodeStream(skip_special_tokens=False)
+                piece = f"\N{REPLACEMENT CHARACTER}{stream.step(self._tokenizer, token) or ''}"
+            pieces.append(valid_text(piece or ""))
+        return pieces
 
 
 TokenText = NumberedTokens | TokenizerText
