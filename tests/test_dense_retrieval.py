@@ -301,6 +301,16 @@ def test_fusion_is_its_definition_and_best_first(lists):
     assert reciprocal_rank_fusion(lists[::-1]) == fused
 
 
+def test_damage_that_sizes_cannot_show_is_found_by_the_search(tmp_path):
+    retriever = open_with(HashingEncoder(), tmp_path / "index")
+    path = tmp_path / "index" / "passages.bin"
+    with path.open("r+b") as file:
+        file.write(b"{" * path.stat().st_size)
+    for damaged in (retriever, FusedRetriever([retriever])):
+        with pytest.raises(DataError, match="damaged: its content has changed"):
+            damaged.search(["moon"], 3)
+
+
 def test_fused_retrievers(hashing):
     sparse, dense = open_retriever_for(PASSAGES), hashing
     fused = FusedRetriever([sparse, dense], depth=50)

@@ -24,7 +24,7 @@ from steppo_gym.keywords import path_of
 from steppo_gym.quoting import valid_text
 from steppo_gym.retrieval.corpus import Passages, write_passages
 from steppo_gym.retrieval.engine import NEEDS_PACKAGES
-from steppo_gym.retrieval.index_folder import check_folder, damaged, load_array
+from steppo_gym.retrieval.index_folder import check_folder, damaged, load_array, reading
 from steppo_gym.retrieval.local_index import LocalIndex
 from steppo_gym.retrieval.retriever import MAX_QUERY_CHARACTERS, Hit, Passage, check_search
 from steppo_gym.retrieval.top_k import top_k
@@ -156,7 +156,8 @@ class DenseRetriever(LocalIndex):
                 "a query: it is not the one the index was made with."
             )
         # One product per query: that of a whole batch may round differently.
-        return [self._best(self._embeddings @ vector, k) for vector in vectors]
+        with reading(self._folder):
+            return [self._best(self._embeddings @ vector, k) for vector in vectors]
 
     def _best(self, scores: np.ndarray, k: int) -> list[Hit]:
         return [Hit(self._passages[int(position)], float(scores[position])) for position in top_k(scores, k)]
