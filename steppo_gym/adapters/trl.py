@@ -147,7 +147,8 @@ def _method(tool: dict[str, Any]) -> Callable[..., str]:
     if others or set(schema["properties"]) != set(schema.get("required", ())):
         raise ValueError(f"The tool {name!r} must have required arguments of texts alone, found {schema}.")
 
-    def method(self: ToolEnvironment, **given: Any) -> str:
+    # Whatever a model calls its arguments, "self" too, is the environment's to judge.
+    def method(self: ToolEnvironment, /, **given: Any) -> str:
         return self._play(format_tool_call(name, given))
 
     itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -125,6 +125,14 @@ def test_the_schemas_are_the_environments_own():
         assert schema == tool
 
 
+def test_a_call_with_any_argument_is_a_step():
+    environment = environment_class("steppo/KeyDoor-v0")()
+    environment.reset(task_id="train-3")
+    for number, given in enumerate([{}, {"self": "read note"}, {"action": ["read note"]}], start=1):
+        assert "Expected the single argument" in environment.action(**given)
+        assert environment.env.num_steps == number
+
+
 def test_a_limit_of_the_task_ends_the_episode_and_not_the_conversation():
     environment = environment_class("steppo/KeyDoor-v0", max_steps=2)()
     environment.reset(task_id="train-3")
