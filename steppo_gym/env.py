@@ -128,7 +128,7 @@ class TextEnv(gymnasium.Env[str, str], abc.ABC):
 
     @abc.abstractmethod
     def _get_task_state(self) -> Any:
-        """The task's own part of the snapshot, JSON-serialisable."""
+        """The task's own part of the snapshot, JSON-serializable."""
 
     @abc.abstractmethod
     def _set_task_state(self, state: Any) -> None:
@@ -281,7 +281,7 @@ class TextEnv(gymnasium.Env[str, str], abc.ABC):
             raise UnknownTaskError(unknown_task_message(task_id, self.task_ids))
 
     def get_state(self) -> dict[str, Any]:
-        """A JSON-serialisable snapshot from which `set_state` continues with the same bytes.
+        """A JSON-serializable snapshot from which `set_state` continues with the same bytes.
 
         Raises:
             EpisodeOverError: no episode was started.

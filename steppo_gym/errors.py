@@ -9,7 +9,7 @@
     |-- CheckpointError          a checkpoint could not be written, or not be read
     |-- SamplingGapError         responses are sampled from another distribution than is trained
     `-- InfrastructureError      a worker, server or engine failed; the episode is void, not lost
-        `-- AllEpisodesFailedError   so did all episodes of a rollout, and nothing can be learnt from it
+        `-- AllEpisodesFailedError   so did all episodes of a rollout, and nothing can be learned from it
 
 Catch `InfrastructureError` where episodes are collected: it never says anything about the policy. Everything else is a
 mistake in the call and says what was wrong, what was found and what to do.

@@ -94,12 +94,12 @@ def reading_checkpoint(checkpoint: Path, file: str = "") -> Iterator[None]:
 
 
 def save_critic(critic: Critic, checkpoint: Path) -> None:
-    """Write what the critic has learnt into a checkpoint."""
+    """Write what the critic has learned into a checkpoint."""
     save_file(critic.trained_state(), checkpoint / CRITIC_FILE)
 
 
 def load_critic(critic: Critic, checkpoint: Path) -> None:
-    """Read what the critic had learnt from a checkpoint."""
+    """Read what the critic had learned from a checkpoint."""
     critic.load_trained_state(load_file(checkpoint / CRITIC_FILE))
 
 

@@ -71,7 +71,7 @@ class CreditRecorder(TrainerCallback):
 
     Args:
         log_probs: from rows and their number of tokens (M,) to log-probabilities under the policy as it is now.
-        updates_in_iteration: optimiser steps of one iteration.
+        updates_in_iteration: optimizer steps of one iteration.
         sample: episodes whose tokens are recorded.
     """
 

@@ -1,7 +1,7 @@
 """Dropout and the noise of routers, switched off.
 
 A policy that drops units in updates is another one than sampled the responses: on an unchanged policy, importance
-ratios are then spread around 1 and many are clipped before anything has been learnt. So it is with the noise that some
+ratios are then spread around 1 and many are clipped before anything has been learned. So it is with the noise that some
 mixtures of experts add in front of their routers while they are trained (`router_jitter_noise`).
 """
 

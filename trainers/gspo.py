@@ -1,4 +1,4 @@
-"""Train a policy with GSPO: GRPO's advantages with one length-normalised ratio per step (arXiv:2507.18071).
+"""Train a policy with GSPO: GRPO's advantages with one length-normalized ratio per step (arXiv:2507.18071).
 
 python trainers/gspo.py --env alfworld
 """

@@ -131,7 +131,7 @@ class GiGPO(DiscountedStateRule):
 class RLOO(CreditRule):
     """RLOO: the episode's return minus the mean of the others in its group (arXiv:2402.14740).
 
-    The KL divergence counts in the reward, and nothing is normalised.
+    The KL divergence counts in the reward, and nothing is normalized.
     """
 
     needs_groups: ClassVar[bool] = True

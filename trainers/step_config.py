@@ -1,7 +1,7 @@
 """Settings of a run, in the field's words: iterations of episodes, and updates on them.
 
 `StepConfig` extends TRL's `GRPOConfig`, so every flag of TRL and transformers works. The few that count batches in
-other words (rows, accumulation steps, optimiser steps) are computed from ours and cannot be set beside them.
+other words (rows, accumulation steps, optimizer steps) are computed from ours and cannot be set beside them.
 """
 
 from __future__ import annotations

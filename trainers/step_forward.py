@@ -125,7 +125,7 @@ class StepForward:
     def loss(self, model: Any, batch: Batch, iteration: Iteration, totals: UpdateTotals, sums: UpdateSums) -> Tensor:
         """The micro-batch's share of the update's loss; its sums are added to `sums`.
 
-        While only the critic learns, the policy's part is measured, but has no gradient: an optimiser leaves parameters
+        While only the critic learns, the policy's part is measured, but has no gradient: an optimizer leaves parameters
         without one as they are, whatever it keeps of them.
         """
         batch = self._to_device(batch)

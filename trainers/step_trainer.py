@@ -20,7 +20,7 @@ checkpoints. What is replaced, and the private methods of TRL 1.16 and transform
 | used: `_metrics`, `_step`, `_current_train_step_time`, `_signature_columns` | logging, position, columns |
 | read: `_tokenizer`, `eos_token_ids`; `model(..., fused_lm_head=True)` | tokens that stop, log-probabilities |
 
-An update is one optimiser step on `episodes_per_iteration / updates_per_iteration` episodes. Its loss is a mean over
+An update is one optimizer step on `episodes_per_iteration / updates_per_iteration` episodes. Its loss is a mean over
 the update's tokens, steps or episodes (`loss_average`) plus the mean over its values: sums over micro-batches divided
 by counts over all micro-batches and processes, so neither the size of a micro-batch nor accumulation nor the number of
 processes changes it.

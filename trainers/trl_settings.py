@@ -39,7 +39,7 @@ USED: Mapping[str, tuple[str, ...]] = {
         "dataloader_num_workers", "dataloader_persistent_workers", "dataloader_pin_memory",
         "dataloader_prefetch_factor",
     ),
-    "optimiser and schedule": (
+    "optimizer and schedule": (
         "optim", "optim_args", "optim_target_modules", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay",
         "max_grad_norm", "lr_scheduler_kwargs", "warmup_steps",
     ),

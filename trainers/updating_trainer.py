@@ -58,7 +58,7 @@ class UpdatingTrainer(SamplingTrainer):
         batches = self._forward.micro_batches(rows)
         total = torch.zeros((), device=self.accelerator.device)
         for position, batch in enumerate(batches):
-            with self._synchronised_if(position == len(batches) - 1, model):
+            with self._synchronized_if(position == len(batches) - 1, model):
                 tensors = collate(batch, self.pad_token_id)
                 with self.phases.phase("forward"):
                     loss = self._forward.loss(model, tensors, self._iteration, self._totals, self._sums)
@@ -97,7 +97,7 @@ class UpdatingTrainer(SamplingTrainer):
                 model.zero_grad()
 
     @contextlib.contextmanager
-    def _synchronised_if(self, last: bool, model: Any) -> Iterator[None]:
+    def _synchronized_if(self, last: bool, model: Any) -> Iterator[None]:
         """Let the processes exchange gradients only in the last backward pass of an update.
 
         Sharded models do so in each, so that no process holds a whole gradient.
@@ -110,7 +110,7 @@ class UpdatingTrainer(SamplingTrainer):
             yield
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """One optimiser; the critic is its last parameter group, so scheduler and checkpoints cover it.
+        """One optimizer; the critic is its last parameter group, so scheduler and checkpoints cover it.
 
         Raises:
             ValueError: a scheduler was given, which does not know that group.

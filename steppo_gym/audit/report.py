@@ -38,7 +38,7 @@ def decisions(points: Sequence[AuditedPoint], threshold: float, *, reach: float)
         reach: largest difference of two returns.
 
     Returns:
-        JSON-serialisable. `rho` is the share of points at which a difference was shown, a lower bound of the true share
+        JSON-serializable. `rho` is the share of points at which a difference was shown, a lower bound of the true share
         for as long as there are `open` ones.
     """
     verdicts = [point.verdict(threshold, reach=reach) for point in points]

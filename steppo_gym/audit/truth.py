@@ -39,7 +39,7 @@ def truth_records(
         reach: largest difference of two returns.
 
     Returns:
-        JSON-serialisable, without NaN: what could not be played is null.
+        JSON-serializable, without NaN: what could not be played is null.
     """
     credit = {name: _by_point(steps, given, len(points)) for name, (steps, given) in samples.items()}
     return [

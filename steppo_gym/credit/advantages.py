@@ -4,7 +4,7 @@ Episodes have different lengths, so arrays are flat: the steps of the first epis
 on, with the length of each beside them. That is the order of the step and token numbers in `steppo_gym.credit.rows`, so
 a result is used by indexing. Rules that compare episodes with each other are in `steppo_gym.credit.groups`.
 
-Normalising over the batch (`steppo_gym.credit.whitening`) is left to the caller; so is leaving out failed episodes.
+Normalizing over the batch (`steppo_gym.credit.whitening`) is left to the caller; so is leaving out failed episodes.
 
     advantages, returns = step_advantages(
         rewards, values, final_values, steps_per_episode=[3, 2], gamma=0.99, lam=1.0
@@ -46,7 +46,7 @@ def gae(
         lam: the lambda of GAE.
 
     Returns:
-        advantages: (T,) float, not normalised.
+        advantages: (T,) float, not normalized.
         returns: (T,) float, advantages + values.
 
     Raises:
@@ -96,7 +96,7 @@ def step_advantages(
         lam: the lambda of GAE.
 
     Returns:
-        advantages: (N,) float, not normalised.
+        advantages: (N,) float, not normalized.
         returns: (N,) float, advantages + values: the critic's targets.
 
     Raises:
@@ -137,7 +137,7 @@ def token_advantages(
         token_rewards: (M,) float, added to the tokens' rewards, such as a KL penalty; None for none.
 
     Returns:
-        advantages: (M,) float, not normalised.
+        advantages: (M,) float, not normalized.
         returns: (M,) float, advantages + values: the critic's targets.
 
     Raises:
@@ -173,7 +173,7 @@ def token_returns(
         token_rewards: (M,) float, added to the tokens' rewards, such as a KL penalty; None for none.
 
     Returns:
-        (M,) float, not normalised.
+        (M,) float, not normalized.
 
     Raises:
         ValueError: the shapes do not fit together, or a step has no tokens.

@@ -1,7 +1,7 @@
 """What counts the same in the loss: weights of its terms and the denominators of an update.
 
-The weights make sums over an update, divided by its denominator, the average that is asked for. What a term is stands
-in `losses.py`.
+The weighted sum of an update's terms, divided by the update's denominator, is the average that is asked for.
+`losses.py` says what a term is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LOSS_AVERAGES: tuple[LossAverage, ...] = get_args(LossAverage)
 def loss_weights(
     tokens_per_step: Sequence[int], steps_per_episode: Sequence[int], average: LossAverage, ratio: Ratio
 ) -> tuple[Array, Array]:
-    """Weights that make the sums of the loss, over `loss_denominator`, the average that is asked for.
+    """Weights with which sums of the loss, divided by `loss_denominator`, are the average that is asked for.
 
     Args:
         tokens_per_step: (N,) response tokens of each step.
@@ -44,7 +44,7 @@ def loss_weights(
         shares = terms / np.repeat(sum_per_episode(terms, steps), steps)
     else:
         shares = tokens
-    # Of its share, a step gives its terms the same weight, and in the KL term its tokens.
+    # A step divides its share equally among its terms, and in the KL term among its tokens.
     of_step = np.repeat(np.arange(len(tokens)), tokens_per_step)
     return (shares / terms)[of_step], (shares / tokens)[of_step]
 

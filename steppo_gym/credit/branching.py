@@ -2,8 +2,8 @@
 
 An environment that can be put back into an earlier state lets the policy play on from there again. `vine_advantages`
 takes the mean return of such continuations as the value of each state; `bpo_advantages` compares a step's episode with
-its siblings, the continuations from the state of the step. What continuations cost in environment steps belongs to the
-budget of the rules that ask for them.
+its siblings, the continuations from the state of the step. The environment steps of continuations belong to the budget
+of the rules that ask for them.
 
 Arrays are flat as in `steppo_gym.credit.advantages`.
 """

@@ -1,8 +1,8 @@
-"""Importance weights for tokens that were sampled from another distribution than the policy has before an update.
+"""Importance weights for tokens that were sampled from another distribution than that of the policy before an update.
 
-The other distribution is that of an engine whose kernels or precision differ, or of older weights. With mu the sampler
-and pi the policy before the update, rho_j = pi(y_j) / mu(y_j) is the ratio of one token. The terms of the policy loss
-are multiplied by a weight that is cut at C, the cap: truncated importance sampling (Ionides, "Truncated Importance
+The sampler may be an engine whose kernels or precision differ, or have older weights. With mu the sampler and pi the
+policy before the update, rho_j = pi(y_j) / mu(y_j) is the ratio of one token. The terms of the policy loss are
+multiplied by a weight that is cut at C, the cap: truncated importance sampling (Ionides, "Truncated Importance
 Sampling", 2008; for engines of language models Yao et al., "Your Efficient RL Framework Secretly Brings You Off-Policy
 RL Training", 2025). The ratio that the loss clips stays that between the policy and the policy before the update, as in
 decoupled PPO (arXiv:2110.00641).
@@ -12,9 +12,10 @@ decoupled PPO (arXiv:2110.00641).
 - "step_truncate": min(product of rho over the step's tokens, C), the same for all of them: a step is one action, and
   this is its ratio.
 - "sequence_mask": the product over all tokens sampled in the episode if it is at most C, else 0: an episode that the
-  policy would hardly have played is left out (TRL's and verl's name for it).
+  policy plays more than C times as often as the sampler is left out (TRL's and verl's name for it).
 
-Left out: the critic's loss and the KL term, which are those of the states that were visited; lower bounds.
+Not weighted: the critic's loss and the KL term, which belong to the states that were visited. There are no lower
+bounds.
 
     weights = correction_weights(sampled, trained, [3, 2], [2], kind="step_truncate", cap=3.0)
 """

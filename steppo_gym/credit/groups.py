@@ -1,8 +1,8 @@
 """Credit without a critic: episodes and steps compared with others of their group. Pure numpy, float64.
 
 A group is the episodes of one task that started in the same state. Arrays are flat as in
-`steppo_gym.credit.advantages`, and whoever has nothing to be compared with gets 0: a group of one, a state that was met
-once.
+`steppo_gym.credit.advantages`. Where there is nothing to compare with, credit is 0: in a group of one, and in a state
+that was met once.
 
     advantages = gigpo_advantages(
         rewards, state_keys, group_ids=[0, 0, 1, 1], steps_per_episode=[3, 2, 5, 4], gamma=0.95
@@ -181,7 +181,7 @@ def gagpo_advantages(
     """GAGPO: GAE over steps with the mean return of all visits of a state as its value (arXiv:2605.13217).
 
     V(s) is the mean discounted return of all steps of the task group that were taken in s; that of the final state is
-    0, also in a truncated episode. The advantages are then normalised over all steps of the task group.
+    0, also in a truncated episode. The advantages are then normalized over all steps of the task group.
 
     Args:
         rewards: (N,) float, reward of each step.

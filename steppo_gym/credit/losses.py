@@ -8,7 +8,7 @@ Tensors are (B, T) and aligned on targets: the entry of a token stands where the
 first token's log-probability (it has none) drops the first column of every other tensor as well. What is not trained on
 may hold anything, NaN included.
 
-Left out: dual clipping and entropy bonus. What is averaged over is said in `averages.py`.
+Left out: dual clipping and entropy bonus. `averages.py` has the weights and denominators of the averages.
 """
 
 from __future__ import annotations
@@ -92,9 +92,9 @@ def policy_loss(
 
     - "token": z, one term per token (PPO, GRPO, GiGPO);
     - "geometric": mean of z, one term per step (GSPO, arXiv:2507.18071; StepPO, arXiv:2604.18401v2-v4). StepPO writes
-      its ratio per token as sg[log w] + log p - sg[log p] and takes the mean over the tokens, then over the steps: the
-      same value and the same gradient as the one clipped term per step computed here, because the advantage is the same
-      for all tokens of a step;
+      its ratio per token as sg[log w] + log p - sg[log p], sg for stop-gradient, and takes the mean over the tokens,
+      then over the steps: the same value and the same gradient as the one clipped term per step computed here, because
+      the advantage is the same for all tokens of a step;
     - "sqrt_centered": mu + (1 / sqrt(L)) * sum of (z - mu), one term per step (arXiv:2604.18401v5), with mu = `center`.
 
     Args:
@@ -107,12 +107,13 @@ def policy_loss(
         clip_low: ratios are clipped at 1 - clip_low from below.
         clip_high: and at 1 + clip_high from above.
         denominator: number of terms in the update over all micro-batches and processes: tokens for "token", steps for
-            the others.
+            the others. For other averages than that over terms multiply the advantages by `loss_weights` and give
+            `loss_denominator` (`steppo_gym.credit.averages`).
         center: mean of z over all tokens of the update, a constant (`token_log_ratio_sum_and_count`); read by
             "sqrt_centered" only.
 
     Returns:
-        The loss, to be minimised, and diagnostics. Without a trained token the loss is 0 with zero gradient.
+        The loss, to be minimized, and diagnostics. Without a trained token the loss is 0 with zero gradient.
 
     Raises:
         ValueError: shapes differ, the ratio is unknown, the denominator is not positive, or the center is missing.
@@ -194,7 +195,7 @@ def value_loss(
         denominator: number of values in the update over all micro-batches and processes.
 
     Returns:
-        The loss, to be minimised, and diagnostics.
+        The loss, to be minimized, and diagnostics.
 
     Raises:
         ValueError: shapes differ or the denominator is not positive.

@@ -23,7 +23,7 @@ from steppo_gym.credit.ragged import (
 def step_entropies(log_probs: npt.ArrayLike, *, tokens_per_step: Sequence[int]) -> Array:
     """Estimate of the mean entropy of each step's tokens: the mean of -log p of the tokens that were sampled.
 
-    Unbiased at temperature 1, for the price of nothing; EMPG computes the entropies from the whole distributions.
+    Unbiased at temperature 1, and free of cost; EMPG computes the entropies from the whole distributions.
 
     Args:
         log_probs: (M,) float, of the sampled tokens under the policy that sampled them.

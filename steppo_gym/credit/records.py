@@ -1,8 +1,8 @@
-"""What a credit rule reads and what it says.
+"""What a credit rule reads and what it returns.
 
-All rules read the same `Records` and fill the same `Credit`; what differs between algorithms is the unit a decision is
-(a step or a token), whether there is a critic, and the formula. The rules themselves are in `trainers/rules.py`; one's
-own is a class in a file of one's own (`docs/own_credit_rule.md`).
+All rules read the same `Records` and return the same `Credit`. Algorithms differ in the unit of a decision (a step or a
+token), in whether there is a critic, and in the formula. The rules themselves are in `trainers/rules.py`; one of your
+own is a class in a file of yours (`docs/own_credit_rule.md`).
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class Records:
         """(N,) the mean over each response's tokens of -log p, an estimate of their mean entropy.
 
         Raises:
-            ValueError: nobody says what the log-probabilities were.
+            ValueError: neither `log_probs` nor the steps have log-probabilities.
         """
         log_probs = self.log_probs
         if log_probs is None:
@@ -184,7 +184,7 @@ class Records:
 
 @dataclass(frozen=True)
 class Credit:
-    """What a rule says of its decisions, numbered as in `steppo_gym.credit.rows`."""
+    """What a rule returns of its decisions, numbered as in `steppo_gym.credit.rows`."""
 
     unit: Unit
     """Whether decisions are steps (N) or response tokens (M)."""
@@ -216,8 +216,8 @@ class Credit:
 class CreditRule(ABC):
     """How an algorithm assigns credit: its settings, as fields of a frozen dataclass, and its formula, as a call.
 
-    The fields are the flags that the algorithm's script has beside those of every run. What is wrong with a value is
-    said by a ValueError from `__post_init__`.
+    The fields are the flags that the algorithm's script has beside those of every run. A value that is wrong is refused
+    in `__post_init__` with a ValueError that says why.
     """
 
     critic: ClassVar[Unit | None] = None
@@ -254,15 +254,15 @@ class CreditRule(ABC):
 
 
 def check_credit(credit: Credit, records: Records, critic: Unit | None) -> None:
-    """See that what a rule says fits the records it read.
+    """Check that what a rule returned fits the records it read.
 
     Args:
-        credit: what it says.
+        credit: what it returned.
         records: what it read.
         critic: the unit of its critic, None without one.
 
     Raises:
-        SteppoGymError: it does not; the message names what is wrong.
+        SteppoGymError: it does not fit; the message names what is wrong.
     """
     if not isinstance(credit, Credit) or credit.unit not in get_args(Unit):
         raise SteppoGymError(f'A credit rule must return Credit("step" or "token", ...), got {str(credit)[:80]}.')

@@ -1,10 +1,10 @@
 """Credit from the graph of states that the episodes of a group went through. Pure numpy, float64.
 
-Equal states of a task group are one node, every step is an edge from the state it was taken in to the state it led to.
+Equal states of a task group are one node; every step is an edge from the state it was taken in to the state it led to.
 So a step is judged by where it led and by what all episodes of the group made of that place. The state an episode ended
 in is the last edge's target: its key is needed where the episode was cut off.
 
-Arrays are flat as in `steppo_gym.credit.advantages`; whoever has nothing to be compared with gets 0.
+Arrays are flat as in `steppo_gym.credit.advantages`; where there is nothing to compare with, credit is 0.
 """
 
 from __future__ import annotations

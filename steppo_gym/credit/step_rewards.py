@@ -33,16 +33,16 @@ def mt_grpo_advantages(
     """MT-GRPO: intermediate rewards and the outcome, each relative to the group (arXiv:2505.11821).
 
     The reward of an episode's last step K is its outcome O, those of the steps before are intermediate rewards r_k. As
-    published, A_k = sum over l = k .. K-1 of alpha^(l-k) A_l + alpha^(K-k) A_O, where A_l compares r_l with the
-    intermediate rewards at step l of the group's other episodes, and A_O compares outcomes. The paper's episodes all
+    published, A_k = sum over l = k .. K-1 of alpha^(l-k) A_l + alpha^(K-k) A_O, where A_l compares r_l with all
+    intermediate rewards at step l of the group, and A_O compares outcomes. The paper's episodes all
     have the same K.
 
-    Where the policy chooses when to stop, that is biased (github.com/verl-project/verl/issues/7244): every step further
-    takes off one more mean, so that going on is worth what its reward is above average, when it should be worth the
-    reward. `unbiased` compares what is still to come: with S_k = sum over l = k .. K-1 of alpha^(l-k) r_l, A_k =
-    S_k relative to the S_k of all episodes of the group that have a step k, plus alpha^(K-k) O likewise. What is taken
-    off at step k then does not depend on what the episode does from there on (but for its own share in the mean, as in
-    GRPO). This is our own correction; the one that the issue announces could not be read.
+    Where the policy chooses when to stop, that is biased (github.com/verl-project/verl/issues/7244): every further step
+    takes off one more mean, so that going on is credited with its reward minus the average, when it should be credited
+    with the reward. `unbiased` compares what is still to come: with S_k = sum over l = k .. K-1 of alpha^(l-k) r_l, A_k
+    is S_k relative to the S_k of all episodes of the group that have a step k, plus alpha^(K-k) O likewise. What is
+    taken off at step k then does not depend on what the episode does from there on (but for its own share in the mean,
+    as in GRPO). This is our own correction; the one that the issue announces could not be read.
 
     Args:
         rewards: (N,) float, reward of each step.

@@ -1,4 +1,4 @@
-"""Normalising advantages over a whole batch, which may be spread over processes. Pure numpy, float64.
+"""Normalizing advantages over a whole batch, which may be spread over processes. Pure numpy, float64.
 
 In a distributed run every process gathers the moments of all, in the order of the ranks, and whitens with their merger:
 

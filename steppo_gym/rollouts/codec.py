@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 
 class Codec(Protocol):
-    """Text to token ids and back, without ever tokenising sampled text again."""
+    """Text to token ids and back, without ever tokenizing sampled text again."""
 
     def first_prompt(self, system_prompt: str, tools: Sequence[dict[str, Any]], observation: str) -> tuple[int, ...]:
         """Token ids of system prompt, tools and one observation, up to where the response begins."""

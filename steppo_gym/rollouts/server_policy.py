@@ -5,7 +5,7 @@
     policy = ServerPolicy("http://localhost:8000/v1", "Qwen/Qwen3-1.7B", max_tokens=512, stop_token_ids=(151645,))
 
 Prompts are sent as token ids and the sampled ids come back (`return_token_ids`, in vLLM since 0.10.2), so no text is
-tokenised twice. One request is sent per prompt, because the server batches better than its clients can. Sampling
+tokenized twice. One request is sent per prompt, because the server batches better than its clients can. Sampling
 options that a server may take from the model's own generation config (top_k, min_p, repetition penalty) are sent
 switched off, so that the distribution is the one given here.
 """

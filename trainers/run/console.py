@@ -21,7 +21,7 @@ class Console(TrainerCallback):
     Args:
         iterations: of the run.
         episodes_per_iteration: of this process.
-        updates_in_iteration: optimiser steps of one iteration.
+        updates_in_iteration: optimizer steps of one iteration.
         visible: False on all processes but the first.
         bars: False for lines alone.
     """

@@ -130,7 +130,7 @@ def _run(
         "environment": preset.env_id,
         "task": run.description(),
         "seed": config.seed,
-        **_summarise(before, after, tests),
+        **_summarize(before, after, tests),
         "iterations": config.iterations,
         "episodes": config.iterations * config.episodes_per_iteration,
         "updates": config.max_steps,
@@ -258,7 +258,7 @@ class _EvaluationThatIsDue(TrainerCallback):
             _evaluate_if_due(self.trainer, Path(str(args.output_dir)))
 
 
-def _summarise(before: Scores, after: Scores, tests: Sequence[EvaluationSet]) -> dict[str, Any]:
+def _summarize(before: Scores, after: Scores, tests: Sequence[EvaluationSet]) -> dict[str, Any]:
     return {
         "success_before": _pooled(before["greedy"], tests),
         "success_after": _pooled(after["greedy"], tests),

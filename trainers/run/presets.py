@@ -209,7 +209,7 @@ PRESETS: dict[str, Preset] = {
         starts={
             "webshop": _reading_start(
                 _SHORT_PAGES,
-                # What a thought rests on is learnt first and alone, or it is not learnt.
+                # What a thought rests on is learned first and alone, or it is not learned.
                 Phase("clumsy", 3400, 8000, batch_size=16, portions=4, excerpts=Excerpts(0.3, 48)),
                 fault="heedless",
                 policy=replace(_READING_POLICY, joins_cases=True),

@@ -28,7 +28,7 @@ class RunRecorder(TrainerCallback):
 
     Args:
         folder: of the run.
-        updates_in_iteration: optimiser steps of one iteration.
+        updates_in_iteration: optimizer steps of one iteration.
     """
 
     def __init__(self, folder: Path, updates_in_iteration: int) -> None:

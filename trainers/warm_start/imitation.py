@@ -1,6 +1,6 @@
 """Learning to write what was demonstrated: conversations as weighted rows of tokens, and updates on them.
 
-Responses are learnt with weight 1, the environment's own text with a smaller weight (predicting it teaches a small
+Responses are learned with weight 1, the environment's own text with a smaller weight (predicting it teaches a small
 model to read it), deliberate slips not at all.
 """
 

@@ -54,7 +54,7 @@ _THOUGHT = "</think>"
 class Excerpts:
     """What a phase begins with: the first exchange of an episode, and one in which the expert thinks.
 
-    What a thought rests on is learnt there from little text. Nothing else counts in them than what the expert says.
+    What a thought rests on is learned there from little text. Nothing else counts in them than what the expert says.
     """
 
     share: float
