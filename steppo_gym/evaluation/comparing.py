@@ -1,7 +1,7 @@
 """Two evaluations of the same tasks against each other: `steppo-gym compare` on their folders.
 
-Both played every task, so they are compared task by task: what is hard for one is mostly hard for the other, and the
-difference is known better than two intervals beside each other say.
+Both played every task, so they are compared task by task. What is hard for one is mostly hard for the other, so the
+difference is known more precisely than two separate intervals suggest.
 
 >>> paired([[True], [False], [True]], [[False], [False], [True]]).mean
 0.3333333333333333
@@ -39,7 +39,7 @@ class PairedDifference:
     """Tasks on which more tries succeeded."""
     worse: int
     p_value: float
-    """Two-sided, exact, that signs of the tasks' differences are a coin's."""
+    """Two-sided, exact; of the hypothesis that the sign of each task's difference is as likely to be the other one."""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class Panel:
 
 
 def task_hash(env: TextEnv, task_id: str) -> str:
-    """The hash of one task of an environment, whose episode, if there is one, is over afterwards."""
+    """The hash of one task of an environment; an episode that is being played in it may be lost."""
     return hashlib.sha256(env.task_content(task_id)).hexdigest()
 
 

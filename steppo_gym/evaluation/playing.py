@@ -1,4 +1,4 @@
-"""Playing a panel: every task a number of times, each episode written as it ends, so that a cut costs what was open.
+"""Playing a panel: every task a number of times. Episodes are written as they end, and an interruption costs no others.
 
 playing = Playing(panel, tries=4, file=Path("evaluation/episodes/panel.jsonl"))
 episodes = playing.run(policy, pool, codec)
@@ -26,8 +26,8 @@ class Playing:
     """The episodes of an evaluation, those of an earlier start included.
 
     Try k of task i of N is number k * N + i. It is the seed of the environment's `reset` and names the stream of the
-    policy's randomness, so that an evaluation that was cut and one that was not are the same, and more tries leave
-    the first ones as they are. The first try of each task is what a training run's own tests play.
+    policy's randomness, so that an evaluation that was interrupted comes out like one that was not, and more tries
+    leave the first ones as they are. The first try of each task is what a training run's own tests play.
 
     Args:
         panel: the tasks.
@@ -35,7 +35,7 @@ class Playing:
         file: where the episodes are, and where more are added.
 
     Raises:
-        DataError: the file holds what is no episode of this panel.
+        DataError: the file holds something else than episodes of this panel.
     """
 
     def __init__(self, panel: Panel, *, tries: int, file: str | Path) -> None:
@@ -65,7 +65,7 @@ class Playing:
             All episodes, by task and then by try.
 
         Raises:
-            InfrastructureError: what the episodes depend on fails again and again. What has been played is kept.
+            InfrastructureError: the policy, the environments or a worker kept failing. What has been played is kept.
         """
         numbers, size = self.missing, len(self._ids)
         # What was cut while it was written, and what failed, is gone from the file before anything is added to it.

@@ -26,7 +26,7 @@ class SuccessInterval:
     low: float
     high: float
     effective_size: float
-    """Independent tries that would say as much: the number of tasks where each is tried once."""
+    """How many independent tries would say as much; with one try of each task, the number of tasks."""
     method: str
     """What the interval is, in words."""
 
@@ -95,8 +95,8 @@ def task_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
 def evaluation_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
     """Scores of an evaluation: those of the episodes and the task's own.
 
-    `success` is a share of all tasks that were asked, so that a failed episode counts as not solved: who leaves
-    failures out rewards a policy, or a machine, for failing where it is hard. `failed_rate` stands beside it, and all
+    `success` is a share of all tasks that were asked for, so that a failed episode counts as not solved: a score that
+    leaves failures out rewards a policy, or a machine, for failing at hard tasks. `failed_rate` stands beside it. All
     other scores are of the episodes that were played, since nothing is known of the others.
     """
     scores = task_metrics(episodes) | episode_metrics(episodes)

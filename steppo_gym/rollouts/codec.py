@@ -1,7 +1,7 @@
 """Between text and token ids: how observations become prompts and responses become text.
 
 `Codec` is what a rollout needs of a tokenizer and its chat template. `ByteCodec` is a complete one without a vocabulary
-file, for scripted policies and tests; the trainer brings one for real chat templates.
+file, for scripted policies and tests; the trainer has one for real chat templates.
 """
 
 from __future__ import annotations

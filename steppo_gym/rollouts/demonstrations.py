@@ -4,9 +4,9 @@
     episodes = demonstrate(EnvFactory("steppo/KeyDoor-v0"), task_ids, messages, seed=0)
     observation, response = messages.text(episodes[0].steps[0].prompt_ids[-1]), episodes[0].steps[0].response
 
-They are played as all episodes are, by a policy in a pool. A tokenizer is trained on their texts, so there is none yet
-when they are played: the tokens of `MessageCodec` are whole messages. A warm start encodes the texts of its prompts
-again when the tokenizer is there.
+They are played as all episodes are, by a policy in a pool. The tokenizer is trained on their texts, so there is none
+yet when they are played: the tokens of `MessageCodec` are whole messages. A warm start encodes the texts once more when
+it has the tokenizer.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ class MessageCodec:
 
 
 class CorruptedExpert:
-    """Writes what the environment's expert writes, now and then as a weak policy might have.
+    """Writes what the environment's expert writes, but corrupts a share of it, as a weak policy might have written it.
 
-    What the expert does then shows how to go on after an error; whoever never sees one is lost after the first.
+    What the expert does after an error shows how to go on; a policy that has never seen one is lost after its first.
 
     Args:
         codec: the rollout's codec.
@@ -111,8 +111,8 @@ def demonstrate(
 ) -> list[Episode]:
     """Play one episode per task with the expert.
 
-    An episode says nothing about chance, so one that was lost with its worker is played again, once: it comes out the
-    same. What is lost twice, or failed for another reason, stays a failed episode.
+    An episode that was lost with its worker is played again, once: it follows from its task and seed, so it is the one
+    that there would have been. What is lost twice, or failed for another reason, stays a failed episode.
 
     Args:
         factory: the environment.
@@ -121,7 +121,7 @@ def demonstrate(
         seed: equal seeds give equal demonstrations, whatever `num_workers`.
         num_workers: processes; 0 plays in this one.
         corruption_rate: see `CorruptedExpert`.
-        on_episode: called with each episode when it ends, with one that is played again twice.
+        on_episode: called with each episode when it ends; twice for one that is played again.
 
     Returns:
         The episodes in the order of the tasks, failed ones included.

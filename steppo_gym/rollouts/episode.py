@@ -1,4 +1,4 @@
-"""Records of what was done: an `Episode` is a tuple of `Step`s and how it ended, one line of JSON each.
+"""Records of what was played: an `Episode` is a tuple of `Step`s and how it ended; in a file, one line of JSON.
 
 `docs/endings.md` lists every way in which an episode ends, and what follows from it.
 
@@ -44,12 +44,13 @@ class Step:
     environment_seconds: float = 0.0
     """Wall time of the environment's own step."""
     slip: bool = False
-    """Wrong on purpose, by an expert that errs or because it was corrupted: nothing to imitate."""
+    """Whether the response is wrong on purpose, by an expert that errs or because it was corrupted: not to be
+    imitated."""
     version: int | None = None
     """Of the weights the response was sampled with, None if the policy did not say."""
     admissible_actions: tuple[str, ...] | None = field(default=None, compare=False, repr=False)
-    """What would have done something in this state, None if it cannot be listed. Known while the episode is in memory:
-    lines leave it out, as nearly all of it would stand there again at the next step."""
+    """The actions that would have done something in this state, None if they cannot be listed. Kept only while the
+    episode is in memory: a line of JSON leaves them out, as nearly all would be repeated at the next step."""
 
     def __post_init__(self) -> None:
         if self.log_probs is not None and len(self.log_probs) != len(self.response_ids):

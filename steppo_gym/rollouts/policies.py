@@ -1,6 +1,6 @@
 """What writes responses: token ids in, token ids and log-probabilities out, in batches or one by one.
 
-The policies here are scripts; they need no model and know no log-probabilities. The trainer's own model and an
+The policies here are scripts: they need no model and give no log-probabilities. The trainer's own model and an
 OpenAI-compatible server (`steppo_gym.rollouts.server_policy`) follow the same protocol.
 """
 
@@ -32,8 +32,8 @@ class Request:
     seed: int | None = None
     """The seed of the episode, for what a policy draws once per episode."""
     stream: tuple[int, int] | None = None
-    """Numbers of the assignment and of the step: a policy that draws its randomness from them, not from the order of
-    its calls, gives the same response whatever else is played beside it.
+    """Numbers of the assignment and of the step. A policy that draws its randomness from these, and not from the order
+    of its calls, gives the same response whatever else is played at the same time.
     """
 
     @property
@@ -124,7 +124,7 @@ class StreamingPolicy(Policy, Protocol):
 
 
 def answer_all(policy: StreamingPolicy, requests: Sequence[Request]) -> list[Response]:
-    """Hand in requests and wait for all of them: what `respond` is for a policy that streams.
+    """Hand in requests and wait for all answers: `respond` for a policy that streams.
 
     Args:
         policy: with nothing under way.
@@ -134,7 +134,7 @@ def answer_all(policy: StreamingPolicy, requests: Sequence[Request]) -> list[Res
         One response per request, in order.
 
     Raises:
-        InfrastructureError: one of them could not be had; the others are given up.
+        InfrastructureError: one of them could not be answered; the others are given up.
     """
     done: dict[int, Response] = {}
     try:
@@ -157,6 +157,9 @@ class ScriptedPolicy:
     Args:
         responses: at least one text.
         codec: the rollout's codec.
+
+    Raises:
+        ValueError: there is no response.
     """
 
     needs_expert = False

@@ -62,7 +62,7 @@ class EnvPool:
         spec: the environments. Workers import no module of yours but the one in its "module:id".
         num_slots: environments in all.
         num_workers: processes to spread them over, ceil(num_slots / num_workers) in each; 0 keeps them in this process,
-            where nothing protects against one that hangs or dies.
+            where nothing protects the run from an environment that hangs or crashes.
         step_timeout: seconds one step may take before its worker counts as hanging.
         reset_timeout: seconds one reset may take, the making of the environment included.
         workers: where they are: None for this machine, or the address of a Ray cluster, "ray://auto" or

@@ -76,7 +76,8 @@ class RolloutStats:
     environment_wait_seconds: float = 0.0
     """Time in which nothing was done but wait for environments."""
     overlap: bool | None = None
-    """Whether environments stepped while responses were generated; None if both was tried, and no more than that."""
+    """Whether environments stepped while responses were generated; None if the rollout was too short to find out which
+    is faster."""
 
     @property
     def mean_batch_size(self) -> float:
@@ -146,8 +147,8 @@ def collect(
         InfrastructureError: the policy, the environments or a worker kept failing.
         ValueError: `max_prompt_tokens` is below 1, the policy gave another number of responses than it was asked for,
             or it is to stream and cannot; or the pool is closed.
-        TypeError: the policy lacks a member of `Policy` or gives something else than `Response`s, or an assignment is
-            none.
+        TypeError: the policy lacks a member of `Policy` or gives something else than `Response`s, or something else
+            than an `Assignment` is to be played.
     """
     assignments = tuple(assignments)
     _check_call(policy, assignments)

@@ -60,8 +60,8 @@ def take_snapshots(
         episode: with the seed it was played with.
         steps: positions in `episode.steps`; the snapshot is of the state in which that response was given.
         start: where the episode started, if it started from a snapshot itself.
-        needs_expert: whether the policy that played it was shown the expert's responses. Asking an expert that errs now
-            and then takes it to its next draw, so it has to be asked again.
+        needs_expert: whether the policy that played it was shown the expert's responses. An expert that errs now and
+            then may draw whenever it is asked, so it has to be asked again.
 
     Returns:
         A snapshot for each of `steps`.
