@@ -112,7 +112,10 @@ def parse_text(
 def format_text(
     text: str, action_format: ActionFormat, *, tag: str = ACTION, tool: str = ACTION, argument: str = ACTION
 ) -> str:
-    """The response that `parse_text` reads back."""
+    """The response from which `parse_text` reads this text, without blanks around it.
+
+    In the tag format not if the text holds the closing tag or `</think>`; a tool call can hold any text.
+    """
     return format_tag(tag, text) if action_format == "tag" else format_tool_call(tool, {argument: text})
 
 
