@@ -100,7 +100,9 @@ class StepTrainer(UpdatingTrainer):
 
     Raises:
         UnsupportedVersionError: the installed TRL is not 1.16.
-        ValueError: a set-up that cannot work, said in the message.
+        ValueError: a set-up that cannot work; the message says why.
+        NonFiniteError: a weight of the model is not finite.
+        SamplingGapError: the model is sampled from another distribution than it is trained on.
     """
 
     _tag_names = ["trl", "steppo-gym"]  # noqa: RUF012 - declared by TRL
