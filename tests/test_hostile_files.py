@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+from pathlib import Path
 
 import gymnasium
 import pytest
@@ -267,6 +268,18 @@ def test_an_option_that_is_called_search_cannot_be_clicked_as_officially(write):
     info = env.step("<action>click[b000000001]</action>")[-1]
     assert "click[red]" in info["admissible_actions"] and "click[search]" not in info["admissible_actions"]
     assert "nothing of the label" in env.step("<action>click[search]</action>")[-1]["invalid_action"]
+
+
+@pytest.mark.parametrize("name", ["items_ins_v2.json", "items_shuffle.json"])
+def test_a_file_of_a_shop_that_cannot_be_read_is_named(write, name):
+    if not Path("/proc/self/mem").exists():
+        pytest.skip("no file here that can be opened and not be read")
+    shop(write, ITEM).close()
+    path = write(name, b"")
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+    with pytest.raises(DataError, match=f"{name} cannot be read"):
+        gymnasium.make("steppo/WebShop-v0", data=path.parent, goals="synthetic")
 
 
 def test_folders_in_place_of_the_files_of_a_shop_are_none(tmp_path):

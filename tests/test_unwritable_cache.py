@@ -18,13 +18,15 @@ from steppo_gym.storage.cache import cache_dir, make_once, writing
 REMEDY = "the environment variable STEPPO_GYM_CACHE name a folder that can be"
 
 
-@pytest.fixture(params=["a file", "a device", "another's"])
+@pytest.fixture(params=["a file", "a device", "a name", "another's"])
 def unwritable(request, tmp_path, monkeypatch):
     """Folders below which nobody, or not this user, can make any."""
     if request.param == "another's":
         if os.geteuid() == 0 and not os.path.isdir("/sys/kernel"):
             pytest.skip("nothing is denied to the superuser here")
         folder = "/sys/kernel/x" if os.geteuid() == 0 else "/root/x"
+    elif request.param == "a name":
+        folder = str(tmp_path / ("x" * 300))
     else:
         (tmp_path / "file").write_text("")
         folder = str(tmp_path / "file" / "x") if request.param == "a file" else "/dev/null/x"
@@ -51,6 +53,9 @@ def test_environments_say_it(unwritable, tmp_path):
     )
     with pytest.raises(DataError, match="cannot be written") as caught:
         gymnasium.make("steppo/PaperSearch-v0", data=str(tmp_path / "q.jsonl"), papers=str(tmp_path / "papers.jsonl"))
+    assert one_line(caught)
+    with pytest.raises(DataError, match="cannot be written") as caught:
+        gymnasium.make("steppo/WebShop-v0")
     assert one_line(caught)
 
 

@@ -11,6 +11,7 @@ Full or reduced ones: "items_shuffle.json" has 1.18 million products, "items_shu
 from __future__ import annotations
 
 import codecs
+import contextlib
 import math
 import re
 from collections.abc import Iterator
@@ -97,7 +98,7 @@ def read_items(path: Path, *, progress: bool) -> Iterator[dict[str, Any]]:
         progress: show a progress bar on stderr, on a terminal.
 
     Raises:
-        DataError: the file is no list of objects.
+        DataError: the file cannot be read, or is no list of objects.
     """
     for number, item in enumerate(_stream(path, "list", progress)):
         if not isinstance(item, dict):
@@ -109,13 +110,14 @@ def read_by_asin(path: Path, *, progress: bool) -> Iterator[tuple[str, Any]]:
     """Asins with what an "items_ins_v2*.json" or "items_human_ins.json" has for them; otherwise as `read_items`.
 
     Raises:
-        DataError: the file is no object.
+        DataError: the file cannot be read, or is no object.
     """
     return cast(Iterator[tuple[str, Any]], _stream(path, "object", progress))
 
 
 def _stream(path: Path, kind: Literal["list", "object"], progress: bool) -> Iterator[Any]:
     with (
+        _reading(path),
         path.open("rb") as file,
         tqdm(
             desc=path.name,
@@ -142,6 +144,14 @@ def _stream(path: Path, kind: Literal["list", "object"], progress: bool) -> Iter
                 f"Expected whole and valid JSON in {path}, found an error: {str(error).strip()!r:.200}. "
                 f"{remedy(text, _error_of_encoding(path))}"
             ) from error
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
 
 
 def _error_of_encoding(path: Path) -> UnicodeDecodeError | None:

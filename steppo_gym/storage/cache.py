@@ -43,10 +43,10 @@ def make_once(path: Path, make: Callable[[Path], None], *, again: bool = False) 
         DataError: the folder cannot be written, or is full.
         Exception: whatever `make` raised; nothing is left behind.
     """
-    if path.exists() and not again:
-        # The usual case needs no lock, and no right to write.
-        return
     with writing(path):
+        if path.exists() and not again:
+            # The usual case needs no lock, and no right to write.
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(_lock_of(path)):
             if not path.exists() or again:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import sqlite3
 import tempfile
 from collections.abc import Sequence
 from functools import lru_cache, partial
@@ -161,12 +162,14 @@ def _open_official(stamps: tuple[FileStamp, ...], cache: Path) -> Shop:
 @lru_cache(maxsize=4)
 def _open_generated(num_products: int, seed: int, cache: Path) -> Shop:
     folder = _folder(cache, f"generated {num_products} {seed}")
-    if not (folder / "products.sqlite").exists():
-        with tempfile.TemporaryDirectory() as temporary:
-            write_files(temporary, generate_files(num_products, seed))
-            files = find_files(temporary)
-            build_once(folder / "products.sqlite", partial(write_products, files=files, progress=False))
+    build_once(folder / "products.sqlite", partial(_write_generated, num_products=num_products, seed=seed))
     return Shop(folder)
+
+
+def _write_generated(connection: sqlite3.Connection, *, num_products: int, seed: int) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        write_files(temporary, generate_files(num_products, seed))
+        write_products(connection, find_files(temporary), progress=False)
 
 
 def _folder(cache: Path, source: str) -> Path:
