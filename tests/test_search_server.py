@@ -6,12 +6,14 @@ import contextlib
 import http.client
 import json
 import logging
+import multiprocessing
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import httpx
 import pytest
@@ -448,6 +450,24 @@ def test_concurrency_is_bounded():
             thread.join()
     assert len(other.bodies) == 12
     assert other.most_active == 3
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_a_forked_process_has_connections_of_its_own(monkeypatch):
+    """Two processes that write to one connection read each other's answers."""
+    with Server(lambda number, body: (200, {}, answers())) as other, SearchClient(other.url) as client:
+        accept, connections = other.http.get_request, []
+        monkeypatch.setattr(other.http, "get_request", lambda: connections.append("one more") or accept())
+        search = partial(client.search, ["moon"], 1)
+        search()
+        search()
+        assert len(connections) == 1
+        child = multiprocessing.get_context("fork").Process(target=search)
+        child.start()
+        child.join()
+        assert child.exitcode == 0 and len(connections) == 2
+        search()
+        assert len(connections) == 2
 
 
 @pytest.mark.parametrize(

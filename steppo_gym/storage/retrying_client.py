@@ -16,6 +16,7 @@ import contextlib
 import email.utils
 import json
 import math
+import os
 import random
 import sys
 import threading
@@ -74,7 +75,7 @@ class MadeAnew:
 
 
 class RetryingClient(MadeAnew):
-    """Sends JSON to one address and those below it. Safe to use from several threads.
+    """Sends JSON to one address and those below it. Safe to use from several threads, and after a fork.
 
     Args:
         url: where to send it.
@@ -109,19 +110,34 @@ class RetryingClient(MadeAnew):
         self._max_wait = max_wait
         # An address may hold a password, which error messages must not show.
         self._shown_url = str(httpx.URL(url).copy_with(userinfo=b""))
-        self._client = httpx.Client(
-            timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=None),
-            limits=httpx.Limits(max_connections=max_concurrency, max_keepalive_connections=max_concurrency),
-            # Reading the certificates takes 0.1 s, and only https needs them. Redirects are not followed.
-            verify=url.startswith("https://"),
-            headers={
-                "Content-Type": "application/json",
-                "Accept-Encoding": ", ".join(_ENCODINGS[2:]),
-                **(headers or {}),
-            },
-        )
         self._deadline = Deadline()
-        self._deadline.bind(self._client)
+
+        def connect() -> httpx.Client:
+            client = httpx.Client(
+                timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=None),
+                limits=httpx.Limits(max_connections=max_concurrency, max_keepalive_connections=max_concurrency),
+                # Reading the certificates takes 0.1 s, and only https needs them. Redirects are not followed.
+                verify=url.startswith("https://"),
+                headers={
+                    "Content-Type": "application/json",
+                    "Accept-Encoding": ", ".join(_ENCODINGS[2:]),
+                    **(headers or {}),
+                },
+            )
+            self._deadline.bind(client)
+            return client
+
+        self._connect = connect
+        self._opened = os.getpid(), connect()
+
+    @property
+    def _client(self) -> httpx.Client:
+        """That of this process: two that write to one connection read each other's answers."""
+        process, client = self._opened
+        if process != os.getpid():
+            client = self._connect()
+            self._opened = os.getpid(), client
+        return client
 
     def post(self, body: Mapping[str, Any], read: Callable[[str], T], stop: threading.Event | None = None) -> T:
         """What `read` makes of the text of the server's answer.

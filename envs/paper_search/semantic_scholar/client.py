@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 
 class SemanticScholar(MadeAnew):
-    """A `PaperSource` over HTTP. Safe to use from several threads.
+    """A `PaperSource` over HTTP. Safe to use from several threads, and after a fork.
 
     What it finds is in the server's order: best first for a search, newest first for citations. Papers without an id or
     a title are left out, and of records with the same arXiv id all but the first.

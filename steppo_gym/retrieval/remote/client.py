@@ -20,7 +20,7 @@ _BATCH = 64
 
 
 class SearchClient:
-    """Asks a search server.
+    """Asks a search server. Safe to use from several threads, and after a fork.
 
     With the default arguments a server that does not answer is given up after 44 seconds, before a worker process
     counts as hanging (see `steppo_gym.rollouts.pool.EnvPool`).
