@@ -173,6 +173,21 @@ ALFWORLD_ABLATIONS = replace(
     tuning="nothing is tuned: the learning rate that StepPO's grid chose in `head_to_head_alfworld`",
 )
 
+
+def _step_limit(steps: int) -> Protocol:
+    """StepPO and PPO as `alfworld_ablations` has them, with another limit of steps in training and in tests."""
+    return replace(
+        ALFWORLD_ABLATIONS,
+        name=f"alfworld_{steps}_steps",
+        title=f"Procedural ALFWorld easy, at most {steps} steps",
+        arguments=(*ALFWORLD_ABLATIONS.arguments, "--env_args", f"max_steps={steps}"),
+        algorithms=tuple(row for row in ALFWORLD_ABLATIONS.algorithms if row.key in ("steppo", "token_both")),
+    )
+
+
+ALFWORLD_STEP_LIMITS = (_step_limit(10), _step_limit(40))
+"""Written down in `preregistered/ablations.md` before their first run; `alfworld_ablations` has the limit of 20."""
+
 KEY_DOOR_ONE_GRID_SEED = replace(
     KEY_DOOR,
     name="key_door_one_grid_seed",
@@ -243,6 +258,7 @@ _ALL = (
     PAPER_SEARCH_GIGPO_RATE,
     KEY_DOOR_ABLATIONS,
     ALFWORLD_ABLATIONS,
+    *ALFWORLD_STEP_LIMITS,
     KEY_DOOR,
     KEY_DOOR_LIMIT,
     KEY_DOOR_NEWER_RULES,

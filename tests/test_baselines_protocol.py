@@ -86,7 +86,7 @@ def test_all_algorithms_of_a_protocol_get_the_same_budget(protocol: Protocol, st
     own = {"--num_generations", "--normalize_std", "--bootstrap_truncated", "--unbiased"}
     if protocol.name == "key_door_critics":
         own |= {"--critic", "--critic_learning_rate"}
-    if protocol.name in ("key_door_ablations", "alfworld_ablations"):
+    if protocol.name in ("key_door_ablations", "alfworld_ablations", "alfworld_10_steps", "alfworld_40_steps"):
         own |= {"--ratio", "--gae_lambda"}
     if protocol.name == "key_door_overlap":
         own |= {"--overlap_updates", "--off_policy_correction"}
