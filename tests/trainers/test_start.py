@@ -369,6 +369,12 @@ def test_runs_of_its_environments_begin_with_it(made, tmp_path):
         assert start_of(settings(*flags), shipped=made.parent) is None, flags
 
 
+def test_a_named_start_may_play_under_another_limit_of_steps(made):
+    limit = ["--env_args", "max_steps=7"]
+    assert start_of(settings("--start", str(made), *limit)) == read_start(made)
+    assert start_of(settings(*limit), shipped=made.parent) is None
+
+
 def test_a_start_that_does_not_fit_is_refused(made, tmp_path):
     with pytest.raises(SystemExit, match=r"was made for steppo/ALFWorld-v0 difficulty=easy .* this run is of .*=full"):
         start_of(settings("--start", str(made), "--difficulty", "full"))

@@ -135,7 +135,7 @@ def start_of(settings: RunSettings, shipped: Path = SHIPPED) -> Start | None:
     if warm:
         sys.exit("--demonstrations and --warm_start_updates are of a warm start; --start names one that is made.")
     start = read_start(Path(run.start))
-    if start.environment != environment:
+    if _without_limit(start.environment) != _without_limit(environment):
         sys.exit(
             f"--start: {run.start} was made for {_described(start.environment)}, "
             f"but this run is of {_described(environment)}."
@@ -174,6 +174,12 @@ def read_start(folder: Path) -> Start:
             "Make it again by `make_start --remake`, or begin without by --start warm."
         )
     return Start(name, folder, found, environment)
+
+
+def _without_limit(environment: dict[str, Any]) -> dict[str, Any]:
+    """How many steps an episode may take is no matter of what a policy reads and writes."""
+    kwargs = {name: value for name, value in environment["kwargs"].items() if name != "max_steps"}
+    return {**environment, "kwargs": kwargs}
 
 
 def _described(environment: dict[str, Any]) -> str:
