@@ -48,8 +48,9 @@ COPIED = {
     "benchmarks/README.md": "results/speed.md",
 }
 """Pages elsewhere in the repository, and what they are called in the site."""
-API = ("steppo_gym", "steppo_gym/rollouts", "steppo_gym/credit", "steppo_gym/evaluation", "steppo_gym/retrieval",
-       "steppo_gym/storage", "steppo_gym/testing", "trainers", "trainers/policy", "trainers/run")  # fmt: skip
+API = ("steppo_gym", "steppo_gym/rollouts", "steppo_gym/credit", "steppo_gym/evaluation", "steppo_gym/audit",
+       "steppo_gym/adapters", "steppo_gym/retrieval", "steppo_gym/storage", "steppo_gym/testing", "trainers",
+       "trainers/policy", "trainers/run")  # fmt: skip
 """Folders whose modules are documented, a page for each folder."""
 
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
