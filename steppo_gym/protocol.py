@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+
 from steppo_gym.keywords import check_choice, check_count, check_number
 
 
@@ -37,6 +39,10 @@ class EnvProtocol:
         check_number("invalid_action_reward", self.invalid_action_reward)
         if not -1e6 <= self.invalid_action_reward <= 0:
             raise ValueError(f"invalid_action_reward must be 0 or negative, got {self.invalid_action_reward}.")
+        for name, value in list(vars(self).items()):
+            if isinstance(value, np.generic):
+                # Numbers of NumPy make others in steps and snapshots, which are to be plain.
+                object.__setattr__(self, name, value.item())
 
 
 P = TypeVar("P", bound=EnvProtocol)

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import json
 import pickle
 
@@ -51,7 +52,11 @@ def test_a_count_is_a_whole_number(env_id, keyword):
     for value in ("3", 2.5):
         with pytest.raises(ValueError, match=f"{keyword} must be a whole number, got {value!r}"):
             make(env_id, **{keyword: value})
-    make(env_id, **{keyword: np.int64(3)}).close()
+    given = {keyword: np.int64(3), "max_steps": np.int64(1), "invalid_action_reward": np.float32(-0.5)}
+    env = make(env_id, **given)
+    env.reset(seed=0)
+    assert env.step("x")[3] is True
+    json.dumps([env.get_state(), dataclasses.asdict(env.protocol)])
 
 
 @pytest.mark.parametrize("env_id", IDS)

@@ -16,6 +16,7 @@ import time
 from functools import partial
 
 import httpx
+import numpy as np
 import pytest
 from json_server import Server
 from retrieval_corpora import make_passages
@@ -86,6 +87,11 @@ def test_what_comes_through_the_server_is_what_the_index_finds(server):
             assert client.search(queries, k) == open_retriever_for(PASSAGES).search(queries, k)
         assert client.search([], 3) == []
         assert client.search(["月"], 3)[0][0].passage == PASSAGES[-1]
+
+
+def test_a_number_of_numpy_is_one(server):
+    with SearchClient(server.url) as client:
+        assert client.search(["moon"], np.int64(2)) == client.search(["moon"], 2)
 
 
 def test_hostile_queries_come_through(server):

@@ -119,7 +119,7 @@ class WebShopEnv(TextEnv):
             raise ValueError(f"There are no {goals} goals in the split {split!r} of data={data!r}.")
         self.observation_mode: ObservationMode = observation_mode
         self.tagger = noun_tagger(nouns)
-        self.results_per_page = results_per_page
+        self.results_per_page = int(results_per_page)
         self.goal: Goal
         """What is wanted in this episode; set by `reset`."""
         self._session: Session

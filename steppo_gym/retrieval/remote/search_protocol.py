@@ -58,7 +58,7 @@ class BadRequestError(Exception):
 
 def request_message(queries: Sequence[str], k: int) -> dict[str, Any]:
     """What the client sends. Scores are always asked for: without, the original server fails on most requests."""
-    return {"queries": list(queries), "topk": k, "return_scores": True}
+    return {"queries": list(queries), "topk": int(k), "return_scores": True}
 
 
 def result_message(found: Sequence[Sequence[Hit]], *, return_scores: bool) -> dict[str, Any]:
