@@ -292,8 +292,9 @@ class TextEnv(gymnasium.Env[str, str], abc.ABC):
             "num_steps": self.num_steps,
             "history": [[exchange.feedback, exchange.action] for exchange in self.history],
             "feedback": self._feedback,
-            "success": self._solved,
-            "over": self._over,
+            # Those of NumPy, which steps may have, cannot be written.
+            "success": bool(self._solved),
+            "over": bool(self._over),
             "random": self.np_random.bit_generator.state,
             "task": self._get_task_state(),
         }

@@ -8,6 +8,7 @@ import pickle
 import warnings
 
 import gymnasium
+import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
@@ -146,6 +147,21 @@ def test_success_stays_as_it_is_until_a_transition_says_otherwise():
     env.reset(options={"task_id": "4"})
     found = [env.step(response)[4]["success"] for response in ("hm", "yes", "hm", "no", "hm")]
     assert found == [False, True, True, False, False]
+
+
+def test_a_snapshot_can_be_written_where_steps_have_booleans_of_numpy():
+    class Numpy(CountEnv):
+        def _apply(self, response):
+            done = np.bool_(response == "done")
+            return Transition("", "", np.float32(done), terminated=done, success=done)
+
+    env = Numpy()
+    env.reset(seed=0)
+    for response, over in (("go on", False), ("done", True)):
+        env.step(response)
+        state = json.loads(json.dumps(env.get_state()))
+        assert state["over"] is over and state["success"] is over
+        Numpy().set_state(state)
 
 
 def test_an_environment_without_an_expert_says_so():
