@@ -221,6 +221,21 @@ def test_a_changed_corpus_has_another_index(corpus):
     assert open_retriever(corpus).search(QUERIES, 5) != before.search(QUERIES, 5)
 
 
+def test_a_corpus_that_changes_while_it_is_indexed_is_refused(corpus, cache, monkeypatch):
+    """Its index would lie in the cache under the hash of what was there before."""
+    scan = opening_module.scan_corpus
+
+    def scan_and_change(path):
+        found = scan(path)
+        write_corpus(path, make_passages(7, seed=2))
+        return found
+
+    monkeypatch.setattr(opening_module, "scan_corpus", scan_and_change)
+    with pytest.raises(DataError, match=r"corpus.jsonl has changed while it was read"):
+        open_retriever(corpus)
+    assert not list(cache.rglob("manifest.json"))
+
+
 def test_large_corpora_go_to_tantivy(corpus, monkeypatch):
     monkeypatch.setattr(opening_module, "LARGE_CORPUS", 119)
     assert check_folder(index_corpus(corpus)).engine == "tantivy"

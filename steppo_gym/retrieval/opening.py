@@ -23,6 +23,7 @@ from steppo_gym.retrieval.engine import Engine, names_engine, read_engine
 from steppo_gym.retrieval.index_folder import VERSION, Description, build_folder, check_folder
 from steppo_gym.retrieval.retriever import Passage, Retriever
 from steppo_gym.storage.cache import cache_dir
+from steppo_gym.storage.file_stamps import file_stamps, require_unchanged
 
 LARGE_CORPUS = 1_000_000
 """Passages above which tantivy is the default: BM25 in this process adds up a score for every passage."""
@@ -132,8 +133,8 @@ def index_corpus(path: str | Path, *, engine: str | None = None, rebuild: bool =
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no such file"
         raise DataError(f"Expected a corpus of JSON lines in {path}, found {found}.")
-    status = path.stat()
-    corpus, num_lines = _scan(path, status.st_size, status.st_mtime_ns)
+    (stamp,) = file_stamps([path])
+    corpus, num_lines = _scan(*stamp)
 
     def passages() -> Iterator[Passage]:
         found = False
@@ -142,6 +143,8 @@ def index_corpus(path: str | Path, *, engine: str | None = None, rebuild: bool =
             yield passage
         if not found:
             raise DataError(f"Expected at least one passage in {path}, found none. Is it the right file?")
+        # The index lies under the hash of what was there before.
+        require_unchanged([stamp])
 
     return _index(corpus, num_lines, passages, engine, rebuild, progress)
 

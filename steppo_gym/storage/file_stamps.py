@@ -1,8 +1,8 @@
 """Whether files are still what they were: mostly told without reading them, for certain by their content.
 
 before = file_stamps(paths)
-...
-if file_stamps(paths) != before: ...
+...  # read them
+require_unchanged(before)
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from steppo_gym.errors import DataError
 from steppo_gym.keywords import path_of
 
 FileStamp = tuple[Path, int, int]
@@ -24,6 +25,13 @@ def file_stamps(paths: Iterable[Path]) -> tuple[FileStamp, ...]:
         OSError: a file is gone.
     """
     return tuple((path, status.st_size, status.st_mtime_ns) for path in paths for status in (path.stat(),))
+
+
+def require_unchanged(stamps: Iterable[FileStamp]) -> None:
+    """Raise a DataError if a file is no longer what it was: what was read of it may be of two files."""
+    for stamp in stamps:
+        if not stamp[0].exists() or file_stamps(stamp[:1]) != (stamp,):
+            raise DataError(f"{stamp[0]} has changed while it was read. Try again once it is whole.")
 
 
 def files_in(place: str | Path | None) -> list[Path]:

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from steppo_gym.envs.paper_search.corpus import indexing
 from steppo_gym.envs.paper_search.corpus.build import Citation
 from steppo_gym.envs.paper_search.corpus.corpus import open_corpus
 from steppo_gym.envs.paper_search.corpus.formats import format_of, read_records
@@ -177,6 +178,22 @@ def test_a_corpus_is_built_again_when_its_file_has_changed(tmp_path):
     assert open_corpus(str(path)) is first
     write(path, *OWN, {"paper_id": "y", "title": "More"})
     assert len(open_corpus(path)) == len(first) + 1 == 4
+
+
+def test_papers_that_change_while_they_are_indexed_are_refused(tmp_path, monkeypatch):
+    path, digest = write(tmp_path / "changing.jsonl", *OWN), indexing._digest
+
+    def digest_and_change(*stamp):
+        found = digest(*stamp)
+        write(path, *OWN[1:])
+        return found
+
+    monkeypatch.setattr(indexing, "_digest", digest_and_change)
+    with pytest.raises(DataError, match=r"changing.jsonl has changed while it was read"):
+        open_corpus(path)
+    monkeypatch.undo()
+    write(path, *OWN)
+    assert len(open_corpus(path)) == len(OWN)
 
 
 @pytest.mark.data

@@ -6,14 +6,15 @@ folder = index_papers([Path("papers.jsonl")])
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 
-from steppo_gym.envs.paper_search.corpus.build import Edges, build_corpus, corpus_folder
+from steppo_gym.envs.paper_search.corpus.build import Citation, Edges, build_corpus, corpus_folder
 from steppo_gym.envs.paper_search.corpus.formats import DESCRIPTIONS, format_of, read_records
+from steppo_gym.envs.paper_search.papers import Paper
 from steppo_gym.keywords import path_of
+from steppo_gym.storage.file_stamps import FileStamp, file_stamps, require_unchanged
 
 
 def index_papers(
@@ -35,7 +36,7 @@ def index_papers(
         ValueError: `generated`, and no file is in our own format.
     """
     files = [path_of(path) for path in paths]
-    described, digests = [], []
+    described, digests, stamps = [], [], []
     edges: Edges = "real"
     for path in files:
         kind = format_of(path)
@@ -43,20 +44,28 @@ def index_papers(
         if kind == "own" and generated:
             text, edges = "papers with references that were made up", "generated"
         described.append(f"{path.name}: {text}")
-        digests.append(_digest(path, path.stat().st_size, path.stat().st_mtime_ns))
+        stamps += file_stamps([path])
+        digests.append(_digest(*stamps[-1]))
     if generated and edges == "real":
         raise ValueError(
             "generated is about references in our own format, which none of these files has. Leave it out."
         )
     source = "; ".join(described)
     return build_corpus(
-        chain.from_iterable(map(read_records, files)),
+        _records(stamps),
         corpus_folder("\n".join([source, *digests])),
         edges=edges,
         source=source,
         rebuild=rebuild,
         progress=progress,
     )
+
+
+def _records(stamps: Sequence[FileStamp]) -> Iterator[Paper | Citation]:
+    for path, _, _ in stamps:
+        yield from read_records(path)
+    # The corpus lies under the hash of what was there before.
+    require_unchanged(stamps)
 
 
 @lru_cache(maxsize=64)
