@@ -134,9 +134,18 @@ def format_listed(action: str, tools: Sequence[Mapping[str, Any]], *, tag: str =
 
 
 def first_argument(tools: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """The name of the first tool, and of its first required argument."""
-    function = tools[0]["function"]
-    return function["name"], function["parameters"]["required"][0]
+    """The name of the first tool, and of its first required argument.
+
+    Raises:
+        ValueError: it has none.
+    """
+    try:
+        function = tools[0]["function"]
+        return function["name"], function["parameters"]["required"][0]
+    except (LookupError, TypeError) as error:
+        raise ValueError(
+            f"The first tool must have a required argument, as text_tool writes it, got {tools[0]}."
+        ) from error
 
 
 def text_tool(name: str, description: str, **arguments: str) -> dict[str, Any]:

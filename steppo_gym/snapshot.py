@@ -76,8 +76,16 @@ def canonical_json(value: Any) -> bytes:
 
 
 def state_digest(*parts: Any) -> str:
-    """A short key of anything that JSON can write; equal for equal parts."""
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    """A short key of anything that JSON can write; equal for equal parts.
+
+    Raises:
+        TypeError: a part is something else, such as a number of numpy.
+    """
+    try:
+        written = json.dumps(parts)
+    except TypeError as error:
+        raise TypeError(f"A task's state must be of texts, Python's own numbers, lists and dicts: {error}.") from error
+    return hashlib.sha256(written.encode()).hexdigest()[:32]
 
 
 def restored_generator(state: Mapping[str, Any]) -> np.random.Generator:

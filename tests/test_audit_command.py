@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import struct
+import textwrap
 
 import pytest
 
@@ -67,6 +69,22 @@ def test_an_audit_that_was_stopped_goes_on_and_says_the_same(tmp_path, capsys):
         assert "".join(step["pieces"]) == step["response"] + "<end>"
     page, included, _ = export([run])
     assert included == 12 and "Audited steps" in page
+
+
+def test_a_rule_of_ones_own_with_credit_of_the_wrong_shape_is_left_out(tmp_path, monkeypatch, capsys):
+    text = """
+    from steppo_gym.credit import Credit, CreditRule
+
+    class Short(CreditRule):
+        def __call__(self, records):
+            return Credit("step", records.rewards[:-1])
+    """
+    (tmp_path / "short_rule.py").write_text(textwrap.dedent(text))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert audit(tmp_path / "a", "--rule", "short_rule:Short") == 0
+    printed = capsys.readouterr().out
+    assert "| grpo |" in printed and "| short |" not in printed
+    assert re.search(r"its advantages must have shape \(\d+,\), got \(\d+,\): short\.", printed)
 
 
 def test_what_cannot_be_audited_is_one_line(tmp_path, capsys):

@@ -29,6 +29,7 @@ from steppo_gym.envs.key_door.actions import parse_action
 from steppo_gym.envs.key_door.exact import ExactValues, noisy_expert
 from steppo_gym.envs.key_door.game import apply_action, first_state
 from steppo_gym.envs.key_door.generate import generate_task
+from steppo_gym.errors import SteppoGymError
 from steppo_gym.rollouts.codec import ByteCodec
 from steppo_gym.rollouts.episode import Episode, Step
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool
@@ -135,6 +136,19 @@ def test_a_perfect_critic_makes_steppo_nearly_true_and_grpo_knows_less(audit):
 def test_a_rule_that_reads_a_critic_needs_one(audit):
     with pytest.raises(ValueError, match="StepPO reads the values of a critic"):
         scores_of(StepPO(), audit)
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor", "said"),
+    [("token", 1.0, "one number for each token: its advantages must have shape"), ("step", math.nan, "is not finite")],
+)
+def test_credit_that_fits_no_episodes_is_scored_nowhere(audit, unit, factor, said):
+    class Wrong(CreditRule):
+        def __call__(self, records):
+            return Credit(unit, factor * records.rewards)
+
+    with pytest.raises((ValueError, SteppoGymError), match=said):
+        scores_of(Wrong(), audit, number=2)
 
 
 def test_batches_hold_whole_groups_and_the_audited_response(audit):

@@ -32,12 +32,17 @@ class Odd(KeyDoorEnv):
     def __init__(self, split="train", context="append", action_format="tag", odd="none", **kwargs):
         if odd == "no test" and split == "test":
             raise KeyError(split)
+        self.split = split
+        split = "train" if odd in ("one split", "numbered") else split
         super().__init__(split=split, context=context, action_format=action_format, **kwargs)
         if odd == "empty" and split == "validation":
             self.task_ids = ()
         if odd == "few":
             self.task_ids = self.task_ids[:3]
         self.odd = odd
+
+    def task_content(self, task_id):
+        return f"{self.split} {task_id}".encode() if self.odd == "numbered" else super().task_content(task_id)
 
     @property
     def system_prompt(self):

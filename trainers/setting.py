@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import field
+from dataclasses import Field, field
 from typing import Any
 
 
 def setting(default: Any, text: str) -> Any:
     """A dataclass field of any type."""
     return field(default=default, metadata={"help": text})
+
+
+def require_dataclass(kind: type) -> None:
+    """Raise a ValueError if a class has such fields and is no dataclass: they would be no settings, and all true."""
+    forgotten = next((name for name, value in vars(kind).items() if isinstance(value, Field)), None)
+    if forgotten is not None:
+        raise ValueError(
+            f"{kind.__name__} is no dataclass, so that {forgotten} is no setting of it. Write @dataclass(frozen=True) "
+            "above the class."
+        )
 
 
 def check_ranges(

@@ -21,7 +21,7 @@ from steppo_gym.credit.losses import RATIOS, Ratio
 from steppo_gym.credit.records import CreditRule
 from steppo_gym.trainers.critic_config import CriticConfig
 from steppo_gym.trainers.off_policy import check_overlap, check_sampling_settings
-from steppo_gym.trainers.setting import check_ranges, setting
+from steppo_gym.trainers.setting import check_ranges, require_dataclass, setting
 from steppo_gym.trainers.trl_settings import check_effect
 
 KlIn = Literal["loss", "reward"]
@@ -224,9 +224,10 @@ class StepConfig(GRPOConfig):
 def check_rule(rule: type[CreditRule], config: StepConfig, critic_config: CriticConfig | None) -> None:
     """Raise a ValueError if rule and settings do not fit.
 
-    That is for groups of one, settings of a critic that is not there, and a choice of where a KL divergence counts that
-    is not there.
+    That is for a rule that is no dataclass, groups of one, settings of a critic that is not there, and a choice of
+    where a KL divergence counts that is not there.
     """
+    require_dataclass(rule)
     if not config.beta and config.kl_in != rule.defaults.get("kl_in", StepConfig.kl_in):
         raise ValueError("kl_in has no effect without beta, the weight of the KL divergence.")
     if rule.needs_groups and config.num_generations < 2:

@@ -20,7 +20,7 @@ import numpy as np
 from steppo_gym.audit.points import AuditedPoint
 from steppo_gym.audit.scores import credit_of_steps
 from steppo_gym.credit.ragged import Array
-from steppo_gym.credit.records import CreditRule, Records
+from steppo_gym.credit.records import CreditRule, Records, check_credit
 from steppo_gym.credit.whitening import whiten
 from steppo_gym.rollouts.episode import Episode
 
@@ -99,7 +99,8 @@ def sampled_credit(
         credit: (S,) its credit, as it enters the loss.
 
     Raises:
-        ValueError: the rule needs a critic and there is none.
+        ValueError: the rule needs a critic and there is none, or gives credit that is not finite.
+        SteppoGymError: what it gives does not fit the episodes.
     """
     if rule.critic is not None and critic is None:
         raise ValueError(f"{rule.title()} reads the values of a critic, and there is none.")
@@ -109,12 +110,15 @@ def sampled_credit(
         values = critic(batch.episodes) if rule.critic is not None and critic is not None else np.zeros(0)
         records = Records(batch.episodes, values, end_token=end_token)
         credit = rule(records)
+        check_credit(credit, records, rule.critic)
         if credit.whiten:
             credit = dataclasses.replace(credit, advantages=whiten(credit.advantages))
         given = credit_of_steps(credit, records.tokens_per_step)
         for point, step in batch.points:
             steps.append(point)
             found.append(float(given[step]))
+    if not np.isfinite(found).all():
+        raise ValueError(f"{rule.title()} gives credit that is not finite.")
     return steps, np.array(found)
 
 

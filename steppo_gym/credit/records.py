@@ -62,6 +62,9 @@ class Records:
     def __post_init__(self) -> None:
         # Read more than once, which an iterator such as that of `read_episodes` cannot be.
         object.__setattr__(self, "episodes", tuple(self.episodes))
+        for name in ("values", "token_rewards", "log_probs"):
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _fixed(given))
         for number, episode in enumerate(self.episodes):
             if episode.ended == "failed":
                 raise ValueError(f"Episode {number} failed; leave failed episodes out.")
@@ -79,19 +82,20 @@ class Records:
     @cached_property
     def environment_rewards(self) -> Array:
         """(N,) as the environment gave them."""
-        return np.array([step.reward for episode in self.episodes for step in episode.steps], np.float64)
+        return _fixed(np.array([step.reward for episode in self.episodes for step in episode.steps], np.float64))
 
     @cached_property
     def rewards(self) -> Array:
         """(N,) rewards of whole steps, what is added to their tokens included."""
         if self.token_rewards is None:
             return self.environment_rewards
-        return self.environment_rewards + sum_per_episode(self.token_rewards, np.array(self.tokens_per_step, np.int64))
+        added = sum_per_episode(self.token_rewards, np.array(self.tokens_per_step, np.int64))
+        return _fixed(self.environment_rewards + added)
 
     @cached_property
     def returns(self) -> Array:
         """(E,) undiscounted sums of `rewards`."""
-        return sum_per_episode(self.rewards, np.array(self.steps_per_episode, np.int64))
+        return _fixed(sum_per_episode(self.rewards, np.array(self.steps_per_episode, np.int64)))
 
     @cached_property
     def group_ids(self) -> list[int]:
@@ -166,7 +170,7 @@ class Records:
                     "samples. Use a policy that does."
                 )
             log_probs = np.array([x for step in steps for x in step.log_probs or ()], np.float64)
-        return step_entropies(log_probs, tokens_per_step=self.tokens_per_step)
+        return _fixed(step_entropies(log_probs, tokens_per_step=self.tokens_per_step))
 
     def split_values(self, number: int) -> tuple[Array, Array]:
         """Values of the `number` decisions, (number,), and those of the final states, (E,).
@@ -202,10 +206,10 @@ class Credit:
     """
 
     def __post_init__(self) -> None:
-        # Rules of one's own may give lists or tensors.
+        # Rules of one's own may give lists or tensors, or arrays of the records, which cannot be written to.
         for name in ("advantages", "values", "returns"):
             if (given := getattr(self, name)) is not None:
-                object.__setattr__(self, name, np.asarray(given, np.float64))
+                object.__setattr__(self, name, np.asarray(given, np.float64).copy())
 
     def of_tokens(self, tokens_per_step: Sequence[int]) -> Array:
         """(M,) the advantage of each response token."""
@@ -279,6 +283,13 @@ def check_credit(credit: Credit, records: Records, critic: Unit | None) -> None:
             raise SteppoGymError(
                 f"A credit rule must give one number for each {unit}: its {name} must have shape {wanted}, got {found}."
             )
+
+
+def _fixed(numbers: npt.ArrayLike) -> Array:
+    """The same numbers, not to be written to: what one who reads them changed would reach all the others."""
+    fixed = np.asarray(numbers).view()
+    fixed.flags.writeable = False
+    return fixed
 
 
 def has_credit(advantages: Array) -> npt.NDArray[np.bool_]:

@@ -79,12 +79,20 @@ class CheckedEnv:
         require(observed, "an observation is in the observation space", result.observation)
         require(set(info) == set(INFO_TYPES), f"info has exactly the keys {sorted(INFO_TYPES)}", sorted(info))
         for key, expected in INFO_TYPES.items():
-            require(isinstance(info[key], expected), f"info[{key!r}] is of type {expected}", info[key])
+            names = " or ".join(kind.__name__ for kind in (expected if isinstance(expected, tuple) else (expected,)))
+            require(isinstance(info[key], expected), f"info[{key!r}] is of type {names}", repr(info[key]))
         actions = info["admissible_actions"] or ()
         require(all(isinstance(action, str) for action in actions), "admissible actions are strings", actions)
         scores = info["metrics"].values()
         require(all(isinstance(score, float) for score in scores), "metrics are floats", info["metrics"])
         return result
+
+
+def differences(one: Result, other: Result) -> dict[str, tuple[Any, Any]]:
+    """What two results differ in, by its name."""
+    parts, others = ({**vars(result), **result.info} for result in (one, other))
+    names = sorted((parts.keys() | others.keys()) - {"info"})
+    return {name: (parts.get(name), others.get(name)) for name in names if parts.get(name) != others.get(name)}
 
 
 def require(kept: bool, rule: str, found: object) -> None:

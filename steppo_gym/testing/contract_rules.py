@@ -17,7 +17,7 @@ from steppo_gym.keywords import CONTEXTS
 from steppo_gym.testing.adversarial_texts import adversarial_texts
 from steppo_gym.testing.branching import branches_episodes
 from steppo_gym.testing.case import INVALID_RESPONSE, Case
-from steppo_gym.testing.contract import CheckedEnv, ContractError, Result, require, require_raises
+from steppo_gym.testing.contract import CheckedEnv, ContractError, Result, differences, require, require_raises
 
 SLOW_SECONDS = 5.0
 """A single step on a hostile text may not take longer."""
@@ -68,11 +68,11 @@ def is_deterministic(case: Case) -> None:
         rng = np.random.default_rng(case.seed)
         for seed in range(case.seed, case.seed + case.episodes):
             one, other = first.reset(seed=seed), second.reset(seed=seed)
-            require(one == other, "two instances reset with one seed answer the same", (one, other))
+            require(one == other, "two instances reset with one seed answer the same", differences(one, other))
             while not one.over:
                 response = case.random_response(first, one.info, rng)
                 one, other = first.step(response), second.step(response)
-                require(one == other, "two instances answer the same response the same", (one, other))
+                require(one == other, "two instances answer the same response the same", differences(one, other))
 
 
 def stops_at_the_limit(case: Case) -> None:
@@ -132,11 +132,14 @@ def restores_snapshots(case: Case) -> None:
             future = [*(env.text_env.step(response) for response in responses[cut:]), env.text_env.reset()]
             # Through JSON again, which makes lists of tuples.
             kept = json.loads(json.dumps(state))
-            require(kept == snapshot, "a snapshot stays as it was when the episode goes on", (snapshot, kept))
+            parts = {part: (snapshot.get(part), kept.get(part)) for part in snapshot | kept}
+            changed = {part: pair for part, pair in parts.items() if pair[0] != pair[1]}
+            require(not changed, "a snapshot stays as it was when the episode goes on", changed)
             for target in (env.text_env, fresh.text_env):
                 target.set_state(snapshot)
                 again = [*(target.step(response) for response in responses[cut:]), target.reset()]
-                require(again == future, "a restored snapshot has the same future", (again, future))
+                differing = next((pair for pair in zip(again, future, strict=True) if pair[0] != pair[1]), None)
+                require(differing is None, "a restored snapshot has the same future", differing)
 
 
 def keys_its_states(case: Case) -> None:
@@ -183,8 +186,9 @@ def _require_valid_actions(case: Case, env: CheckedEnv, result: Result) -> None:
     snapshot = env.text_env.get_state()
     stride = max(1, len(actions or ()) // _ACTIONS_PER_STATE)
     for action in (actions or ())[::stride]:
-        reason = env.step(case.write(env.text_env, action)).info["invalid_action"]
-        require(reason is None, f"the admissible action {action!r} is valid", reason)
+        response = case.write(env.text_env, action)
+        reason = env.step(response).info["invalid_action"]
+        require(reason is None, f"the admissible action {action!r} is valid, written as {response!r}", reason)
         env.text_env.set_state(snapshot)
 
 

@@ -20,6 +20,7 @@ from steppo_gym.rollouts.episode import Episode, Step
 from steppo_gym.trainers.auditing.own_rules import own_rules
 from steppo_gym.trainers.run.arguments import parse_arguments
 from steppo_gym.trainers.run.report import read_metrics
+from steppo_gym.trainers.step_config import StepConfig, check_rule
 
 SMALL = {
     "env": "key_door", "demonstrations": 24, "warm_start_updates": 4, "iterations": 1, "episodes_per_iteration": 8,
@@ -90,6 +91,21 @@ def test_an_audit_refuses_what_is_no_rule_in_one_line(rule, capsys, name, said):
     assert main(["audit", "expert:0.5", "--env", "key_door", "--rule", name]) == 1
     error = capsys.readouterr().err
     assert re.search(said, error) and error.count("\n") == 1
+
+
+def test_a_rule_without_its_decorator_is_named(folder, monkeypatch, refused):
+    """Its settings would be fields, of which each is true: `if self.whiten`."""
+    text = (folder / "step_baseline.py").read_text()
+    (folder / "undecorated.py").write_text(text.replace("@dataclass(frozen=True)", ""))
+    monkeypatch.syspath_prepend(folder)
+    said = r"StepBaseline is no dataclass, so that gamma is no setting of it\. Write @dataclass\(frozen=True\) above"
+    with pytest.raises(ValueError, match=said):
+        own_rules(["undecorated:StepBaseline"])
+    rule = sys.modules.pop("undecorated").StepBaseline
+    with refused(f"^{said}"):
+        parse_arguments(rule, ["--env=key_door", "--gamma=0.5"])
+    with pytest.raises(ValueError, match=said):
+        check_rule(rule, StepConfig(use_cpu=True), None)
 
 
 def test_a_rule_is_named_once_and_like_its_runs(rule):
@@ -176,3 +192,17 @@ def test_lists_of_numbers_become_arrays():
     credit = Credit("step", [1, 2], [0.5, 0.5], torch.tensor([1.5, 2.5]))  # type: ignore[arg-type]
     for numbers in (credit.advantages, credit.values, credit.returns):
         assert isinstance(numbers, np.ndarray) and numbers.dtype == np.float64
+
+
+def test_a_rule_cannot_write_to_what_others_read():
+    """The trainer's own log-probabilities and values are among it."""
+    episode = Episode("task", (Step((1,), (2,), None, "", 1.0, ""),), "terminated")
+    values, log_probs = np.zeros(2), np.full(1, -0.5)
+    records = Records([episode], values, np.ones(1), log_probs)
+    for name in ("values", "token_rewards", "log_probs", "environment_rewards", "rewards", "returns", "entropies"):
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(records, name)[:] = 7.0
+    assert values.flags.writeable and log_probs.flags.writeable
+    credit = Credit("step", records.rewards)
+    credit.advantages[:] = 7.0
+    assert records.rewards.tolist() == [2.0]

@@ -109,3 +109,4 @@ def test_a_changed_module_makes_another_policy(folder, blocks, monkeypatch):
 def test_it_is_told_nothing_that_it_does_not_know():
     settings = parse_arguments(StepPO, ["--env", ENV, "--env_args", "max_steps=6"])
     assert settings.env_kwargs == {"context": "append", "action_format": "tag", "max_steps": 6}
+    assert settings.run.description() == "(append context)"

@@ -255,7 +255,7 @@ def children():
     return {int(pid) for pid in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()}
 
 
-def test_nothing_to_learn_from_is_an_error(own_cache, task_ids, monkeypatch):
+def test_nothing_to_learn_from_is_an_error(own_cache, task_ids, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
     walk = EnvFactory("rollout_envs:steppo-test/Walk-v0", {"context": "append"})
     with pytest.raises(AllEpisodesFailedError, match=r"All 3 episodes failed.*the walker fell"):
@@ -264,3 +264,5 @@ def test_nothing_to_learn_from_is_an_error(own_cache, task_ids, monkeypatch):
     folder = make_policy(walk, ["raise-1", *["walk-5"] * 5])
     record = json.loads((folder / RECORD_FILE).read_text())
     assert (record["demonstrations"], record["demonstrations_failed"]) == (5, 1)
+    said = "1 of 6 demonstrations failed and are left out. The first, environment: RuntimeError: the walker fell"
+    assert capsys.readouterr().out.startswith(said)

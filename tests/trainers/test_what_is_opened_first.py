@@ -119,13 +119,30 @@ def test_a_trained_policy_is_played_in_the_type_that_it_was_trained_in(folder, t
     assert policy.model.dtype == getattr(torch, wanted)
 
 
-def test_sets_that_are_a_part_of_their_split_are_named():
-    opened = open_environments(settings("--test_tasks=7", "--validation_tasks=200"))
-    said = "test is the first 7 of 200 tasks, and files may be sorted by kind of task: --test_tasks 200 plays all."
-    assert opened.remarks == [said]
-    watched = open_environments(settings("--test_tasks=7", "--watch=test"))
-    assert watched.remarks == [said]
-    assert open_environments(settings("--test_tasks=0", "--validation_tasks=0")).remarks == []
+def test_sets_that_are_a_part_of_their_split_are_named(tmp_path):
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(hotpot_rows(name)))
+
+    def remarks(*flags):
+        return open_environments(settings("--env=hotpotqa", f"--data={tmp_path}", *flags)).remarks
+
+    said = "test is the first 2 of 3 tasks, and files may be sorted by kind of task: --test_tasks 3 plays all."
+    assert remarks("--test_tasks=2", "--validation_tasks=200") == [said]
+    assert remarks("--test_tasks=2", "--watch=test") == [said]
+    assert remarks("--test_tasks=0", "--validation_tasks=0") == []
+    # The built-in data has no order.
+    assert open_environments(settings("--test_tasks=7", "--validation_tasks=2")).remarks == []
+
+
+def test_an_environment_without_splits_of_its_own_is_named():
+    def remarks(odd):
+        flags = ("--env=trainer_envs:steppo-test/Odd-v0", "--env_args", f"odd={odd}", "--validation_tasks=2")
+        return open_environments(settings(*flags, "--test_tasks=3")).remarks
+
+    said = "tasks have the ids of tasks that are trained on, and begin like these. Scores on them are of no new tasks."
+    assert remarks("one split") == [f"test: 3 of its 3 {said}", f"validation: 2 of its 2 {said}"]
+    # Each split may count its own tasks.
+    assert remarks("none") == remarks("numbered") == []
 
 
 def play_with(folder):

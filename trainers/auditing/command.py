@@ -30,6 +30,7 @@ from steppo_gym.audit.study import Found, run_audit
 from steppo_gym.audit.truth import truth_records, write_truth
 from steppo_gym.credit.records import CreditRule
 from steppo_gym.env_arguments import env_argument
+from steppo_gym.errors import SteppoGymError
 from steppo_gym.registration import find_modules_here
 from steppo_gym.rollouts.pool import EnvFactory, EnvPool
 from steppo_gym.trainers.auditing.own_rules import own_rules
@@ -217,7 +218,7 @@ def _score_rules(
             continue
         try:
             steps, credit = sampled_credit(rule, batches, critic, end_token=end_token)
-        except ValueError as error:
+        except (ValueError, SteppoGymError) as error:
             skipped[name] = str(error)
             continue
         samples[name] = (steps, credit)

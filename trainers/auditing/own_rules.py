@@ -8,6 +8,7 @@ from pkgutil import resolve_name
 from steppo_gym.credit.records import CreditRule
 from steppo_gym.registration import find_modules_here
 from steppo_gym.trainers.rules import ALGORITHMS
+from steppo_gym.trainers.setting import require_dataclass
 
 
 def own_rules(names: Sequence[str]) -> dict[str, type[CreditRule]]:
@@ -17,7 +18,7 @@ def own_rules(names: Sequence[str]) -> dict[str, type[CreditRule]]:
         names: "module:Class"; the module may lie in the working directory.
 
     Raises:
-        ValueError: a name is not that of a credit rule, or a rule has the name of another.
+        ValueError: a name is not that of a credit rule, the rule is no dataclass, or has the name of another.
     """
     found: dict[str, type[CreditRule]] = {}
     for name in names:
@@ -30,6 +31,7 @@ def own_rules(names: Sequence[str]) -> dict[str, type[CreditRule]]:
             raise ValueError(
                 f"--rule must be module:Class, a credit rule such as step_baseline:StepBaseline, got {name}."
             )
+        require_dataclass(rule)
         short = rule.title().lower()
         if short in found or any(short == known.title().lower() for known in ALGORITHMS.values()):
             raise ValueError(

@@ -36,6 +36,7 @@ from steppo_gym.trainers.run.checks import (
 from steppo_gym.trainers.run.presets import Difficulty, Preset, preset_of, task_name
 from steppo_gym.trainers.run.recipes import with_recipes
 from steppo_gym.trainers.run.settings import RunArguments, RunSettings
+from steppo_gym.trainers.setting import require_dataclass
 from steppo_gym.trainers.step_config import CHECKPOINTING, StepConfig, check_rule
 
 HELP_GROUPS = {
@@ -201,6 +202,10 @@ def _peek(argv: Sequence[str]) -> argparse.Namespace:
 
 def _parser(rule: type[CreditRule]) -> HfArgumentParser:
     """With the flags of every run, and those of the rule and of its critic as groups of their own."""
+    try:
+        require_dataclass(rule)
+    except ValueError as error:
+        refuse(str(error))
     kinds = (RunArguments, StepConfig, ModelConfig)
     taken = {name for kind in (*kinds, CriticConfig) for name in _names(kind)} & set(_names(rule))
     if taken:

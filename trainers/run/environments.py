@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -31,18 +31,8 @@ class Environments:
     """Held-out tasks that are played during training."""
     mark: str
     """Differs where the tasks of the run do."""
-
-    @property
-    def remarks(self) -> list[str]:
-        """Of sets that are only the beginning of their split, a line each."""
-        flags = [("test_tasks", self.tests), ("validation_tasks", [] if self.watched is self.tests else self.watched)]
-        return [
-            f"{one.name} is the first {len(one.task_ids)} of {one.num_in_split} tasks, and files may be sorted by kind "
-            f"of task: --{flag} {one.num_in_split} plays all."
-            for flag, sets in flags
-            for one in sets
-            if one.num_in_split is not None and 0 < len(one.task_ids) < one.num_in_split
-        ]
+    remarks: list[str]
+    """What whoever reads the scores of held-out tasks has to know, a line each."""
 
 
 def open_environments(settings: RunSettings) -> Environments:
@@ -57,9 +47,14 @@ def open_environments(settings: RunSettings) -> Environments:
         splits = settings.preset.validation_splits if settings.run.validation_tasks else ()
         watched = tests if settings.run.watch == "test" else _held_out(settings, splits, settings.run.validation_tasks)
         with contextlib.closing(settings.train_spec().make()) as env:
+            played = {"test_tasks": tests, "validation_tasks": [] if watched is tests else watched}
             if settings.run.data is not None:
                 _require_apart(env, [*tests, *watched])
-            return Environments(description, tests, watched, _mark(env, [*tests, *watched]))
+                remarks = _beginnings(played)
+            else:
+                # The built-in data has no order, and an environment of one's own may have no splits.
+                remarks = _trained_on(env, [part for sets in played.values() for part in sets])
+            return Environments(description, tests, watched, _mark(env, [*tests, *watched]), remarks)
     except Exception as error:
         said = f"{settings.preset.env_id}: {in_one_line(error)}"
         refuse(f"{script_name(settings.rule.title())}.py: {said}")
@@ -77,6 +72,33 @@ def _mark(env: TextEnv, held_out: Sequence[EvaluationSet]) -> str:
 
 def _held_out(settings: RunSettings, splits: Sequence[str], number: int) -> list[EvaluationSet]:
     return [first_tasks(split, settings.preset.spec(split, settings.env_kwargs), number) for split in splits]
+
+
+def _beginnings(played: Mapping[str, Sequence[EvaluationSet]]) -> list[str]:
+    """Of sets that are only the beginning of their split, a line each; by the flag that says how many are played."""
+    return [
+        f"{one.name} is the first {len(one.task_ids)} of {one.num_in_split} tasks, and files may be sorted by kind "
+        f"of task: --{flag} {one.num_in_split} plays all."
+        for flag, sets in played.items()
+        for one in sets
+        if one.num_in_split is not None and 0 < len(one.task_ids) < one.num_in_split
+    ]
+
+
+def _trained_on(env: TextEnv, held_out: Sequence[EvaluationSet]) -> list[str]:
+    """Of sets with tasks that are trained on, a line each: the same ids, and not only because each split counts so."""
+    said = []
+    for part in held_out:
+        both = [task for task in part.task_ids if env.has_task(task)]
+        if not both:
+            continue
+        with contextlib.closing(part.spec.make()) as other:
+            if any(env.task_content(task) == other.task_content(task) for task in spread(both, READ_TASKS)):
+                said.append(
+                    f"{part.name}: {len(both)} of its {len(part.task_ids)} tasks have the ids of tasks that are "
+                    "trained on, and begin like these. Scores on them are of no new tasks."
+                )
+    return said
 
 
 def _require_apart(env: TextEnv, held_out: Sequence[EvaluationSet]) -> None:

@@ -100,8 +100,7 @@ def _run(
         bars=not config.disable_tqdm,
     )
     console.say(f"{title} on {preset.env_id} {run.description()}, seed {config.seed}, into {folder}")
-    # The built-in data has no order.
-    for remark in environments.remarks if run.data is not None else ():
+    for remark in environments.remarks:
         console.say(remark)
     if settings.model.use_peft and config.learning_rate == StepConfig.learning_rate:
         console.say(

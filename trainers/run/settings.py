@@ -65,9 +65,11 @@ class RunArguments:
     def description(self) -> str:
         """The task in the run's own lines."""
         difficulty = f", {self.difficulty}" if self.difficulty else ""
-        source = f"official data in {self.data}" if self.data else f"built-in data{difficulty}"
+        # What an environment of one's own reads is not known here.
+        built_in = "" if ":" in self.env else f"built-in data{difficulty}, "
+        source = f"official data in {self.data}, " if self.data else built_in
         protocol = f"protocol {self.protocol}, " if self.protocol else ""
-        return f"({source}, {protocol}{self.context} context)"
+        return f"({source}{protocol}{self.context} context)"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 from transformers import Qwen3ForCausalLM
 
+from steppo_gym.quoting import terminal_text
 from steppo_gym.rollouts.demonstrations import MessageCodec, demonstrate
 from steppo_gym.rollouts.env_host import EnvFactory
 from steppo_gym.rollouts.episode import Episode
@@ -98,6 +99,10 @@ def warm_started_policy(
                 on_episode=lambda _: bar.update(),
             )
         require_played(demonstrations)
+        failures = [episode.failure for episode in demonstrations if episode.failure is not None]
+        if failures:
+            said = f"{len(failures)} of {len(demonstrations)} demonstrations failed and are left out. The first, "
+            print(terminal_text(f"{said}{failures[0].boundary}: {failures[0].message}"), flush=True)
         _make_policy(unfinished, spec, demonstrations, messages, config, seed, progress)
 
     make_once(folder, make, again=folder.exists() and not (folder / RECORD_FILE).exists())
