@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 
 import pytest
@@ -11,9 +13,12 @@ from huggingface_hub import ModelCard
 from trainer_runs import SMALL_RUN
 from transformers import AutoModelForCausalLM
 
+from steppo_gym.cli import _parser as parser
 from steppo_gym.cli import main
+from steppo_gym.env_arguments import env_argument
 from steppo_gym.rollouts.episode import read_episodes
 from steppo_gym.trainers.results.adapters import ADAPTER_CONFIG, load_with_adapters
+from steppo_gym.trainers.results.card import write_card
 from steppo_gym.trainers.rules import GRPO, StepPO
 from steppo_gym.trainers.run.launch import launch
 from steppo_gym.trainers.step_config import StepConfig
@@ -133,6 +138,19 @@ def test_the_card_says_what_it_is_and_how_well_it_plays(adapted, merged):
     assert summary["command"] in card.text
     assert "steppo/KeyDoor-v0" in card.text
     assert (merged / "README.md").exists()
+
+
+def test_the_command_of_a_card_plays_what_was_tested_where_no_run_is_beside_the_model(tmp_path):
+    scores = {"greedy": {"test_seen": {"success": 0.5}, "test_unseen": {"success": 0.5}}}
+    summary = {"algorithm": "StepPO", "env": "alfworld", "environment": "steppo/ALFWorld-v0", "task": "", "seed": 0}
+    summary |= {"iterations": 1, "episodes": 4, "updates": 1, "evaluation_tasks": 4, "command": "steppo.py"}
+    summary |= {"before": scores, "after": scores}
+    kwargs = {"difficulty": "full", "context": "append", "max_steps": 30}
+    write_card(tmp_path, summary, base=None, env_kwargs=kwargs | {"data": str(tmp_path)})
+    (command,) = re.findall(r"`(steppo-gym evaluate .*?)`", (tmp_path / "README.md").read_text())
+    options = parser().parse_args(shlex.split(command)[1:])
+    assert (options.model, options.env, options.split, options.data) == ("FOLDER", "alfworld", "test_seen", "PATH")
+    assert dict(map(env_argument, options.env_args)) == kwargs
 
 
 def test_a_runs_folder_is_not_pushed(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -10,22 +11,25 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from steppo_gym.keywords import PLACES
 from steppo_gym.storage.json_lines import write_whole
 from steppo_gym.trainers.results.adapters import has_adapters
 
 PACKAGES = ("steppo-gym", "torch", "transformers", "trl", "peft")
 
 
-def write_card(folder: Path, summary: Mapping[str, Any], *, base: str | None) -> None:
+def write_card(folder: Path, summary: Mapping[str, Any], *, base: str | None, env_kwargs: Mapping[str, Any]) -> None:
     """Write the card of a run's result.
 
     Args:
         folder: of the result.
         summary: what `launch` returns.
         base: name or folder of the model the run began with, None for the small default policy.
+        env_kwargs: keywords of the run's environments.
     """
     adapters = has_adapters(folder)
-    write_whole(folder / "README.md", f"---\n{_front_matter(summary, base, adapters)}\n---\n\n{_text(summary, base)}")
+    text = _text(summary, base, _evaluation(summary, env_kwargs))
+    write_whole(folder / "README.md", f"---\n{_front_matter(summary, base, adapters)}\n---\n\n{text}")
 
 
 def _front_matter(summary: Mapping[str, Any], base: str | None, adapters: bool) -> str:
@@ -58,7 +62,19 @@ def _results(summary: Mapping[str, Any]) -> list[EvalResult]:
     ]
 
 
-def _text(summary: Mapping[str, Any], base: str | None) -> str:
+def _evaluation(summary: Mapping[str, Any], env_kwargs: Mapping[str, Any]) -> str:
+    """The command that plays the first of the run's tests, also where no run lies beside the model."""
+    words = ["steppo-gym", "evaluate", "--model", "FOLDER", "--env", summary["env"]]
+    words += [word for split in [*summary["after"]["greedy"]][:1] for word in ("--split", split)]
+    # Paths of this machine are nobody else's.
+    given = {name: "PATH" if name in PLACES and str(value)[:1] == "/" else value for name, value in env_kwargs.items()}
+    if (data := given.pop("data", None)) is not None:
+        words += ["--data", str(data)]
+    keywords = [f"{name}={v if isinstance(v, str) else json.dumps(v)}" for name, v in given.items()]
+    return shlex.join([*words, *(["--env_args", *keywords] if keywords else [])])
+
+
+def _text(summary: Mapping[str, Any], base: str | None, evaluation: str) -> str:
     lines = [
         f"# {_name(summary)}",
         "",
@@ -81,8 +97,7 @@ def _text(summary: Mapping[str, Any], base: str | None) -> str:
         summary["command"],
         "```",
         "",
-        f"Play it: `steppo-gym evaluate --model FOLDER --env {shlex.quote(summary['env'])}`. "
-        f"Made with {', '.join(_versions())}.",
+        f"Play it: `{evaluation}`. Made with {', '.join(_versions())}.",
         "",
     ]
     return "\n".join(lines)

@@ -140,7 +140,8 @@ def _run(
         "command": shlex.join([Path(sys.argv[0]).name, *given]),
     }
     if config.process_index == 0:
-        write_card(folder / "final", summary, base=settings.model.model_name_or_path)
+        base = settings.model.model_name_or_path
+        write_card(folder / "final", summary, base=base, env_kwargs=settings.env_kwargs)
         draw_learning_curve(folder)
         write_summary(folder, summary)
     if tests:
