@@ -63,6 +63,16 @@ def test_a_critic_starts_at_zero_and_reads_the_policys_hidden_states(policy, kin
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_values_are_not_rounded_to_16_bits(policy, kind):
+    critic, (ids, mask) = with_a_head(Critic(policy, kind)), batch()
+    states = []
+    critic.head.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        values = critic(ids, mask)
+    assert torch.allclose(values, states[0].float() @ critic.head.weight[0] + 0.5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_only_the_critics_own_weights_get_a_gradient(policy, kind):
     before = {name: parameter.requires_grad for name, parameter in policy.named_parameters()}
     critic = with_a_head(Critic(policy, kind))

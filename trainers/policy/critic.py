@@ -118,11 +118,12 @@ class Critic(nn.Module):
 
 
 class _ValueHead(nn.Linear):
-    """Gives (...) float32 for (..., H) hidden states."""
+    """Gives (...) for (..., H) hidden states, in float32 under autocast too: advantages are small differences."""
 
     def forward(self, input: Tensor) -> Tensor:
-        # A tensor of its own: FSDP warns of modules that return views.
-        return super().forward(input).squeeze(-1).float().clone()
+        with torch.autocast(input.device.type, enabled=False):
+            # A tensor of its own: FSDP warns of modules that return views.
+            return super().forward(input).squeeze(-1).float().clone()
 
 
 def run_layers_again(model: Any, kwargs: Mapping[str, Any] | None = None) -> None:
