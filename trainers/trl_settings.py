@@ -109,6 +109,13 @@ REFUSED: Mapping[str, str] = {
 EVALUATED = ("reduce_lr_on_plateau", "greedy")
 """Schedules that follow the loss on a data set."""
 
+OTHER_UPDATES: Mapping[str, str] = {
+    "lomo": "changes weights in every backward pass, of which an update has several, before gradients are whole.",
+    "layerwise": "changes weights in every backward pass, of which an update has several, before gradients are whole.",
+    "schedule_free": "has other weights in updates than those that are to be played with.",
+}
+"""By a part of their names, optimizers that an update as it is made here cannot serve."""
+
 
 def check_trl_version(installed: str) -> None:
     """Raise an UnsupportedVersionError unless TRL is the minor version whose private methods are overridden."""
@@ -149,12 +156,20 @@ def check_effect(config: GRPOConfig, redefined: frozenset[str]) -> None:
     for name, needed in NEEDS.items():
         if _changed(config, name) and not getattr(config, needed):
             raise ValueError(f"{name} has no effect without {needed}.")
+    _check_optimizer(config)
     _check_schedule(config)
     ignored = [name for name in fields_without_effect(redefined) if _changed(config, name)]
     if ignored:
         raise ValueError(
             f"{', '.join(ignored)} of GRPOConfig would have no effect: rollouts, credit and loss are not GRPO's."
         )
+
+
+def _check_optimizer(config: GRPOConfig) -> None:
+    optimizer = str(getattr(config.optim, "value", config.optim))
+    for part, reason in OTHER_UPDATES.items():
+        if part in optimizer:
+            raise ValueError(f"optim {optimizer} {reason} Choose another, such as adamw_torch.")
 
 
 def _check_schedule(config: GRPOConfig) -> None:
