@@ -11,9 +11,10 @@ import torch
 from accelerate.utils import gather_object
 from safetensors.torch import load_model, save_model
 from transformers import TrainerState
-from transformers.trainer import SCHEDULER_NAME
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from steppo_gym.errors import CheckpointError
 from steppo_gym.rollouts.episode import Episode, write_episodes
 from steppo_gym.trainers.checkpoints import (
     CRITIC_FILE,
@@ -160,6 +161,9 @@ class RecordedTrainer(GRPOTrainer):
         with reading_checkpoint(Path(checkpoint)):
             if self.sharded is not None:
                 self._load_sharded(self.sharded, Path(checkpoint))
+            elif not Path(checkpoint, OPTIMIZER_NAME).is_file():
+                # Transformers would go on with a new one.
+                raise CheckpointError(f"{checkpoint} has no {OPTIMIZER_NAME}, without which no run goes on as it was.")
             else:
                 super()._load_optimizer_and_scheduler(checkpoint)
         if self.sharded is None and self.critic is not None:

@@ -99,6 +99,15 @@ def test_a_reference_that_follows_the_policy_is_gone_on_with(make_trainer):
     assert all(torch.equal(reference[name], weight) for name, weight in seen[0].items())
 
 
+def test_a_checkpoint_without_the_state_of_the_optimizer_is_not_gone_on_with(make_trainer):
+    settings = {"script": "rloo", "num_generations": 2, "max_completion_length": 4, "save_every": 1}
+    first = make_trainer(**settings, save_only_model=True)
+    first.train()
+    again = make_trainer(**settings | {"iterations": 2})
+    with pytest.raises(CheckpointError, match=r"checkpoint-1 has no optimizer\.pt, without which no run goes on as it"):
+        again.train(resume_from_checkpoint=f"{first.args.output_dir}/checkpoint-1")
+
+
 def test_experts_that_have_other_names_in_files_are_gone_on_with(make_trainer, tmp_path: Path):
     tokenizer = family_tokenizer("qwen2")
     ids = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
