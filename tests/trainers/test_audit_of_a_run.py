@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from chat_families import family_model, family_tokenizer
+from peft import LoraConfig, get_peft_model
 
 from steppo_gym.cli import main
 from steppo_gym.rollouts.episode import read_episodes, write_episodes
-from steppo_gym.trainers.auditing.source import played_by, training_of
+from steppo_gym.trainers.auditing.source import critic_of, played_by, training_of
+from steppo_gym.trainers.checkpoints import save_critic
+from steppo_gym.trainers.policy.critic import Critic
 from steppo_gym.trainers.rules import ALGORITHMS
 from steppo_gym.trainers.run.launch import launch
 from steppo_gym.view.episode_file import EpisodeFile
@@ -32,6 +37,18 @@ def run(policy_folder, tmp_path_factory):
     }  # fmt: skip
     launch(ALGORITHMS["steppo"], [f"--{name}={value}" for name, value in flags.items()])
     return folder
+
+
+def test_a_critic_on_weights_that_no_checkpoint_has_is_not_read(tmp_path):
+    settings = {"max_prompt_tokens": None, "max_completion_length": 10, "max_steps": 2}
+    trained = {"critic": {"critic": "lora", "bootstrap_truncated": False}, "config": settings}
+    plain = family_model("qwen2", family_tokenizer("qwen2"))
+    some = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    for adapters, kept in ((some, True), (replace(some, modules_to_save=["embed_tokens"]), False), (None, False)):
+        policy = copy.deepcopy(plain)
+        policy = policy if adapters is None else get_peft_model(policy, adapters)
+        save_critic(Critic(policy, "lora"), tmp_path)
+        assert (critic_of(tmp_path, trained, ALGORITHMS["steppo"], policy) is not None) == kept
 
 
 def audit(run, folder, *more):
@@ -101,10 +118,7 @@ def test_what_was_played_ahead_is_audited_by_the_weights_it_was_played_with(run,
         (tmp_path / f"checkpoint-{number}").mkdir()
     file = tmp_path / "episodes" / "iteration-0002.jsonl"
     assert played_by(tmp_path, 2, training_of(tmp_path, None)) == (tmp_path / "checkpoint-2", file)
-    episodes = [
-        dataclasses.replace(e, steps=tuple(dataclasses.replace(s, version=0) for s in e.steps))
-        for e in read_episodes(file)
-    ]
+    episodes = [replace(e, steps=tuple(replace(s, version=0) for s in e.steps)) for e in read_episodes(file)]
     write_episodes(file, episodes)
     shutil.copyfile(file, tmp_path / "episodes" / "iteration-0003.jsonl")
     with pytest.raises(ValueError, match=r"checkpoint-0 is not there.*there for: none"):

@@ -16,6 +16,7 @@ from steppo_gym.rollouts.episode import read_episodes
 from steppo_gym.rollouts.policies import Policy
 from steppo_gym.trainers.auditing.critic import TrainedCritic
 from steppo_gym.trainers.checkpoints import CRITIC_FILE
+from steppo_gym.trainers.policy.critic import default_kind
 from steppo_gym.trainers.policy.model_limits import context_limits
 from steppo_gym.trainers.results.adapters import has_adapters, load_with_adapters
 from steppo_gym.trainers.results.saved_policy import SavedPolicy
@@ -140,14 +141,24 @@ def open_source(
         seed=options.seed,
         max_response_tokens=options.max_response_tokens,
     )
-    critic = _critic(saved.folder, trained, rule, policy.model)
+    critic = critic_of(saved.folder, trained, rule, policy.model)
     return Source(policy, codec, limit, critic, codec.tokenizer.backend_tokenizer.to_str(), saved.hash())  # type: ignore[union-attr]
 
 
-def _critic(
+def critic_of(
     source: Path, trained: Mapping[str, Any], rule: type[CreditRule] | None, model: Any
 ) -> TrainedCritic | None:
-    """That of a checkpoint; the final policy's is in the checkpoint of the last update, if there is one."""
+    """That of a checkpoint; the final policy's is in the checkpoint of the last update, if there is one.
+
+    A critic of adapters whose policy trained more than adapters is not kept: its frozen weights are those that the
+    policy began with, and in no checkpoint.
+
+    Args:
+        source: the folder of the policy.
+        trained: of `training_of`.
+        rule: that it was trained with.
+        model: the policy.
+    """
     if rule is None or rule.critic is None:
         return None
     folder = source.parent / f"checkpoint-{trained['config']['max_steps']}" if source.name == "final" else source
@@ -157,12 +168,16 @@ def _critic(
     if has_adapters(source):
         # A policy that is sampled from has forgotten which of its layers have adapters; a critic's shape depends on it.
         model = load_with_adapters(source, dtype=model.dtype, local_files_only=True).to(model.device)
+    kind = settings.get("critic") or default_kind(model)
+    adapters = getattr(model, "peft_config", {}).values()
+    if kind == "lora" and (not adapters or any(one.modules_to_save for one in adapters)):
+        return None
     _, max_tokens = context_limits(model, config["max_prompt_tokens"], config["max_completion_length"] or 256)
     return TrainedCritic(
         model,
         folder / CRITIC_FILE,
         rule.critic,
-        kind=settings.get("critic"),
+        kind=kind,
         bootstrap_truncated=bool(settings["bootstrap_truncated"]),
         max_tokens=max_tokens,
     )
