@@ -79,9 +79,9 @@ class UpdatingTrainer(SamplingTrainer):
         return self._forward.begin_update(iteration, window, self.gather)
 
     def _end_update(self) -> None:
-        sums = UpdateSums.merge(self.gather(self._sums))
-        if sums.tokens:
-            self._record(sums.metrics(has_critic=self.critic is not None, has_reference=bool(self.args.beta)))
+        self._sums = UpdateSums.merge(self.gather(self._sums))
+        if self._sums.tokens:
+            self._record(self._sums.metrics(has_critic=self.critic is not None, has_reference=bool(self.args.beta)))
         else:
             self._forget_gradients()
         self._record({"update_seconds": self._current_train_step_time})
@@ -134,13 +134,14 @@ class UpdatingTrainer(SamplingTrainer):
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """The norm of the policy's gradient; the critic's is clipped here. Both are looked at before the update."""
         norms = {"policy": as_number(super()._get_grad_norm(model, grad_norm))}
-        # Trainer's own entry is that of the last update.
-        self._record({"grad_norm": float(norms["policy"])})
         if self.critic is not None:
             limit = self.args.max_grad_norm or math.inf
             # Not the accelerator's: under float16 that unscales all gradients, which it has done, and may do but once.
             norms["critic"] = as_number(torch.nn.utils.clip_grad_norm_(self.critic.parameters(), limit)) or 0.0
-            self._record({"critic_grad_norm": float(norms["critic"])})
+        if self._sums.tokens:
+            # Trainer's own entry is that of the last update.
+            names = {"policy": "grad_norm", "critic": "critic_grad_norm"}
+            self._record({names[model]: float(norm) for model, norm in norms.items()})
         # Under float16 the scaler itself passes over such an update.
         for name, norm in norms.items() if self.accelerator.scaler is None else ():
             require_finite(norm, f"the norm of the {name}'s gradient", self.position())

@@ -130,15 +130,26 @@ def test_training_goes_on_after_an_iteration_of_failures(make_trainer, task_ids)
     assert change(policy, weights(trainer.model)).norm() > 0
 
 
-def test_an_update_whose_episodes_all_failed_moves_nothing(make_trainer, task_ids):
+def test_an_update_whose_episodes_all_failed_moves_nothing(make_trainer, task_ids, monkeypatch):
     # One episode an update. Adam remembers the gradients of those before it.
     trainer = make_trainer(spec=breaking(task_ids[::2]), updates_per_iteration=8)
     models = (trainer.model, trainer.critic)
     seen = [[weights(model) for model in models]]
+    norms = {"grad_norm": [], "critic_grad_norm": []}
 
     class Watch(TrainerCallback):
         def on_step_end(self, *_, **__):
             seen.append([weights(model) for model in models])
+
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def seen_clip(*args, **kwargs):
+        norm = clip(*args, **kwargs)
+        # In every update the policy's, and then the critic's.
+        min(norms.values(), key=len).append(float(norm))
+        return norm
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", seen_clip)
 
     trainer.add_callback(Watch())
     trainer.train()
@@ -148,8 +159,12 @@ def test_an_update_whose_episodes_all_failed_moves_nothing(make_trainer, task_id
         moved = [change(before[number], after[number]).norm() > 0 for before, after in pairwise(seen)]
         assert moved[0]
         assert moved.count(False) == failed
-    # A mean over the updates that had something to learn from.
-    assert trainer.state.log_history[0]["ratio_mean"] > 0.9
+    # Means over the updates that had something to learn from.
+    logged = trainer.state.log_history[0]
+    assert logged["ratio_mean"] > 0.9
+    for name, of_updates in norms.items():
+        assert of_updates.count(0.0) == failed
+        assert logged[name] == pytest.approx(sum(of_updates) / (8 - failed))
 
 
 @pytest.mark.parametrize(("bootstrap", "timed_out"), [(True, False), (False, False), (False, True)])
