@@ -154,7 +154,8 @@ class PaperCorpus:
         number, wanted = self._number(paper_id), self._published_by(until)
         if number is None:
             return []
-        rows = self._execute(statement, (number, wanted.start, wanted.stop, limit))
+        # SQLite takes no numbers of NumPy, and none of any size.
+        rows = self._execute(statement, (number, wanted.start, wanted.stop, min(int(limit), len(self))))
         return [self._paper(neighbour) for (neighbour,) in rows]
 
     def _published_by(self, until: str) -> range:
