@@ -443,6 +443,16 @@ def test_runs_are_told_apart_by_the_end_of_their_paths(tmp_path):
         runs[0].episode_file("../config.json")
 
 
+def test_folders_of_the_names_of_files_are_none(run):
+    names = open_runs([run])[0].episode_files()
+    for path in (run / "metrics.jsonl", run / "episodes" / "iteration-0002.jsonl", run / "episodes" / "truth.jsonl"):
+        path.unlink(missing_ok=True)
+        path.mkdir()
+    (found,) = overview(open_runs([run]))["runs"]
+    assert found["curves"] == {} and found["files"] == names
+    assert opened(run).truth is None
+
+
 def test_files_are_listed_in_the_order_of_the_run(run):
     for name in ("before-test-greedy", "iteration-0010", "iteration-0002"):
         (run / "episodes" / f"{name}.jsonl").touch()

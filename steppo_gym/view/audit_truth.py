@@ -59,7 +59,7 @@ def read_truth(episodes: Path) -> AuditTruth | None:
         DataError: the file is damaged.
     """
     path = episodes.with_name(TRUTH)
-    if not path.exists():
+    if not path.is_file():
         return None
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

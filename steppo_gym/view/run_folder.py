@@ -52,7 +52,7 @@ class Run:
         """Of each metric, iteration and value in the order they were logged."""
         found: dict[str, list[tuple[float, float]]] = {}
         path = self.folder / METRICS
-        for entry in _json_lines(path) if path.exists() else ():
+        for entry in _json_lines(path) if path.is_file() else ():
             iteration = entry.get("iteration", 0.0)
             for name, value in entry.items() if _is_number(iteration) else ():
                 if name not in ("iteration", "update") and _is_number(value):
@@ -74,7 +74,7 @@ class Run:
         """Names of the files of episodes: iterations in their order, evaluations around them."""
         if self.is_audit:
             return [AUDIT_EPISODES]
-        names = sorted(path.name for path in (self.folder / EPISODES).glob("*.jsonl"))
+        names = sorted(path.name for path in (self.folder / EPISODES).glob("*.jsonl") if path.is_file())
         place = {"before": 0, "iteration": 1}
         return sorted(names, key=lambda name: (place.get(name.partition("-")[0], 2), name))
 
