@@ -44,7 +44,7 @@ USED: Mapping[str, tuple[str, ...]] = {
         "max_grad_norm", "lr_scheduler_kwargs", "warmup_steps",
     ),
     "the training loop, its processes and its precision": (
-        "accelerator_config", "ddp_backend", "ddp_broadcast_buffers", "ddp_bucket_cap_mb", "ddp_find_unused_parameters",
+        "ddp_backend", "ddp_broadcast_buffers", "ddp_bucket_cap_mb", "ddp_find_unused_parameters",
         "ddp_static_graph", "ddp_timeout", "debug", "full_determinism", "skip_memory_metrics", "tf32",
         "use_cpu", "ignore_data_skip",
         # These have the effect that StepTrainer refuses to start.
@@ -101,6 +101,10 @@ REFUSED: Mapping[str, str] = {
     "enable_jit_checkpoint": (
         "would write a checkpoint in the middle of an iteration, from which no run goes on as it was. SIGTERM ends a "
         "run with a checkpoint as it is."
+    ),
+    "accelerator_config": (
+        "would deal out and accumulate batches otherwise than tasks and updates are counted here. Set "
+        "--gradient_accumulation_steps."
     ),
     "neftune_noise_alpha": "would put noise into updates that is not in rollouts, so that ratios would not start at 1.",
 }

@@ -56,6 +56,7 @@ def test_a_wrong_flag_is_one_line(flags, said, refused):
         ("logging_strategy", "epoch", "which follows from it"),
         ("enable_jit_checkpoint", "true", "in the middle of an iteration"),
         ("neftune_noise_alpha", "5", "ratios would not start at 1"),
+        ("accelerator_config", '{"gradient_accumulation_kwargs": {"num_steps": 2}}', "--gradient_accumulation_steps"),
         ("lr_scheduler_type", "reduce_lr_on_plateau", "held-out tasks are played here"),
     ],
 )  # fmt: skip
