@@ -9,19 +9,22 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from killed_runs import MOMENTS, STATUS, difference, killed_and_resumed, run
 from safetensors import SafetensorError
 
-from steppo_gym.errors import DataError
+from steppo_gym.errors import CheckpointError, DataError
 from steppo_gym.trainers.checkpoints import begin_checkpoint, complete_checkpoint
+from steppo_gym.trainers.policy.small_policy import train_tokenizer
 from steppo_gym.trainers.rules import RLOO, StepPO
 from steppo_gym.trainers.run.arguments import parse_arguments
 from steppo_gym.trainers.run.environments import open_environments
 from steppo_gym.trainers.run.interruption import WAITING, Interruption, ending_in_one_line
+from steppo_gym.trainers.run.launch import _build_trainer
 from steppo_gym.trainers.run.run_folder import command_to_go_on, differences, named_folder, run_folder
-from steppo_gym.trainers.run.starts import files_mark
+from steppo_gym.trainers.run.starts import files_mark, require_tokenizer_of
 
 
 def settings(*flags, rule=StepPO):
@@ -181,6 +184,18 @@ def test_what_has_changed_under_a_run_is_named(tmp_path, capsys):
     assert files_mark("Qwen/Qwen3-1.7B") == ""
     # Runs of earlier versions have no marks.
     assert differences({}, {"marks": {"model": "1"}}) == []
+
+
+def test_a_run_does_not_go_on_with_another_tokenizer(tokenizer, tmp_path, monkeypatch):
+    """What the environment says may have changed since: its default policy is made again then."""
+    given, checkpoint = settings(), tmp_path / "checkpoint-2"
+    tokenizer.save_pretrained(checkpoint)
+    require_tokenizer_of(checkpoint, tokenizer)
+    other = train_tokenizer(["Another text. "] * 9, vocab_size=270)
+    monkeypatch.setattr("steppo_gym.trainers.run.launch.starting_policy", lambda _: ("", other))
+    nothing: Any = None
+    with pytest.raises(CheckpointError, match="checkpoint-2 is of another tokenizer than the one that was made now"):
+        _build_trainer(given, nothing, nothing, nothing, checkpoint)
 
 
 def test_a_checkpoint_is_no_folder_to_go_on_in(tmp_path):

@@ -43,7 +43,13 @@ from steppo_gym.trainers.run.report import (
 from steppo_gym.trainers.run.run_folder import command_to_go_on, named_folder, run_folder
 from steppo_gym.trainers.run.samples import report_samples
 from steppo_gym.trainers.run.settings import RunSettings
-from steppo_gym.trainers.run.starts import files_mark, start_of, starting_policy, task_ids_of
+from steppo_gym.trainers.run.starts import (
+    files_mark,
+    require_tokenizer_of,
+    start_of,
+    starting_policy,
+    task_ids_of,
+)
 from steppo_gym.trainers.step_config import StepConfig
 from steppo_gym.trainers.step_trainer import StepTrainer
 
@@ -108,7 +114,7 @@ def _run(
             "(--learning_rate)"
         )
     try:
-        trainer = _build_trainer(settings, environments, console, interruption)
+        trainer = _build_trainer(settings, environments, console, interruption, checkpoint)
     except (SteppoGymError, OSError):
         raise
     except Exception as error:
@@ -155,11 +161,17 @@ def _run(
 
 
 def _build_trainer(
-    settings: RunSettings, environments: Environments, console: Console, interruption: Interruption
+    settings: RunSettings,
+    environments: Environments,
+    console: Console,
+    interruption: Interruption,
+    checkpoint: Path | None,
 ) -> StepTrainer:
     """The trainer with its policy, which may have to be warm-started first."""
     config, spec = settings.config, settings.train_spec()
     model, tokenizer = starting_policy(settings)
+    if checkpoint is not None and settings.model.model_name_or_path is None:
+        require_tokenizer_of(checkpoint, tokenizer)
     due = _EvaluationThatIsDue()
 
     def on_episode(episode: Episode) -> None:

@@ -19,7 +19,7 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from steppo_gym.env import TextEnv
-from steppo_gym.errors import DataError
+from steppo_gym.errors import CheckpointError, DataError
 from steppo_gym.rollouts.pool import EnvFactory
 from steppo_gym.trainers.reading import reading
 from steppo_gym.trainers.results.adapters import has_adapters, is_missing_folder, load_merged
@@ -54,6 +54,22 @@ def starting_policy(settings: RunSettings) -> tuple[Any, PreTrainedTokenizerBase
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left")
     config.model_init_kwargs = {"dtype": "float32"}
     return str(folder), tokenizer
+
+
+def require_tokenizer_of(checkpoint: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise a CheckpointError unless the default policy's tokenizer is that of a checkpoint.
+
+    Where the code has changed since, it was made again, of the texts that the environment has now.
+    """
+    then, now = (
+        json.loads(one.backend_tokenizer.to_str())["model"]  # type: ignore[union-attr]
+        for one in (PreTrainedTokenizerFast.from_pretrained(checkpoint), tokenizer)
+    )
+    if then != now:
+        raise CheckpointError(
+            f"{checkpoint} is of another tokenizer than the one that was made now: what the environment or its expert "
+            "says has changed since. Undo the change, or start anew in another --output_dir."
+        )
 
 
 def check_model(name: str, revision: str, *, trust_remote_code: bool) -> None:
