@@ -1,5 +1,7 @@
 """When does step credit pay? StepPO and PPO in eight cells of KeyDoor; `preregistered/when_step_credit_pays.md`.
 
+The report has the two under step limits of ALFWorld as well, which `run.py` runs.
+
 python baselines/study.py run --jobs 4      # what is missing of the 80 runs
 python baselines/study.py report            # the tables
 python baselines/study.py report --write    # STUDY.md
@@ -14,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steppo_gym.baselines.compared.protocol import Protocol
-from steppo_gym.baselines.protocols import KEY_DOOR, PPO, STEPPO, untuned
+from steppo_gym.baselines.protocols import ALFWORLD_STEP_LIMITS, KEY_DOOR, PPO, STEPPO, untuned
 from steppo_gym.baselines.records import RESULTS
 from steppo_gym.baselines.run import ending_in_one_line, run, say_failures
-from steppo_gym.baselines.tables.effects import study_report
+from steppo_gym.baselines.tables.effects import limits_section, study_report
 
 FACTORS = ("horizon", "share", "thought", "critic")
 PAGE = Path(__file__).with_name("STUDY.md")
@@ -110,7 +112,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.command == "run":
         _run(options)
         return
-    text = study_report([(cell.protocol(), cell.levels) for cell in CELLS], FACTORS, options.results)
+    text = "\n".join(
+        (
+            study_report([(cell.protocol(), cell.levels) for cell in CELLS], FACTORS, options.results),
+            limits_section(ALFWORLD_STEP_LIMITS, ("steppo", "token_both"), options.results),
+        )
+    )
     if options.write:
         PAGE.write_text(text, encoding="utf-8")
     else:

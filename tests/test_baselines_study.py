@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from steppo_gym.baselines.jobs import matrix_jobs, stage_folder
-from steppo_gym.baselines.records import append_line, results_file
+from steppo_gym.baselines.records import RESULTS, append_line, results_file
 from steppo_gym.baselines.running.processes import exclusive
 from steppo_gym.baselines.study import CELLS, FACTORS, PAGE, main
 from steppo_gym.baselines.tables.effects import effects
@@ -154,3 +154,21 @@ def test_a_study_that_runs_already_is_said_in_a_line(tmp_path):
         pytest.raises(SystemExit, match="Another process works in "),
     ):
         main(["run", "--cells", cell.name, "--runs", str(tmp_path), "--results", str(tmp_path)])
+
+
+def test_the_section_on_step_limits_equals_sums_by_hand():
+    differences = {}
+    for name in ("alfworld_10_steps", "alfworld_ablations", "alfworld_40_steps"):
+        lines = [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text().splitlines()]
+        score = {(line["algorithm"], line["seed"]): 100 * line["success_after"] for line in lines}
+        differences[name] = [score["steppo", seed] - score["token_both", seed] for seed in range(5)]
+    low, middle, high = differences.values()
+    growth = [b - a for a, b in zip(low, high, strict=True)]
+    rows = PAGE.read_text(encoding="utf-8").partition("## Step limits")[2].splitlines()
+    shown = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows if row.startswith("|")][2:]
+    assert [row[0] for row in shown] == [*(f"at most {steps} steps" for steps in (10, 20, 40)), "40 steps minus 10"]
+    for row, values in zip(shown, (low, middle, high, growth), strict=True):
+        mean, width = statistics.fmean(values), 2.776445 * statistics.stdev(values) / math.sqrt(5)
+        assert row[3] == f"{mean:+.1f}"
+        assert row[4] == f"[{mean - width:+.1f}, {mean + width:+.1f}]"
+        assert (float(row[5]) < 0.05) == (abs(mean) > width)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,8 @@ import numpy as np
 from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.records import read_results
 from steppo_gym.baselines.tables.comparison import Line, check
-from steppo_gym.baselines.tables.estimates import holm, student_quantile, two_sided_p
-from steppo_gym.baselines.tables.text_table import markdown, p_value, percent
+from steppo_gym.baselines.tables.estimates import holm, paired_t_test, student_quantile, t_interval, two_sided_p
+from steppo_gym.baselines.tables.text_table import MISSING, markdown, p_value, percent
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,50 @@ def study_report(cells: Sequence[tuple[Protocol, tuple[bool, ...]]], factors: Se
     if done:
         parts += [_cell_table(cells, measured), _run_table(cells, measured)]
     return "\n\n".join(parts) + "\n"
+
+
+def limits_section(limits: Mapping[int, Protocol], rules: tuple[str, str], results: Path) -> str:
+    """The section on step limits: a rule minus another under each limit, and the highest limit minus the lowest.
+
+    Args:
+        limits: protocols by the number of steps that an episode may take.
+        rules: keys of the two rules.
+        results: folder of the recorded lines.
+
+    Raises:
+        MixedProtocolsError: lines do not belong together.
+    """
+    first, second = rules
+    differences: dict[int, dict[int, float]] = {}
+    rows = []
+    for limit, protocol in sorted(limits.items()):
+        runs = _by_rule(protocol, results)
+        scores = {key: {seed: line["success_after"] for seed, line in runs[key].items()} for key in rules}
+        shared = sorted(set(scores[first]) & set(scores[second]))
+        differences[limit] = {seed: scores[first][seed] - scores[second][seed] for seed in shared}
+        means = (percent(_mean(list(scores[key].values()))) for key in rules)
+        rows.append([f"at most {limit} steps", *means, *_tested(list(differences[limit].values()))])
+    low, high = min(limits), max(limits)
+    growth = [
+        differences[high][seed] - differences[low][seed] for seed in set(differences[low]) & set(differences[high])
+    ]
+    rows.append([f"{high} steps minus {low}", MISSING, MISSING, *_tested(growth)])
+    titles = {rule.key: rule.title for rule in limits[low].algorithms}
+    header = ("procedural ALFWorld, easy", *(titles[key] for key in rules), "difference", "95 % interval", "p")
+    return (
+        "## Step limits\n\nGreedy success after training on test tasks, and its difference at the same seed, with "
+        "paired t tests that are not corrected. [Written down](preregistered/ablations.md#step-limits-on-alfworld) "
+        f"before the runs; their tables are in [RESULTS.md](RESULTS.md).\n\n{markdown(header, rows)}\n"
+    )
+
+
+def _tested(differences: Sequence[float]) -> list[str]:
+    """Mean, interval and p."""
+    if len(differences) < 2:
+        return [MISSING] * 3
+    found = t_interval(differences)
+    low, high = percent(found.low, signed=True), percent(found.high, signed=True)
+    return [percent(found.mean, signed=True), f"[{low}, {high}]", p_value(paired_t_test(differences))]
 
 
 Runs = dict[str, dict[int, Line]]
