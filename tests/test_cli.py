@@ -245,7 +245,7 @@ def test_check_says_that_an_environment_keeps_the_contract(capsys):
 def test_check_says_which_rule_is_broken(capsys):
     # KeyDoor takes no such tag, so its admissible actions are invalid in it.
     assert main(["check", "steppo/KeyDoor-v0", "--episodes", "1", "--tag", "move"]) == 1
-    assert "is valid. Found:" in capsys.readouterr().err
+    assert "is valid, written as '<move>read note</move>'. Found:" in capsys.readouterr().err
 
 
 def test_a_module_in_the_working_directory_can_register_the_environment(tmp_path, monkeypatch, capsys):
