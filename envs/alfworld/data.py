@@ -27,7 +27,7 @@ from steppo_gym.errors import DataError, UnknownTaskError
 from steppo_gym.keywords import check_choice, check_split, path_of, unknown_task_message
 from steppo_gym.quoting import written_id
 from steppo_gym.snapshot import canonical_json, is_text
-from steppo_gym.storage.data_lines import read_json
+from steppo_gym.storage.data_lines import read_json, reading_file
 
 MAX_FILE_BYTES = 8_000_000
 """Larger files are refused unread. Official game files have about 0.1 MB."""
@@ -220,12 +220,10 @@ def _says_solvable(path: Path) -> bool:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
+    with reading_file(path):
         size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise DataError(f"{path} has {size} bytes; a game file has at most {MAX_FILE_BYTES}. Is it a game file?")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
+    if size > MAX_FILE_BYTES:
+        raise DataError(f"{path} has {size} bytes; a game file has at most {MAX_FILE_BYTES}. Is it a game file?")
     content = read_json(path)
     if not isinstance(content, dict):
         raise DataError(f"{path} must hold a JSON object, found {type(content).__name__}. Download it again.")

@@ -11,7 +11,6 @@ Full or reduced ones: "items_shuffle.json" has 1.18 million products, "items_shu
 from __future__ import annotations
 
 import codecs
-import contextlib
 import math
 import re
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from tqdm import tqdm
 
 from steppo_gym.errors import DataError
 from steppo_gym.keywords import path_of
-from steppo_gym.storage.data_lines import remedy
+from steppo_gym.storage.data_lines import reading_file, remedy
 
 _ITEMS, _ATTRIBUTES, _HUMAN = "items_shuffle", "items_ins_v2", "items_human_ins.json"
 _CHUNK_BYTES = 2**16
@@ -117,7 +116,7 @@ def read_by_asin(path: Path, *, progress: bool) -> Iterator[tuple[str, Any]]:
 
 def _stream(path: Path, kind: Literal["list", "object"], progress: bool) -> Iterator[Any]:
     with (
-        _reading(path),
+        reading_file(path),
         path.open("rb") as file,
         tqdm(
             desc=path.name,
@@ -144,14 +143,6 @@ def _stream(path: Path, kind: Literal["list", "object"], progress: bool) -> Iter
                 f"Expected whole and valid JSON in {path}, found an error: {str(error).strip()!r:.200}. "
                 f"{remedy(text, _error_of_encoding(path))}"
             ) from error
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
 
 
 def _error_of_encoding(path: Path) -> UnicodeDecodeError | None:

@@ -6,6 +6,7 @@ for number, row in json_lines(Path("questions.jsonl")):
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,16 +98,23 @@ def whole_value(first: bytes, lines: Iterator[tuple[int, bytes]], path: Path) ->
         raise DataError(f"Expected JSON lines or a JSON list in {path}: {error}. {remedy(first, error)}") from None
 
 
+@contextlib.contextmanager
+def reading_file(path: Path) -> Iterator[None]:
+    """Raise a DataError that names the file in place of what the system says."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
+
+
 def read_json(path: Path) -> Any:
     """The value of a file of JSON.
 
     Raises:
         DataError: the file cannot be read, or holds no JSON, for which `__cause__` is json's own error.
     """
-    try:
+    with reading_file(path):
         content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -119,9 +127,6 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     Raises:
         DataError: the file cannot be read, or a line is no JSON.
     """
-    try:
-        with path.open("rb") as file:
-            for number, line in numbered_lines(file, path):
-                yield number, json_value(line, number, path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}).") from error
+    with reading_file(path), path.open("rb") as file:
+        for number, line in numbered_lines(file, path):
+            yield number, json_value(line, number, path)
