@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from steppo_gym.baselines.run import ending_in_one_line
 from steppo_gym.baselines.running.processes import exclusive
 from steppo_gym.baselines.selection import choose
 from steppo_gym.baselines.tables.audits import audits_page
+from steppo_gym.env_arguments import env_argument_text
 from steppo_gym.storage.json_lines import read_lines, write_whole
 from steppo_gym.trainers.auditing.source import training_keywords
 from steppo_gym.trainers.rules import ALGORITHMS
@@ -119,7 +121,7 @@ class Audited:
         config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         if where == "start":
             # It lies in no run that would say how its environments were made.
-            command += ["--env_args", *(f"{name}={value}" for name, value in training_keywords(config).items())]
+            command += ["--env_args", *starmap(env_argument_text, training_keywords(config).items())]
             command += ["--max_response_tokens", str(config["config"]["max_completion_length"])]
         command += [*SIZES, *sizes, "--seed", str(self.seed), "--out", str(folder)]
         subprocess.run(command, check=True, env=os.environ | self.job.environment)

@@ -31,6 +31,11 @@ def env_argument(text: str) -> tuple[str, Any]:
         return name, placed(name, value)
 
 
+def env_argument_text(name: str, value: Any) -> str:
+    """NAME=VALUE, from which `env_argument` reads this name and value."""
+    return f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+
+
 def placed(name: str, value: str) -> str:
     """The value of a keyword; the whole path of what it names, if it says where something lies and that is there."""
     if name not in PLACES or not value:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -11,6 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from steppo_gym.env_arguments import env_argument_text
 from steppo_gym.keywords import PLACES
 from steppo_gym.storage.json_lines import write_whole
 from steppo_gym.trainers.results.adapters import has_adapters
@@ -70,7 +70,7 @@ def _evaluation(summary: Mapping[str, Any], env_kwargs: Mapping[str, Any]) -> st
     given = {name: "PATH" if name in PLACES and str(value)[:1] == "/" else value for name, value in env_kwargs.items()}
     if (data := given.pop("data", None)) is not None:
         words += ["--data", str(data)]
-    keywords = [f"{name}={v if isinstance(v, str) else json.dumps(v)}" for name, v in given.items()]
+    keywords = [env_argument_text(name, value) for name, value in given.items()]
     return shlex.join([*words, *(["--env_args", *keywords] if keywords else [])])
 
 
