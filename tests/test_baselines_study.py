@@ -9,6 +9,7 @@ import statistics
 
 import numpy as np
 import pytest
+from baseline_lines import cells
 
 from steppo_gym.baselines.jobs import matrix_jobs, stage_folder
 from steppo_gym.baselines.records import RESULTS, append_line, results_file
@@ -164,8 +165,7 @@ def test_the_section_on_step_limits_equals_sums_by_hand():
         differences[name] = [score["steppo", seed] - score["token_both", seed] for seed in range(5)]
     low, middle, high = differences.values()
     growth = [b - a for a, b in zip(low, high, strict=True)]
-    rows = PAGE.read_text(encoding="utf-8").partition("## Step limits")[2].splitlines()
-    shown = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows if row.startswith("|")][2:]
+    _, *shown = cells(PAGE.read_text(encoding="utf-8").partition("## Step limits")[2])
     assert [row[0] for row in shown] == [*(f"at most {steps} steps" for steps in (10, 20, 40)), "40 steps minus 10"]
     for row, values in zip(shown, (low, middle, high, growth), strict=True):
         mean, width = statistics.fmean(values), 2.776445 * statistics.stdev(values) / math.sqrt(5)

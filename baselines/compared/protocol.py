@@ -95,6 +95,11 @@ class Protocol:
     superseded: str = ""
     """Why another protocol took its place. Its runs stay in RESULTS.md, whose summary leaves it out."""
 
+    @property
+    def task(self) -> str:
+        """The beginning of the title, for a table in which the rest would stand at each task."""
+        return self.title.partition(",")[0]
+
     def __post_init__(self) -> None:
         """Check what a slip would spoil without being seen."""
         shared = set(self.seeds) & set(self.grid_seeds)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,14 @@ import numpy as np
 from steppo_gym.baselines.compared.protocol import Protocol
 from steppo_gym.baselines.records import read_results
 from steppo_gym.baselines.tables.comparison import Line, check
-from steppo_gym.baselines.tables.estimates import holm, paired_t_test, student_quantile, t_interval, two_sided_p
+from steppo_gym.baselines.tables.estimates import (
+    Estimate,
+    holm,
+    paired_t_test,
+    student_quantile,
+    t_interval,
+    two_sided_p,
+)
 from steppo_gym.baselines.tables.text_table import MISSING, markdown, p_value, percent
 
 
@@ -86,15 +94,12 @@ def limits_section(limits: Mapping[int, Protocol], rules: tuple[str, str], resul
     Raises:
         MixedProtocolsError: lines do not belong together.
     """
-    first, second = rules
     differences: dict[int, dict[int, float]] = {}
     rows = []
     for limit, protocol in sorted(limits.items()):
         runs = _by_rule(protocol, results)
-        scores = {key: {seed: line["success_after"] for seed, line in runs[key].items()} for key in rules}
-        shared = sorted(set(scores[first]) & set(scores[second]))
-        differences[limit] = {seed: scores[first][seed] - scores[second][seed] for seed in shared}
-        means = (percent(_mean(list(scores[key].values()))) for key in rules)
+        differences[limit] = _differences(runs, rules, _tested_success)
+        means = (percent(_mean([_tested_success(line) for line in runs[key].values()])) for key in rules)
         rows.append([f"at most {limit} steps", *means, *_tested(list(differences[limit].values()))])
     low, high = min(limits), max(limits)
     growth = [
@@ -115,10 +120,15 @@ def _tested(differences: Sequence[float]) -> list[str]:
     if len(differences) < 2:
         return [MISSING] * 3
     found = t_interval(differences)
-    low, high = percent(found.low, signed=True), percent(found.high, signed=True)
-    return [percent(found.mean, signed=True), f"[{low}, {high}]", p_value(paired_t_test(differences))]
+    return [percent(found.mean, signed=True), _bounds(found), p_value(paired_t_test(differences))]
 
 
+def _bounds(found: Effect | Estimate) -> str:
+    return f"[{percent(found.low, signed=True)}, {percent(found.high, signed=True)}]"
+
+
+RULES = ("steppo", "ppo")
+"""Of the study."""
 Runs = dict[str, dict[int, Line]]
 """By algorithm and seed."""
 
@@ -138,21 +148,28 @@ def _score(line: Line, last: bool) -> float:
     return successes[-1] if last else sum(successes) / len(successes)
 
 
-def _differences(runs: Runs, last: bool) -> list[float]:
-    both = sorted(set(runs["steppo"]) & set(runs["ppo"]))
-    return [_score(runs["steppo"][seed], last) - _score(runs["ppo"][seed], last) for seed in both]
+def _tested_success(line: Line) -> float:
+    return line["success_after"]
+
+
+def _differences(runs: Runs, rules: tuple[str, str], score: Callable[[Line], float]) -> dict[int, float]:
+    """A score of one rule minus that of another, by the seeds that both have."""
+    one, other = (runs[key] for key in rules)
+    return {seed: score(one[seed]) - score(other[seed]) for seed in sorted(set(one) & set(other))}
 
 
 def _effect_table(
     cells: Sequence[tuple[Protocol, tuple[bool, ...]]], factors: Sequence[str], measured: Sequence[Runs], *, last: bool
 ) -> str:
-    found = effects([_differences(runs, last) for runs in measured], [levels for _, levels in cells])
+    score = partial(_score, last=last)
+    differences = [list(_differences(runs, RULES, score).values()) for runs in measured]
+    found = effects(differences, [levels for _, levels in cells])
     corrected = holm([effect.p_value for effect in found])
     rows = [
         [
             factor,
             percent(effect.mean, signed=True),
-            f"[{percent(effect.low, signed=True)}, {percent(effect.high, signed=True)}]",
+            _bounds(effect),
             p_value(p),
         ]
         for factor, effect, p in zip(factors, found, corrected, strict=True)
@@ -168,16 +185,16 @@ def _cell_table(cells: Sequence[tuple[Protocol, tuple[bool, ...]]], measured: Se
     for (protocol, _), runs in zip(cells, measured, strict=True):
         scores = {
             (rule, last): [_score(line, last) for line in runs[rule].values()]
-            for rule in ("steppo", "ppo")
+            for rule in RULES
             for last in (False, True)
         }
-        differences = _differences(runs, False)
+        differences = list(_differences(runs, RULES, partial(_score, last=False)).values())
         rows.append(
             [
                 protocol.title.removeprefix("KeyDoor, "),
                 *(percent(_mean(values)) for values in scores.values()),
                 percent(_mean(differences), signed=True),
-                *(_explained(runs[rule].values()) for rule in ("steppo", "ppo")),
+                *(_explained(runs[rule].values()) for rule in RULES),
             ]
         )
     header = (

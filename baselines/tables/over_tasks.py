@@ -102,8 +102,8 @@ def _table(protocols: Sequence[Protocol], results: Path) -> str:
         ]
         for key, found in aggregate(scores).items()
     ]
-    tasks = [protocol.title.partition(",")[0] for protocol in done]
-    open_tasks = [protocol.title.partition(",")[0] for protocol in protocols if protocol not in done]
+    tasks = [protocol.task for protocol in done]
+    open_tasks = [protocol.task for protocol in protocols if protocol not in done]
     header = ["", *tasks, "mean", "IQM", "greedy - StepPO", "P(above StepPO)"]
     name = protocols[0].comparison
     said = (

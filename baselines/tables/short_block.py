@@ -32,7 +32,7 @@ def short_block(results: Path, protocols: Sequence[Protocol]) -> str:
         if (lines := read_results(results, protocol, "matrix"))
     ]
     titles = {algorithm.key: algorithm.title for protocol in protocols for algorithm in protocol.algorithms}
-    header = ["greedy success, %", *(comparison.protocol.title.partition(",")[0] for comparison in found)]
+    header = ["greedy success, %", *(comparison.protocol.task for comparison in found)]
     body = [
         [titles[key], *(_cell(comparison.rows, titles[key]) for comparison in found)] for key in SHOWN if key in titles
     ]
