@@ -140,8 +140,8 @@ class UpdatingTrainer(SamplingTrainer):
             norms["critic"] = as_number(torch.nn.utils.clip_grad_norm_(self.critic.parameters(), limit)) or 0.0
         if self._sums.tokens:
             # Trainer's own entry is that of the last update.
-            names = {"policy": "grad_norm", "critic": "critic_grad_norm"}
-            self._record({names[model]: float(norm) for model, norm in norms.items()})
+            prefixes = {"policy": "", "critic": "critic_"}
+            self._record({f"{prefixes[name]}grad_norm": float(norm) for name, norm in norms.items()})
         # Under float16 the scaler itself passes over such an update.
         for name, norm in norms.items() if self.accelerator.scaler is None else ():
             require_finite(norm, f"the norm of the {name}'s gradient", self.position())

@@ -48,12 +48,13 @@ def open_environments(settings: RunSettings) -> Environments:
         watched = tests if settings.run.watch == "test" else _held_out(settings, splits, settings.run.validation_tasks)
         with contextlib.closing(settings.train_spec().make()) as env:
             played = {"test_tasks": tests, "validation_tasks": [] if watched is tests else watched}
+            held_out = [part for sets in played.values() for part in sets]
             if settings.run.data is not None:
-                _require_apart(env, [*tests, *watched])
+                _require_apart(env, held_out)
                 remarks = _beginnings(played)
             else:
                 # The built-in data has no order, and an environment of one's own may have no splits.
-                remarks = _trained_on(env, [part for sets in played.values() for part in sets])
+                remarks = _trained_on(env, held_out)
             return Environments(description, tests, watched, _mark(env, [*tests, *watched]), remarks)
     except Exception as error:
         said = f"{settings.preset.env_id}: {in_one_line(error)}"
@@ -89,7 +90,7 @@ def _trained_on(env: TextEnv, held_out: Sequence[EvaluationSet]) -> list[str]:
     """Of sets with tasks that are trained on, a line each: the same ids, and not only because each split counts so."""
     said = []
     for part in held_out:
-        both = [task for task in part.task_ids if env.has_task(task)]
+        both = _also_in(env, part)
         if not both:
             continue
         with contextlib.closing(part.spec.make()) as other:
@@ -101,6 +102,11 @@ def _trained_on(env: TextEnv, held_out: Sequence[EvaluationSet]) -> list[str]:
     return said
 
 
+def _also_in(env: TextEnv, part: EvaluationSet) -> list[str]:
+    """The tasks of a set whose ids an environment has as well."""
+    return [task for task in part.task_ids if env.has_task(task)]
+
+
 def _require_apart(env: TextEnv, held_out: Sequence[EvaluationSet]) -> None:
     """Refuse files with tasks that are trained on among those held out, as where one file stands for every split.
 
@@ -108,10 +114,10 @@ def _require_apart(env: TextEnv, held_out: Sequence[EvaluationSet]) -> None:
         ValueError: there are such tasks.
     """
     for part in held_out:
-        both = sum(map(env.has_task, part.task_ids))
+        both = _also_in(env, part)
         if both:
             raise ValueError(
-                f"{both} of the {len(part.task_ids)} tasks held out as {part.name!r} are trained on as well. Let "
+                f"{len(both)} of the {len(part.task_ids)} tasks held out as {part.name!r} are trained on as well. Let "
                 "--data name a folder with a file for each split, or hold none out: --test_tasks 0 "
                 "--validation_tasks 0."
             )
